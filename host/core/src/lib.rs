@@ -1,0 +1,22 @@
+//! The words every crate shares: ids, names, extents, sequences, generations, clock, entropy, secrets, error codes.
+//!
+//! It must not know what a vault, a component or a platform is. It is the only crate that reads the machine's clock and
+//! randomness, so that a simulator can replace both.
+
+pub mod clock;
+pub mod code;
+pub mod entropy;
+pub mod extent;
+pub mod id;
+pub mod machine;
+pub mod name;
+pub mod secret;
+
+pub use clock::{Clock, SystemClock, Timestamp};
+pub use code::{Code, CodePage, Coded};
+pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
+pub use extent::{CHUNK_BYTES, Extent, ExtentError, ExtentSequence};
+pub use id::{CaptureId, Generation, IdError, LineageId, PackId, RunId, Sequence, SessionId, VaultId};
+pub use machine::{Basis, Consistency, Disk, Firmware, Instant, Machine, NetworkInterface, PowerState};
+pub use name::{DiskId, GroupName, MachineId, NameError, OwnerTag, SiteName};
+pub use secret::{Passphrase, SecretBytes};
