@@ -1,0 +1,289 @@
+//! A configuration for guests that run here: one site where they run, one site where they are recovered, one vault.
+//!
+//! It is what an operator of QEMU machines would write, so it is written as TOML text, with the reasons as comments. The
+//! demonstration shows it, and the end-to-end tests use the same.
+//!
+//! | below the folder | what |
+//! | --- | --- |
+//! | `farshore.toml` | the configuration |
+//! | `passphrase` | what opens the vault |
+//! | `vault/` | the vault |
+//! | `state/`, `cache/` | Farshore's journals of captures, and compiled components |
+//! | `run/` | the sockets that QEMU makes, the fleece files |
+//! | `recovered/` | recovered machines: disks, sockets, consoles |
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use farshore_core::{Entropy, SystemEntropy};
+
+use crate::{
+    error::{AtPath, DemoError},
+    guest::{Guest, MEMORY_MIB, SOCKET_PATH_BYTES_MAX},
+    program,
+};
+
+/// What an adapter adds to a folder when it names a socket there, at most, in bytes.
+const SOCKET_NAME_BYTES_MAX: usize = 75;
+
+/// A machine that is to be protected.
+#[derive(Debug, Clone)]
+pub struct ProtectedMachine {
+    /// What Farshore calls it.
+    pub name: String,
+    /// Its QMP socket.
+    pub qmp: PathBuf,
+    /// Its guest agent's socket.
+    pub agent: PathBuf,
+}
+
+impl From<&Guest> for ProtectedMachine {
+    fn from(guest: &Guest) -> Self {
+        Self { name: guest.name().to_owned(), qmp: guest.qmp_socket(), agent: guest.agent_socket() }
+    }
+}
+
+/// A group of machines.
+#[derive(Debug, Clone)]
+pub struct ProtectedGroup {
+    /// Its name.
+    pub name: String,
+    /// The names of its machines.
+    pub machines: Vec<String>,
+    /// The objective, as the configuration writes it: `5s`.
+    pub rpo: String,
+    /// The longest that a guest may be held: `250ms`.
+    pub stall_limit: String,
+    /// `crash` or `application`.
+    pub consistency: String,
+}
+
+impl ProtectedGroup {
+    /// A crash-consistent group with an objective of 5 s, whose guests may be held for 500 ms.
+    pub fn new(name: &str, machines: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            machines: machines.iter().map(|machine| (*machine).to_owned()).collect(),
+            rpo: "5s".to_owned(),
+            stall_limit: "500ms".to_owned(),
+            consistency: "crash".to_owned(),
+        }
+    }
+}
+
+/// The folder of a configuration and everything that it names.
+#[derive(Debug, Clone)]
+pub struct Site {
+    folder: PathBuf,
+    /// The machines of the site where they run.
+    pub machines: Vec<ProtectedMachine>,
+    /// The groups.
+    pub groups: Vec<ProtectedGroup>,
+    /// How much of what guests overwrite during a capture is kept for each disk, in MiB.
+    pub fleece_limit_mib: u64,
+}
+
+impl Site {
+    /// A site without machines in this folder, which is made. The passphrase is made too, if there is none.
+    ///
+    /// # Errors
+    /// The folder's path is too long for sockets in it, or it cannot be written.
+    pub fn new(folder: &Path) -> Result<Self, DemoError> {
+        let site = Self { folder: folder.to_owned(), machines: Vec::new(), groups: Vec::new(), fleece_limit_mib: 256 };
+        let longest = site.folder.join("recovered").as_os_str().len() + SOCKET_NAME_BYTES_MAX;
+        if longest > SOCKET_PATH_BYTES_MAX {
+            let (path, length_bytes_max) = (site.folder, SOCKET_PATH_BYTES_MAX);
+            return Err(DemoError::PathTooLong { path, length_bytes: longest, length_bytes_max });
+        }
+        for folder in ["", "state", "cache", "run", "recovered"] {
+            let path = site.folder.join(folder);
+            fs::create_dir_all(&path).at("make", &path)?;
+        }
+        let passphrase = site.passphrase_file();
+        if !passphrase.exists() {
+            let mut bytes = [0; 16];
+            SystemEntropy.fill(&mut bytes);
+            fs::write(&passphrase, format!("{:032x}\n", u128::from_be_bytes(bytes))).at("write", &passphrase)?;
+            fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).at("protect", &passphrase)?;
+        }
+        Ok(site)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The configuration's file.
+    pub fn configuration_file(&self) -> PathBuf {
+        self.folder.join("farshore.toml")
+    }
+
+    /// The passphrase's file.
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.folder.join("passphrase")
+    }
+
+    /// The vault's folder.
+    pub fn vault_folder(&self) -> PathBuf {
+        self.folder.join("vault")
+    }
+
+    /// Where QEMU makes sockets and fleece files.
+    pub fn run_folder(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// Where recovered machines live.
+    pub fn recovered_folder(&self) -> PathBuf {
+        self.folder.join("recovered")
+    }
+
+    /// The log of a recovered machine's console. `uuid` has dashes.
+    pub fn recovered_console(&self, uuid: &str) -> PathBuf {
+        self.recovered_folder().join(format!("{uuid}.console"))
+    }
+
+    /// Writes the configuration.
+    ///
+    /// # Errors
+    /// The file cannot be written, or a path cannot stand in it.
+    pub fn write(&self) -> Result<(), DemoError> {
+        let path = self.configuration_file();
+        fs::write(&path, self.configuration()?).at("write", &path)
+    }
+
+    /// The configuration's text.
+    ///
+    /// # Errors
+    /// QEMU is not installed.
+    pub fn configuration(&self) -> Result<String, DemoError> {
+        let (run, recovered) = (quote(&self.run_folder()), quote(&self.recovered_folder()));
+        let sockets = quote(&self.run_folder().join("*"));
+        let nbd = format!("unix:{}", self.run_folder().join("*").display());
+        let mut granted = vec![sockets];
+        let mut machines = String::new();
+        for machine in &self.machines {
+            let (name, qmp, agent) = (quote_text(&machine.name), quote(&machine.qmp), quote(&machine.agent));
+            machines += &format!("    {{ name = {name}, qmp = {qmp}, agent = {agent} }},\n");
+            granted.extend([qmp, agent]);
+        }
+        let mut text = format!(
+            "\
+# Written for guests that run on this machine; an operator's own would look the same.
+
+[host]
+state-folder = {state}
+cache-folder = {cache}
+
+[vault]
+address = {vault}
+passphrase-file = {passphrase}
+
+# Where the machines run.
+[sites.production]
+adapter = \"qemu\"
+
+[sites.production.settings]
+socket-folder = {run}
+fleece-folder = {run}
+fleece-limit-mib = {fleece_limit_mib}
+machines = [
+{machines}]
+
+# Looking needs the machines' control sockets and nothing else.
+[sites.production.grants.observe]
+unix = [{granted}]
+
+[sites.production.grants.protect]
+unix = [{granted}]
+nbd = [{nbd}]
+files = [{{ folder = {run}, access = \"read-write\" }}]
+
+# Turning a lost machine off, in a failover, needs its control socket.
+[sites.production.grants.live]
+unix = [{granted}]
+
+# Where they are recovered. In a drill the machines get no network at all; nothing here reaches the site above.
+[sites.recovery]
+adapter = \"qemu\"
+
+[sites.recovery.settings]
+machine-folder = {recovered}
+socket-folder = {recovered}
+",
+            state = quote(&self.folder.join("state")),
+            cache = quote(&self.folder.join("cache")),
+            vault = quote_text(&format!("file:{}", self.vault_folder().display())),
+            passphrase = quote(&self.passphrase_file()),
+            fleece_limit_mib = self.fleece_limit_mib,
+            granted = granted.join(", "),
+            nbd = quote_text(&nbd),
+        );
+        for (mode, network) in [("drill", &["-nic", "none"][..]), ("live", &["-nic", "user,restrict=on"][..])] {
+            text += &self.recovery_mode(mode, network)?;
+        }
+        for group in &self.groups {
+            let names: Vec<String> = group.machines.iter().map(|name| quote_text(name)).collect();
+            let ProtectedGroup { name, rpo, stall_limit, consistency, .. } = group;
+            text += &format!(
+                "\n[groups.{name}]\nsite = \"production\"\nmachines = [{}]\nrecovery-site = \"recovery\"\nrpo = \
+                 \"{rpo}\"\nstall-limit = \"{stall_limit}\"\nconsistency = \"{consistency}\"\n",
+                names.join(", ")
+            );
+        }
+        Ok(text)
+    }
+
+    /// What the recovery site may do in one mode, and how it starts a machine then.
+    fn recovery_mode(&self, mode: &str, network: &[&str]) -> Result<String, DemoError> {
+        let folder = self.recovered_folder();
+        let qemu = program::find("qemu-system-x86_64").ok_or_else(|| DemoError::MissingPrograms {
+            programs: vec!["qemu-system-x86_64"],
+            packages: vec!["qemu-system-x86"],
+        })?;
+        let console = format!("file,id=console,path={}", self.recovered_console("{uuid:uuid}").display());
+        let memory = format!("{MEMORY_MIB}");
+        let _ = memory;
+        let mut arguments: Vec<String> = [
+            "-accel", "tcg,tb-size=128", "-machine", "pc", "-cpu", "Nehalem", "-nodefaults", "-no-user-config", "-display",
+            "none", "-name", "{name:name}", "-uuid", "{uuid:uuid}", "-smp", "{cpus:integer}", "-m",
+            "size={memory-mib:integer}M", "-qmp", "unix:{qmp:path},server=on,wait=off", "-chardev", &console, "-serial",
+            "chardev:console", "-device", "virtio-serial-pci", "-chardev",
+            "socket,id=agent,path={agent:path},server=on,wait=off", "-device",
+            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+        ]
+        .iter()
+        .map(|argument| quote_text(argument))
+        .collect();
+        arguments.push(
+            "{ each = \"disks\", arguments = [\"-drive\", \"file={path:path},format=raw,if=none,id={id:name}\", \
+             \"-device\", \"virtio-blk-pci,drive={id:name}\"] }"
+                .to_owned(),
+        );
+        arguments.extend(network.iter().map(|argument| quote_text(argument)));
+        arguments.push(quote_text("-daemonize"));
+        Ok(format!(
+            "\n[sites.recovery.grants.{mode}]\nunix = [{sockets}]\nfiles = [{{ folder = {quoted}, access = \"read-write\" \
+             }}]\n\n[sites.recovery.programs.{mode}.start-machine]\nprogram = {program}\narguments = [\n    \
+             {arguments},\n]\n",
+            sockets = quote(&folder.join("*")),
+            quoted = quote(&folder),
+            program = quote(&qemu),
+            arguments = arguments.join(",\n    "),
+        ))
+    }
+}
+
+/// A path as a TOML string.
+fn quote(path: &Path) -> String {
+    quote_text(&path.to_string_lossy())
+}
+
+/// A text as a TOML basic string, whose escapes JSON's are.
+fn quote_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
