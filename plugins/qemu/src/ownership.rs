@@ -1,0 +1,145 @@
+//! Finding what is left when a journal is lost.
+//!
+//! A site with `machines` is asked for captures, a site with only a `machine-folder` for disks and machines: a component
+//! is not told its mode, and looking where the mode has no grant would end the call.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use crate::{
+    bindings::{
+        exports::farshore::platform::ownership::{Kind, Owned, OwnedPage},
+        farshore::platform::model::Done,
+    },
+    capture,
+    cleanup::folder_names,
+    error::{PlatformError, Result, platform_sentence},
+    graph::Graph,
+    names::{BitmapName, NodeName, Scope, tail},
+    ports::{Host, Level, items, text},
+    qmp::Client,
+    settings::{MachineSettings, Settings},
+    target_disks::{self, DiskState, is_id, is_owner, run_folder},
+    target_machines,
+};
+
+const PAGE_ITEMS: usize = 100;
+
+/// `ownership.list-owned`.
+///
+/// # Errors
+/// As in the interface.
+pub fn list(host: &dyn Host, owner: &str, cursor: Option<&str>) -> Result<OwnedPage> {
+    if !is_owner(owner) {
+        return Err(PlatformError::Failed("the host asked for an owner that is not one".into()));
+    }
+    let settings = Settings::load(host)?;
+    let mut all = if settings.machines.is_empty() {
+        made_things(host, &settings, owner)?
+    } else {
+        captures(host, &settings, owner)?
+    };
+    let start: usize = cursor.map_or(Ok(0), str::parse).map_err(|_| PlatformError::Failed("a wrong cursor".into()))?;
+    let end = start.saturating_add(PAGE_ITEMS);
+    let next = (end < all.len()).then(|| end.to_string());
+    all.truncate(end);
+    Ok(OwnedPage { items: all.into_iter().skip(start).collect(), next })
+}
+
+/// Captures that still have something in QEMU, by id, with their machines.
+fn captures(host: &dyn Host, settings: &Settings, owner: &str) -> Result<Vec<Owned>> {
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for machine in &settings.machines {
+        match captures_of(host, machine, owner) {
+            Ok(ids) => {
+                for id in ids {
+                    found.entry(id).or_default().insert(machine.name.clone());
+                }
+            }
+            // Whatever was in a QEMU that is gone is gone.
+            Err(error) => host.log(Level::Warn, platform_sentence(&error)),
+        }
+    }
+    let owned = |(id, machines): (String, BTreeSet<String>)| {
+        let names: Vec<&str> = machines.iter().map(String::as_str).collect();
+        Ok(Owned {
+            kind: Kind::Capture,
+            owner: owner.into(),
+            run: None,
+            description: format!("an unfinished capture of {}", names.join(", ")),
+            state: capture::bare_state(owner, &id, &machines)?,
+            id,
+        })
+    };
+    found.into_iter().map(owned).collect()
+}
+
+fn captures_of(host: &dyn Host, machine: &MachineSettings, owner: &str) -> Result<BTreeSet<String>> {
+    let mut client = Client::connect(host, &machine.name, &machine.qmp)?;
+    let nodes = Graph::load(&mut client)?.nodes;
+    let exports = client.run("query-block-exports", json!({}))?;
+    let scope = Scope { owner, capture: None };
+    let bitmaps = || nodes.iter().flat_map(|node| &node.bitmaps).filter_map(|bitmap| BitmapName::parse(&bitmap.name));
+    let ours = || bitmaps().filter(|bitmap| scope.has_bitmap(bitmap));
+    let mut ids: BTreeSet<String> = ours().filter(|bitmap| bitmap.frozen).map(|bitmap| bitmap.capture.into()).collect();
+    let node_names =
+        nodes.iter().map(|node| node.name.as_str()).chain(items(&exports).iter().map(|item| text(item, "id")));
+    for name in node_names.filter_map(NodeName::parse).filter(|name| scope.has_node(name)) {
+        // A node's name has only the end of the id; a bitmap has all of it, unless somebody removed it.
+        let full = ours().find(|bitmap| tail(bitmap.capture) == name.capture_tail).map(|bitmap| bitmap.capture);
+        ids.insert(full.unwrap_or(name.capture_tail).to_owned());
+    }
+    Ok(ids)
+}
+
+/// Disks and machines below the machine folder.
+fn made_things(host: &dyn Host, settings: &Settings, owner: &str) -> Result<Vec<Owned>> {
+    let mut found = Vec::new();
+    for (name, is_folder) in folder_names(host, &format!("{}/{owner}", settings.machine_folder()?))? {
+        let Some(run) = name.strip_prefix("run-").filter(|run| is_folder && is_id(run)) else { continue };
+        let folder = run_folder(settings, owner, run)?;
+        let inside = folder_names(host, &folder)?;
+        let mut taken = BTreeSet::new();
+        for (name, _) in inside.iter().filter(|(_, is_folder)| *is_folder) {
+            let Some(id) = name.strip_prefix("machine-").filter(|id| is_id(id)) else { continue };
+            let markers = folder_names(host, &format!("{folder}/{name}"))?;
+            let disks = markers.iter().filter_map(|(name, _)| name.strip_suffix(".disk")).filter(|id| is_id(id));
+            let disks: Vec<String> = disks.map(str::to_owned).collect();
+            taken.extend(disks.iter().cloned());
+            found.push(Owned {
+                kind: Kind::Machine,
+                id: id.to_owned(),
+                owner: owner.into(),
+                run: Some(run.to_owned()),
+                description: format!("a recovered machine with {} disks in {folder}", disks.len()),
+                state: target_machines::bare_state(owner, run, id, disks)?,
+            });
+        }
+        for (name, _) in inside.iter().filter(|(_, is_folder)| !is_folder) {
+            let id = name.strip_prefix("disk-").and_then(|name| name.strip_suffix(".raw"));
+            let Some(id) = id.filter(|id| is_id(id) && !taken.contains(*id)) else { continue };
+            found.push(Owned {
+                kind: Kind::Disk,
+                id: id.to_owned(),
+                owner: owner.into(),
+                run: Some(run.to_owned()),
+                description: format!("the disk {folder}/{name}, which no machine uses"),
+                state: DiskState::new(owner, run, id, 0).to_bytes()?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// `ownership.release-owned`.
+///
+/// # Errors
+/// As in the interface.
+pub fn release(host: &dyn Host, item: &Owned) -> Result<Done> {
+    match item.kind {
+        Kind::Capture => capture::end(host, &item.state, None).map(|end| Done { note: end.note }),
+        Kind::Disk => target_disks::discard(host, &item.state),
+        Kind::Machine => target_machines::remove(host, &item.state),
+    }
+}

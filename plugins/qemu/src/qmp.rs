@@ -1,0 +1,261 @@
+//! QEMU's control protocol: one JSON object a line, over a connection of our own.
+//!
+//! A control socket serves one client at a time: a second connection is accepted by the system, but QEMU says nothing on
+//! it until the first has gone. Silence instead of a greeting therefore means *busy*, and is reported as a conflict after
+//! a wait that outlasts our own short visits. Each request has an id of its own, so that an answer that came too late is
+//! never taken for the answer to the next request. Events are dropped: whoever waits for something asks for it, because an
+//! event that was sent before we came is never repeated.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::{
+    error::{PlatformError, Result, sentence},
+    ports::{Connection, Host, HostError, member, text},
+};
+
+const GREETING_TIMEOUT_MILLISECONDS: u32 = 6_000;
+/// How long a command may take; a component's call has 30 s in all.
+pub const COMMAND_TIMEOUT_MILLISECONDS: u32 = 15_000;
+const READ_BYTES_MAX: u32 = 256 * 1024;
+const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
+
+/// Why a command did not do what it should.
+#[derive(Debug)]
+pub enum QmpError {
+    /// QEMU answered with an error.
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's own words.
+        description: String,
+    },
+    /// No answer within the time. The request may still be carried out.
+    TimedOut {
+        /// The command.
+        command: String,
+    },
+    /// QEMU closed the connection.
+    Ended,
+    /// The connection failed.
+    Connection(HostError),
+    /// QEMU said something that is not its protocol.
+    Protocol(String),
+}
+
+impl fmt::Display for QmpError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { command, description } => write!(formatter, "QEMU refused {command}: {description}"),
+            Self::TimedOut { command } => write!(formatter, "QEMU did not answer {command} in time"),
+            Self::Ended => write!(formatter, "QEMU closed the control socket"),
+            Self::Connection(error) => write!(formatter, "the control socket failed: {}", sentence(error)),
+            Self::Protocol(text) => write!(formatter, "the control socket does not speak QEMU's protocol: {text}"),
+        }
+    }
+}
+
+/// What a client of QEMU's returns.
+pub type QmpResult<T> = std::result::Result<T, QmpError>;
+
+/// A request that has been sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    id: u64,
+    command: String,
+}
+
+/// A visit to one machine's control socket.
+pub struct Client<'h> {
+    host: &'h dyn Host,
+    machine: String,
+    connection: Box<dyn Connection>,
+    buffer: Vec<u8>,
+    scanned: usize,
+    next_id: u64,
+    answers: Vec<(u64, Value)>,
+    version: (u64, u64),
+}
+
+impl<'h> Client<'h> {
+    /// Visits the machine behind a socket.
+    ///
+    /// # Errors
+    /// `unreachable` when no QEMU listens there, `conflict` when another program occupies the socket.
+    pub fn connect(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Self> {
+        let connection = host.connect_unix(socket).map_err(|error| {
+            let advice = "is the machine running, and is this its control socket?";
+            PlatformError::Unreachable(format!("machine {machine}: {}: {advice}", sentence(&error)))
+        })?;
+        let mut client = Self {
+            host,
+            machine: machine.into(),
+            connection,
+            buffer: Vec::new(),
+            scanned: 0,
+            next_id: 0,
+            answers: Vec::new(),
+            version: (0, 0),
+        };
+        client.greet().map_err(|error| match error {
+            QmpError::TimedOut { .. } => PlatformError::Conflict(format!(
+                "machine {machine}: another program is connected to its control socket {socket}: give Farshore a socket of its own (QEMU takes several -qmp options)"
+            )),
+            QmpError::Ended => PlatformError::Unreachable(format!("machine {machine}: {error}")),
+            other => client.error(&other),
+        })?;
+        Ok(client)
+    }
+
+    fn greet(&mut self) -> QmpResult<()> {
+        let until = self.deadline(GREETING_TIMEOUT_MILLISECONDS)?;
+        let greeting = self.read_message(until, "the greeting")?;
+        let version = member(member(member(&greeting, "QMP"), "version"), "qemu");
+        let number = |name| member(version, name).as_u64();
+        let (Some(major), Some(minor)) = (number("major"), number("minor")) else {
+            return Err(QmpError::Protocol("it did not begin with QEMU's greeting".into()));
+        };
+        self.version = (major, minor);
+        self.execute("qmp_capabilities", json!({})).map(drop)
+    }
+
+    /// The machine's name.
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// QEMU's version: major, minor.
+    pub fn version(&self) -> (u64, u64) {
+        self.version
+    }
+
+    /// An error of this machine, for the operator.
+    pub fn error(&self, error: &QmpError) -> PlatformError {
+        let text = format!("machine {}: {error}", self.machine);
+        match error {
+            QmpError::Refused { .. } | QmpError::Protocol(_) => PlatformError::Failed(text),
+            QmpError::TimedOut { .. } | QmpError::Ended | QmpError::Connection(_) => PlatformError::Unreachable(text),
+        }
+    }
+
+    /// Runs a command and returns its answer.
+    ///
+    /// # Errors
+    /// What QEMU or the connection said.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> QmpResult<Value> {
+        let sent = self.send(command, arguments)?;
+        self.receive(&sent, COMMAND_TIMEOUT_MILLISECONDS)
+    }
+
+    /// Runs a command whose failure is the operator's to read.
+    ///
+    /// # Errors
+    /// `failed` or `unreachable`, naming the machine.
+    pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        self.execute(command, arguments).map_err(|error| self.error(&error))
+    }
+
+    /// Sends a command and does not wait.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn send(&mut self, command: &str, arguments: Value) -> QmpResult<Sent> {
+        self.next_id = self.next_id.saturating_add(1);
+        let sent = Sent { id: self.next_id, command: command.into() };
+        let mut line = json!({ "execute": command, "arguments": arguments, "id": sent.id }).to_string();
+        line.push('\n');
+        self.connection.write(line.as_bytes()).map_err(QmpError::Connection)?;
+        Ok(sent)
+    }
+
+    /// Waits for the answer to a command.
+    ///
+    /// # Errors
+    /// [`QmpError::TimedOut`] when it did not come: it can be waited for again.
+    pub fn receive(&mut self, sent: &Sent, timeout_milliseconds: u32) -> QmpResult<Value> {
+        let until = self.deadline(timeout_milliseconds)?;
+        let answer = loop {
+            if let Some(position) = self.answers.iter().position(|(id, _)| *id == sent.id) {
+                break self.answers.swap_remove(position).1;
+            }
+            let message = self.read_message(until, &sent.command)?;
+            self.file(message);
+        };
+        if let Some(error) = answer.get("error") {
+            let description = text(error, "desc").to_owned();
+            return Err(QmpError::Refused { command: sent.command.clone(), description });
+        }
+        Ok(member(&answer, "return").clone())
+    }
+
+    /// Waits until QEMU closes the connection, or the time is over; whether it closed it.
+    pub fn wait_for_end(&mut self, timeout_milliseconds: u32) -> bool {
+        let Ok(until) = self.deadline(timeout_milliseconds) else { return false };
+        loop {
+            match self.read_message(until, "quit") {
+                Ok(message) => self.file(message),
+                Err(QmpError::Ended) => return true,
+                Err(QmpError::Connection(HostError::Unreachable(_))) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn file(&mut self, message: Value) {
+        if let Some(id) = message.get("id").and_then(Value::as_u64) {
+            // An answer that nobody waits for any more is not kept for ever.
+            self.answers.retain(|(known, _)| known.saturating_add(1_000) > id);
+            self.answers.push((id, message));
+        }
+    }
+
+    fn deadline(&self, timeout_milliseconds: u32) -> QmpResult<u64> {
+        let now = self.host.monotonic_nanoseconds().map_err(QmpError::Connection)?;
+        Ok(now.saturating_add(u64::from(timeout_milliseconds).saturating_mul(NANOSECONDS_PER_MILLISECOND)))
+    }
+
+    fn read_message(&mut self, until: u64, command: &str) -> QmpResult<Value> {
+        loop {
+            if let Some(line) = self.take_line() {
+                return serde_json::from_slice(&line).map_err(|error| QmpError::Protocol(error.to_string()));
+            }
+            if self.buffer.len() > LINE_BYTES_MAX {
+                return Err(QmpError::Protocol(format!("a line of more than {LINE_BYTES_MAX} bytes")));
+            }
+            let now = self.host.monotonic_nanoseconds().map_err(QmpError::Connection)?;
+            // Rounded up, so that the last part of a millisecond is waited for too.
+            let left = until.saturating_sub(now).div_ceil(NANOSECONDS_PER_MILLISECOND);
+            let timed_out = || QmpError::TimedOut { command: command.to_owned() };
+            if left == 0 {
+                return Err(timed_out());
+            }
+            match self.connection.read(READ_BYTES_MAX, u32::try_from(left).unwrap_or(u32::MAX)) {
+                Ok(chunk) => {
+                    self.buffer.extend_from_slice(&chunk.bytes);
+                    if chunk.ended && chunk.bytes.is_empty() {
+                        return Err(QmpError::Ended);
+                    }
+                }
+                Err(HostError::TimedOut(_)) => return Err(timed_out()),
+                Err(error) => return Err(QmpError::Connection(error)),
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Option<Vec<u8>> {
+        let unscanned = self.buffer.get(self.scanned..)?;
+        match unscanned.iter().position(|byte| *byte == b'\n') {
+            Some(position) => {
+                let line = self.buffer.drain(..=self.scanned.saturating_add(position)).collect();
+                self.scanned = 0;
+                Some(line)
+            }
+            None => {
+                self.scanned = self.buffer.len();
+                None
+            }
+        }
+    }
+}
