@@ -147,7 +147,7 @@ async fn handshakes_that_lie() {
         let mut honest = honest_options(MIB, FLAGS);
         let options = move |asked, data: &[u8]| if asked == option { replies.clone() } else { honest(asked, data) };
         let server = Scripted::start(options, |_| Reaction::Send(Vec::new()));
-        server.try_connect(&[CONTEXT]).await.err().expect("a lie")
+        server.try_connect(&[CONTEXT]).await.expect_err("a lie")
     }
     let export = |size: u64| (3, [&[0, 0][..], &size.to_be_bytes(), &FLAGS.to_be_bytes()].concat());
     let ack = (1, Vec::new());
@@ -322,7 +322,7 @@ async fn requests_in_flight_are_bounded_and_side_by_side() {
     let server = Scripted::start(honest_options(MIB, FLAGS), move |request| {
         let mut seen = seen.lock().expect("a test's lock");
         seen.push(request);
-        if seen.len() % 16 != 0 {
+        if !seen.len().is_multiple_of(16) {
             return Reaction::Send(Vec::new());
         }
         let last = seen.iter().rev().take(16);
