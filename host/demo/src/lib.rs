@@ -9,6 +9,7 @@ mod error;
 pub mod guest;
 pub mod image;
 mod program;
+pub mod recovered;
 pub mod site;
 mod wait;
 mod witness;

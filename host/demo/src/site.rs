@@ -22,12 +22,42 @@ use farshore_core::{Entropy, SystemEntropy};
 
 use crate::{
     error::{AtPath, DemoError},
-    guest::{Guest, MEMORY_MIB, SOCKET_PATH_BYTES_MAX},
+    guest::{Guest, SOCKET_PATH_BYTES_MAX},
     program,
 };
 
 /// What an adapter adds to a folder when it names a socket there, at most, in bytes.
 const SOCKET_NAME_BYTES_MAX: usize = 75;
+
+/// What connects a recovered machine's network card: in a drill nothing does.
+const NETWORKS: [(&str, &[&str]); 2] = [
+    ("drill", &["-device", "virtio-net-pci,id={id:name},mac={mac:mac},romfile="]),
+    (
+        "live",
+        &[
+            "-netdev",
+            "user,id=net-{id:name},restrict=on",
+            "-device",
+            "virtio-net-pci,id={id:name},mac={mac:mac},netdev=net-{id:name},romfile=",
+        ],
+    ),
+];
+
+/// How QEMU starts a recovered machine, but for its network.
+const ARGUMENTS: &str = r#"    "-accel", "tcg,tb-size=128", "-machine", "pc", "-cpu", "Nehalem",
+    "-nodefaults", "-no-user-config", "-display", "none", "-daemonize",
+    "-name", "{name:name}", "-uuid", "{uuid:uuid}",
+    "-smp", "{cpus:integer}", "-m", "size={memory-mib:integer}M",
+    "-qmp", "unix:{qmp:path},server=on,wait=off",
+    "-chardev", "file,id=console,path={serial-log:path}", "-serial", "chardev:console",
+    "-device", "virtio-serial-pci,id=ports",
+    "-chardev", "socket,id=agent,path={agent:path},server=on,wait=off",
+    "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+    { each = "disks", arguments = [
+        "-drive", "file={path:path},format=raw,if=none,id=drive-{id:name}",
+        "-device", "virtio-blk-pci,id={id:name},drive=drive-{id:name}",
+    ] },
+"#;
 
 /// A machine that is to be protected.
 #[derive(Debug, Clone)]
@@ -142,11 +172,6 @@ impl Site {
         self.folder.join("recovered")
     }
 
-    /// The log of a recovered machine's console. `uuid` has dashes.
-    pub fn recovered_console(&self, uuid: &str) -> PathBuf {
-        self.recovered_folder().join(format!("{uuid}.console"))
-    }
-
     /// Writes the configuration.
     ///
     /// # Errors
@@ -223,7 +248,7 @@ socket-folder = {recovered}
             granted = granted.join(", "),
             nbd = quote_text(&nbd),
         );
-        for (mode, network) in [("drill", &["-nic", "none"][..]), ("live", &["-nic", "user,restrict=on"][..])] {
+        for (mode, network) in NETWORKS {
             text += &self.recovery_mode(mode, network)?;
         }
         for group in &self.groups {
@@ -245,35 +270,15 @@ socket-folder = {recovered}
             programs: vec!["qemu-system-x86_64"],
             packages: vec!["qemu-system-x86"],
         })?;
-        let console = format!("file,id=console,path={}", self.recovered_console("{uuid:uuid}").display());
-        let memory = format!("{MEMORY_MIB}");
-        let _ = memory;
-        let mut arguments: Vec<String> = [
-            "-accel", "tcg,tb-size=128", "-machine", "pc", "-cpu", "Nehalem", "-nodefaults", "-no-user-config", "-display",
-            "none", "-name", "{name:name}", "-uuid", "{uuid:uuid}", "-smp", "{cpus:integer}", "-m",
-            "size={memory-mib:integer}M", "-qmp", "unix:{qmp:path},server=on,wait=off", "-chardev", &console, "-serial",
-            "chardev:console", "-device", "virtio-serial-pci", "-chardev",
-            "socket,id=agent,path={agent:path},server=on,wait=off", "-device",
-            "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
-        ]
-        .iter()
-        .map(|argument| quote_text(argument))
-        .collect();
-        arguments.push(
-            "{ each = \"disks\", arguments = [\"-drive\", \"file={path:path},format=raw,if=none,id={id:name}\", \
-             \"-device\", \"virtio-blk-pci,drive={id:name}\"] }"
-                .to_owned(),
-        );
-        arguments.extend(network.iter().map(|argument| quote_text(argument)));
-        arguments.push(quote_text("-daemonize"));
+        let network: Vec<String> = network.iter().map(|argument| quote_text(argument)).collect();
         Ok(format!(
             "\n[sites.recovery.grants.{mode}]\nunix = [{sockets}]\nfiles = [{{ folder = {quoted}, access = \"read-write\" \
-             }}]\n\n[sites.recovery.programs.{mode}.start-machine]\nprogram = {program}\narguments = [\n    \
-             {arguments},\n]\n",
+             }}]\n\n[sites.recovery.programs.{mode}.start-machine]\nprogram = {program}\narguments = [\n{ARGUMENTS}    {{ \
+             each = \"network-interfaces\", arguments = [{network}] }},\n]\n",
             sockets = quote(&folder.join("*")),
             quoted = quote(&folder),
             program = quote(&qemu),
-            arguments = arguments.join(",\n    "),
+            network = network.join(", "),
         ))
     }
 }

@@ -1,0 +1,34 @@
+//! Support for the end-to-end tests: a temporary world of guests, a vault and the real command line.
+//!
+//! It must not reach into the host's crates: a test sees what an operator sees. A [`World`] has a folder of its own below
+//! the system's folder for temporary files, and when it is dropped it ends every guest, every command and every recovered
+//! machine that came from it, whether the test passed or not.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), farshore_demo::DemoError> {
+//! let mut world = farshore_e2e::World::new()?;
+//! world.resume_guest("orders")?;
+//! world.protect("orders", &["orders"])?;
+//! world.succeed(&["vault", "create"])?;
+//! let point = world.succeed(&["replicate", "--once"])?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod binary;
+mod leftovers;
+mod pair;
+mod world;
+
+pub use binary::binary;
+pub use farshore_demo::{
+    Acknowledgement, BootReport, Console, DemoError, Line, Stop, Witness,
+    command::{Farshore, Finished, Running},
+    guest::{BOOT_MAX, DiskFormat, Guest, GuestDisk, GuestOptions, Qmp, disk},
+    image::{self, GuestImage},
+    recovered::{self, RecoveredMachine},
+    site::{ProtectedGroup, ProtectedMachine, Site},
+};
+pub use leftovers::{Leftovers, leftovers, processes_with_uuid};
+pub use pair::PairRelay;
+pub use world::{COMMAND_MAX, World, image, json};
