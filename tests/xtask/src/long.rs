@@ -1,0 +1,126 @@
+//! Records the last long run in `tests/RESULTS-long.md`: what ran, on which kind of machine, and how it went.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::num::NonZero;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context as _, Result};
+
+use crate::checkout::Checkout;
+use crate::clock::words;
+use crate::components::replace;
+use crate::process;
+use crate::stages::Stages;
+use crate::suites::Suite;
+
+/// What there is to say about where and what. No name of a host, a user or a folder.
+#[derive(Debug)]
+struct Setting {
+    date: String,
+    commit: String,
+    machine: String,
+    compiler: String,
+}
+
+/// Writes the record.
+pub fn record(checkout: &Checkout, suites: &[Suite], stages: &Stages, passed: bool) -> Result<()> {
+    let path = checkout.path("tests/RESULTS-long.md");
+    let stages: Vec<(String, String)> = stages.done().iter().map(|(name, took)| (name.clone(), words(*took))).collect();
+    replace(&path, page(&setting(checkout)?, suites, &stages, passed).as_bytes())?;
+    eprintln!("\nRecorded in {}.", path.display());
+    Ok(())
+}
+
+fn page(setting: &Setting, suites: &[Suite], stages: &[(String, String)], passed: bool) -> String {
+    let verdict = if passed { "Everything passed." } else { "**Something failed.**" };
+    let mut text = format!(
+        "# The last long run\n\n`cargo xtask test --long` writes this page. {verdict}\n\n\
+         - date: {}\n- commit: {}\n- machine: {}\n- compiler: {}\n\n\
+         | suite | passed | failed | seconds |\n| --- | ---: | ---: | ---: |\n",
+        setting.date, setting.commit, setting.machine, setting.compiler
+    );
+    for suite in suites {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "| {} | {} | {} | {:.2} |", suite.name, suite.passed, suite.failed, suite.seconds);
+    }
+    text.push_str("\n| stage | took |\n| --- | --- |\n");
+    for (name, took) in stages {
+        let _ = writeln!(text, "| {name} | {took} |");
+    }
+    text
+}
+
+fn setting(checkout: &Checkout) -> Result<Setting> {
+    let ask = |program: &str, arguments: &[&str]| {
+        process::answer(Command::new(program).args(arguments).current_dir(checkout.root()))
+            .map(|answer| answer.trim().to_owned())
+    };
+    let date = ask("date", &["--utc", "+%Y-%m-%d %H:%M UTC"]).context("asking date for the date")?;
+    // A tree that is no clone has no commit, and that is worth saying too.
+    let commit = ask("git", &["describe", "--always", "--dirty"]).unwrap_or_else(|| "unknown".to_owned());
+    let compiler = ask("rustc", &["--version"]).context("asking rustc for its version")?;
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let kernel = ask("uname", &["--kernel-release"]).unwrap_or_default();
+    let machine = format!(
+        "{} cores ({}), {} of memory, {}, {}, Linux {kernel}",
+        thread::available_parallelism().map_or(1, NonZero::get),
+        after_colon(&read("/proc/cpuinfo"), "model name"),
+        memory(&read("/proc/meminfo")),
+        if Path::new("/dev/kvm").exists() { "KVM" } else { "no KVM" },
+        os_name(&read("/etc/os-release")),
+    );
+    Ok(Setting { date, commit, machine, compiler })
+}
+
+/// The value of the first line `key : value`.
+fn after_colon(text: &str, key: &str) -> String {
+    let found = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
+    found.map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+}
+
+fn memory(meminfo: &str) -> String {
+    let total = after_colon(meminfo, "MemTotal");
+    let kibibytes: Option<u64> = total.strip_suffix(" kB").and_then(|count| count.parse().ok());
+    kibibytes.map_or_else(|| "unknown".to_owned(), |kibibytes| format!("{} GiB", (kibibytes + (1 << 19)) >> 20))
+}
+
+fn os_name(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("unknown").trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_what_ran_where_and_how_it_went() {
+        let setting = Setting {
+            date: "2026-11-22 16:00 UTC".into(),
+            commit: "1fd8f45".into(),
+            machine: "2 cores".into(),
+            compiler: "rustc 1.95.0".into(),
+        };
+        let suites = [Suite { name: "drill (tests/drill.rs)".into(), passed: 7, failed: 1, seconds: 61.5 }];
+        let text = page(&setting, &suites, &[("clippy".into(), "12 s".into())], false);
+        assert!(text.contains("| drill (tests/drill.rs) | 7 | 1 | 61.50 |\n"), "{text}");
+        assert!(text.contains("| clippy | 12 s |\n"), "{text}");
+        assert!(text.contains("**Something failed.**"), "{text}");
+        assert!(text.contains("- commit: 1fd8f45\n"), "{text}");
+    }
+
+    #[test]
+    fn the_machine_is_described_from_what_linux_says() {
+        assert_eq!(after_colon("processor\t: 0\nmodel name\t: AMD EPYC\n", "model name"), "AMD EPYC");
+        assert_eq!(after_colon("", "model name"), "unknown");
+        assert_eq!(memory("MemTotal:       24676880 kB\n"), "24 GiB");
+        assert_eq!(memory("MemTotal: lots\n"), "unknown");
+        assert_eq!(
+            os_name("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
+    }
+}

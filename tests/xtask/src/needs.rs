@@ -1,0 +1,101 @@
+//! Which packages and which parts of the Rust toolchain each command needs. Those of the demonstration are what a
+//! person with a fresh machine waits for: what only the tests need is not among them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::debian::{Package, Stop};
+use crate::process;
+
+const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Name, what it brings, what for.
+type Row = (&'static str, &'static str, &'static str);
+
+/// To build the program, to make the small guest, and to run it.
+const DEMO: &[Row] = &[
+    ("gcc", "gcc", "linking, and the C and assembler parts of libraries"),
+    ("libc6-dev", "/usr/include/stdlib.h", "the same"),
+    ("qemu-system-x86", "qemu-system-x86_64", "the machines"),
+    ("qemu-utils", "qemu-img", "their disks"),
+    ("seabios", "/usr/share/seabios/bios-256k.bin", "their firmware"),
+    ("ipxe-qemu", "/usr/lib/ipxe/qemu/efi-virtio.rom", "the firmware of their network cards"),
+    ("syslinux", "syslinux", "the guest's boot loader"),
+    ("syslinux-common", "/usr/lib/syslinux/mbr/mbr.bin", "the guest's boot sector"),
+    ("mtools", "mcopy", "the guest's boot partition"),
+    ("dosfstools", "mkfs.fat", "the same"),
+    ("e2fsprogs", "mke2fs", "the guest's root partition"),
+    ("fdisk", "sfdisk", "the guest's partition table"),
+    ("cpio", "cpio", "the guest's first file system"),
+    ("gzip", "gzip", "the same"),
+    ("kmod", "modprobe", "choosing the guest's kernel modules"),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading crates and packages"),
+];
+
+/// What the tests need besides.
+const TEST: &[Row] = &[
+    ("git", "git", "naming the commit that was tested"),
+    ("nbdkit", "nbdkit", "an NBD server that is not ours"),
+    ("libnbd-bin", "nbdcopy", "an NBD client that is not ours"),
+    ("zstd", "zstd", "the limit that the bench compares with"),
+    ("restic", "restic", "another tool that the bench compares with"),
+    ("borgbackup", "borg", "another tool that the bench compares with"),
+    ("python3-venv", "python3", "the toolchain for components in Python"),
+];
+
+/// The packages of `cargo xtask demo`.
+pub fn demo() -> Vec<Package> {
+    rows(DEMO)
+}
+
+/// The packages of `cargo xtask test`.
+pub fn test() -> Vec<Package> {
+    let mut packages = rows(DEMO);
+    packages.extend(rows(TEST));
+    packages
+}
+
+fn rows(rows: &[Row]) -> Vec<Package> {
+    rows.iter().map(|&(name, brings, purpose)| Package { name: name.to_owned(), brings, purpose }).collect()
+}
+
+/// Makes sure that the compiler in use has rustfmt and clippy, which rustup's minimal profile leaves out.
+pub fn ensure_lints() -> Result<()> {
+    let missing = || {
+        let tools = [("rustfmt", "fmt"), ("clippy", "clippy")];
+        tools.into_iter().filter(|(_, verb)| process::answer(Command::new("cargo").args([verb, "--version"])).is_none())
+    };
+    let components: Vec<&str> = missing().map(|(component, _)| component).collect();
+    if components.is_empty() {
+        return Ok(());
+    }
+    if process::find_program("rustup").is_some() {
+        eprintln!("Adding {} to the compiler in use, by rustup.", components.join(" and "));
+        // Whether it worked is asked of the tools themselves.
+        process::run_limited(Command::new("rustup").args(["component", "add"]).args(&components), RUSTUP_LIMIT)?;
+    }
+    if missing().next().is_none() {
+        return Ok(());
+    }
+    let hint = format!("rustup component add {}", components.join(" "));
+    Err(Stop::Missing { what: format!("{} of the compiler in use", components.join(" and ")), hint }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demonstration_needs_less_than_the_tests_and_nothing_twice() {
+        let demo = demo();
+        let mut names: Vec<String> = test().into_iter().map(|package| package.name).collect();
+        assert!(demo.iter().all(|package| names.contains(&package.name)));
+        assert!(demo.len() < names.len());
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}
