@@ -98,7 +98,7 @@ pub fn ensure(packages: &[Package], why: &str, allow_costs: bool) -> Result<()> 
     for round in 0..ROUNDS_MAX {
         let missing = missing(packages)?;
         if missing.is_empty() {
-            return Ok(());
+            return ensure_lists();
         }
         install(&missing, why, allow_costs, round == 0)?;
     }
@@ -109,6 +109,22 @@ pub fn ensure(packages: &[Package], why: &str, allow_costs: bool) -> Result<()> 
         list(&names)
     );
     Ok(())
+}
+
+/// The guest of the demonstration and the tests is made of packages that are downloaded and not installed. That takes
+/// package lists, which container images are delivered without.
+fn ensure_lists() -> Result<()> {
+    let listed = fs::read_dir("/var/lib/apt/lists")
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages")));
+    if listed {
+        return Ok(());
+    }
+    if !is_root()? {
+        let hint = "run as root: apt-get update".to_owned();
+        return Err(Stop::Missing { what: "every list of Debian's packages".to_owned(), hint }.into());
+    }
+    eprintln!("Refreshing the package lists (apt-get update).");
+    process::run("apt-get update", &mut apt_get(&["--quiet=2", "update"], &[]))
 }
 
 fn ensure_tools(packages: &[Package]) -> Result<()> {
@@ -150,10 +166,11 @@ fn install(missing: &[&Package], why: &str, allow_costs: bool, refresh: bool) ->
         process::succeeded("working out what apt would do", &simulation, output.status)?;
     }
     let plan = parse_plan(&String::from_utf8_lossy(&output.stdout));
-    if !allow_costs && !(plan.removed.is_empty() && plan.downgraded.is_empty()) {
+    let costs_something = !plan.removed.is_empty() || !plan.downgraded.is_empty();
+    if costs_something && !allow_costs {
         return Err(Stop::Costs { removed: plan.removed, downgraded: plan.downgraded, command: by_hand }.into());
     }
-    if !plan.removed.is_empty() || !plan.downgraded.is_empty() {
+    if costs_something {
         eprintln!("As --yes allows, apt will {}.", costs(&plan.removed, &plan.downgraded));
     }
     eprintln!("Installing {} packages, with what they depend on.", plan.installed.len());
