@@ -128,7 +128,8 @@ impl Farshore {
     /// It cannot be started.
     pub fn start(&self, arguments: &[&str]) -> Result<Running, DemoError> {
         self.stop.check()?;
-        let name = arguments.join("-").replace(|character: char| !character.is_ascii_alphanumeric() && character != '-', "_");
+        let name =
+            arguments.join("-").replace(|character: char| !character.is_ascii_alphanumeric() && character != '-', "_");
         let name: String = name.chars().take(80).collect();
         let log = self.logs.join(format!("{name}.{:x}.log", SystemClock.monotonic().as_nanos()));
         let errors = File::create(&log).at("make", &log)?;
@@ -369,7 +370,8 @@ mod tests {
     #[test]
     fn a_failure_is_told_with_its_code() {
         let folder = tempfile::tempdir().expect("a folder");
-        let script = r#"echo '{"code":"FS1002","message":"it does not open","causes":["why"],"advice":null}' >&2; exit 1"#;
+        let script =
+            r#"echo '{"code":"FS1002","message":"it does not open","causes":["why"],"advice":null}' >&2; exit 1"#;
         let finished = stand_in(folder.path(), script).run(&["vault", "info"], SOON).expect("it ran");
         assert_eq!(finished.exit_code(), Some(1));
         let error = finished.succeeded().expect_err("it failed").to_string();
@@ -391,7 +393,8 @@ mod tests {
     #[test]
     fn an_interrupt_ends_it_and_a_command_that_hangs_is_killed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let farshore = stand_in(folder.path(), r#"trap 'echo "{}"; exit 7' INT; echo '{"up":1}'; while :; do sleep 0.01; done"#);
+        let farshore =
+            stand_in(folder.path(), r#"trap 'echo "{}"; exit 7' INT; echo '{"up":1}'; while :; do sleep 0.01; done"#);
         let mut running = farshore.start(&["replicate"]).expect("started");
         running.wait_for("up", 0, SOON, &Stop::default(), |line| line.get("up").cloned()).expect("it is up");
         let finished = running.interrupt(&Stop::default()).expect("it ends");

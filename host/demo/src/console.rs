@@ -80,8 +80,7 @@ impl Console {
         let shared = Arc::new(Shared::default());
         let (for_thread, path) = (Arc::clone(&shared), log.to_owned());
         let follower = std::thread::Builder::new().name("console".to_owned()).spawn(move || for_thread.run(&path));
-        let follower =
-            follower.map_err(|source| DemoError::File { doing: "follow", path: log.to_owned(), source })?;
+        let follower = follower.map_err(|source| DemoError::File { doing: "follow", path: log.to_owned(), source })?;
         Ok(Self { log: log.to_owned(), shared, follower: Some(follower) })
     }
 

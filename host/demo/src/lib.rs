@@ -11,6 +11,7 @@ pub mod image;
 mod program;
 pub mod recovered;
 pub mod site;
+pub mod story;
 mod wait;
 mod witness;
 

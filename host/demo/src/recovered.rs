@@ -161,12 +161,16 @@ mod tests {
         let mut command = crate::program::command("qemu-system-x86_64");
         command.args(["-accel", "tcg", "-nodefaults", "-display", "none", "-S", "-daemonize", "-m", "16"]);
         command.args(["-uuid", "01234567-89ab-4def-8123-456789abcdef", "-qmp"]);
-        command.arg(format!("unix:{},server=on,wait=off", socket.display()))
+        command
+            .arg(format!("unix:{},server=on,wait=off", socket.display()))
             .args(["-chardev", &format!("file,id=console,path={}", folder.path().join("log").display())]);
         crate::program::output(&mut command).expect("it starts");
         let found = machines_below(folder.path()).expect("processes are shown");
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!((found[0].uuid.as_str(), found[0].qmp.as_ref()), ("01234567-89ab-4def-8123-456789abcdef", Some(&socket)));
+        assert_eq!(
+            (found[0].uuid.as_str(), found[0].qmp.as_ref()),
+            ("01234567-89ab-4def-8123-456789abcdef", Some(&socket))
+        );
         assert_eq!(found[0].console, Some(folder.path().join("log")));
         found[0].end().expect("it ends");
         assert_eq!(machines_below(folder.path()).expect("processes are shown"), []);

@@ -70,6 +70,12 @@ impl Witness<'_> {
         self.0.lines_from(0).iter().rev().find_map(Acknowledgement::parse)
     }
 
+    /// The last row that was acknowledged before this moment of the monotonic clock.
+    pub fn last_before(&self, moment: Duration) -> Option<Acknowledgement> {
+        let lines = self.0.lines_from(0);
+        lines.iter().rev().filter(|line| line.seen < moment).find_map(Acknowledgement::parse)
+    }
+
     /// When this row was acknowledged.
     pub fn of_row(&self, row: u64) -> Option<Acknowledgement> {
         let lines = self.0.lines_from(0);

@@ -67,7 +67,8 @@ pub fn leftovers(guest: &Guest) -> Result<Leftovers, DemoError> {
 
 fn is_own(node: &str) -> bool {
     let numbered = |prefix: &str| {
-        node.strip_prefix(prefix).is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        node.strip_prefix(prefix)
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     numbered("disk") || numbered("file")
 }

@@ -129,7 +129,9 @@ mod tests {
             std::thread::yield_now();
         }
         let rows = relay.finish().expect("nobody broke the turn");
-        let row = |guest: &Guest| guest.agent().succeed("pair-row").expect("the agent").trim().parse::<u64>().expect("a number");
+        let row = |guest: &Guest| {
+            guest.agent().succeed("pair-row").expect("the agent").trim().parse::<u64>().expect("a number")
+        };
         // The one ahead may have written a row whose turn was cut short.
         let (left_row, right_row) = (row(left), row(right));
         assert!(right_row >= rows && (0..=1).contains(&(left_row - right_row)), "{rows}: {left_row}, {right_row}");

@@ -68,7 +68,11 @@ impl World {
     /// As [`Guest::boot`].
     pub fn boot_guest(&mut self, name: &str, format: DiskFormat) -> Result<&mut Guest, DemoError> {
         let folder = self.guest_folder(name);
-        std::fs::create_dir_all(&folder).map_err(|source| DemoError::File { doing: "make", path: folder.clone(), source })?;
+        std::fs::create_dir_all(&folder).map_err(|source| DemoError::File {
+            doing: "make",
+            path: folder.clone(),
+            source,
+        })?;
         let disk = disk::copy(&image()?.disk, &folder.join(format!("disk0.{}", format.as_str())), format)?;
         let (guest, _) = Guest::boot(self.guest_options(name, vec![disk]))?;
         Ok(self.add_guest(guest))
@@ -152,13 +156,12 @@ impl World {
     /// The binary was not built.
     pub fn farshore(&self) -> Result<Farshore, DemoError> {
         let logs = self.folder.path().join("logs");
-        std::fs::create_dir_all(&logs).map_err(|source| DemoError::File { doing: "make", path: logs.clone(), source })?;
-        Ok(Farshore {
-            binary: binary()?,
-            configuration: self.site.configuration_file(),
-            logs,
-            stop: Stop::default(),
-        })
+        std::fs::create_dir_all(&logs).map_err(|source| DemoError::File {
+            doing: "make",
+            path: logs.clone(),
+            source,
+        })?;
+        Ok(Farshore { binary: binary()?, configuration: self.site.configuration_file(), logs, stop: Stop::default() })
     }
 
     /// Runs a command to its end, whether it succeeds or not.

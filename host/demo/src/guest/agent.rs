@@ -89,7 +89,11 @@ impl Agent {
     /// As [`Agent::shell`], and the command fails.
     pub fn succeed(&self, line: &str) -> Result<String, DemoError> {
         let completed = self.shell(line)?;
-        if completed.exit_code == Some(0) { Ok(completed.output) } else { Err(refused(line, &format!("{completed:?}"))) }
+        if completed.exit_code == Some(0) {
+            Ok(completed.output)
+        } else {
+            Err(refused(line, &format!("{completed:?}")))
+        }
     }
 
     fn session(&self, deadline: &Deadline) -> Result<Session, DemoError> {

@@ -1,7 +1,5 @@
 //! These run a real guest, so they share one image and one saved guest through the cache.
 
-#![expect(clippy::expect_used, reason = "a test says what it expects")]
-
 use farshore_core::{Clock, SystemClock};
 
 use super::*;
@@ -74,9 +72,7 @@ fn a_pair_writes_in_turn_and_remembers() {
     let mut guest = Guest::resume(&image, "pair", folder.path(), &Stop::default()).expect("it resumes");
     guest.start_workload("pair").expect("the load starts");
     let mut input = guest.console_input().expect("the console takes input");
-    let line = |text: &'static str| {
-        move |line: &crate::Line| line.text.starts_with(text).then(|| line.text.clone())
-    };
+    let line = |text: &'static str| move |line: &crate::Line| line.text.starts_with(text).then(|| line.text.clone());
     guest.wait_for("PAIR-READY", 0, SOON, line("PAIR-READY 0")).expect("it begins at 0");
     input.send_line("GO 1").expect("sent");
     guest.wait_for("row 1", 0, SOON, line("ACK 1 ")).expect("row 1");

@@ -50,7 +50,9 @@ fn add_modules(unpacked: &Unpacked, tree: &Path, modules: &[&str], list: &str) -
         // A driver that this kernel has built in, or does not have, is no error: the disk boots with those it has.
         let Ok(shown) = program::output(&mut command) else { continue };
         for line in shown.lines() {
-            let Some(path) = line.strip_prefix("insmod ").and_then(|rest| rest.split_whitespace().next()) else { continue };
+            let Some(path) = line.strip_prefix("insmod ").and_then(|rest| rest.split_whitespace().next()) else {
+                continue;
+            };
             let Ok(inside) = Path::new(path).strip_prefix(kernel) else { continue };
             let name = format!("/{}", inside.display());
             if order.contains(&name) {
