@@ -86,10 +86,10 @@ struct StateMachine {
 struct StateDisk {
     disk: String,
     bytes: u64,
-    /// The token that the changes lead from.
+    /// The token of the request, whose bitmap a commit drops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    follows: Option<String>,
-    /// Why there is none.
+    replaces: Option<String>,
+    /// Why the changes since then are not known; empty if they are.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     unknown: String,
 }
@@ -136,6 +136,9 @@ struct Planned {
     disk: String,
     device: String,
     base: Node,
+    /// The token of the request.
+    replaces: Option<String>,
+    /// The same, if its bitmap has seen every write, or why not.
     follows: std::result::Result<String, String>,
 }
 
@@ -234,6 +237,7 @@ impl Member<'_> {
                 disk: device.disk.clone(),
                 device: device.path.clone(),
                 base: device.base.clone(),
+                replaces: token.map(|entry| entry.token.clone()),
                 follows: follow(&request.owner, device, token),
             });
         }
@@ -475,12 +479,11 @@ fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member
 }
 
 fn state_of(request: &CaptureRequest, members: Vec<Member<'_>>) -> State {
-    let disk = |planned: Planned| {
-        let (follows, unknown) = match planned.follows {
-            Ok(token) => (Some(token), String::new()),
-            Err(reason) => (None, reason),
-        };
-        StateDisk { disk: planned.disk, bytes: planned.base.size_bytes, follows, unknown }
+    let disk = |planned: Planned| StateDisk {
+        disk: planned.disk,
+        bytes: planned.base.size_bytes,
+        replaces: planned.replaces,
+        unknown: planned.follows.err().unwrap_or_default(),
     };
     let machine = |member: Member<'_>| StateMachine {
         name: member.settings.name,
@@ -510,9 +513,10 @@ pub fn list_disks(state: &[u8], cursor: Option<&str>) -> Result<CapturedDiskPage
             disk: disk.disk.clone(),
             size_bytes: disk.bytes,
             token: Some(names.recording(index)),
-            changes: match &disk.follows {
-                Some(_) => Changes::Context(format!("qemu:dirty-bitmap:{}", names.frozen(index))),
-                None => Changes::Unknown(disk.unknown.clone()),
+            changes: if disk.unknown.is_empty() {
+                Changes::Context(format!("qemu:dirty-bitmap:{}", names.frozen(index)))
+            } else {
+                Changes::Unknown(disk.unknown.clone())
             },
             allocation: Allocation::Context("base:allocation".into()),
         })
@@ -583,10 +587,11 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
             Err(error) => return Err(error),
         };
         cleanup::remove_nodes(host, known, &mut client, scope)?;
-        let replaced: BTreeSet<&String> = machine.disks.iter().filter_map(|disk| disk.follows.as_ref()).collect();
+        let replaced: BTreeSet<&String> = machine.disks.iter().filter_map(|disk| disk.replaces.as_ref()).collect();
         cleanup::remove_bitmaps(&mut client, |name, bitmap| match outcome {
             Some(Outcome::Committed) => {
-                (scope.has_bitmap(bitmap) && bitmap.frozen) || replaced.iter().any(|token| *token == name)
+                (scope.has_bitmap(bitmap) && bitmap.frozen)
+                    || (bitmap.owner == state.owner && replaced.iter().any(|token| *token == name))
             }
             Some(Outcome::Abandoned) => scope.has_bitmap(bitmap),
             None => scope.has_bitmap(bitmap) && bitmap.frozen,
