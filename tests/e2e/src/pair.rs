@@ -4,10 +4,7 @@
 //! last durable rows satisfy 0 <= A - B <= 1. A recovery point of both that breaks this cannot be of one instant.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
 };
@@ -23,9 +20,16 @@ const ROW_MAX: Duration = Duration::from_secs(60);
 /// Relays between two guests until it is dropped.
 #[derive(Debug)]
 pub struct PairRelay {
-    rows: Arc<AtomicU64>,
+    rows: Arc<Rows>,
     stop: Stop,
     relay: Option<JoinHandle<Result<(), DemoError>>>,
+}
+
+/// The last row that both have written.
+#[derive(Debug, Default)]
+struct Rows {
+    last: Mutex<u64>,
+    changed: Condvar,
 }
 
 struct Side {
@@ -65,7 +69,7 @@ impl PairRelay {
     pub fn start(first: &Guest, second: &Guest) -> Result<Self, DemoError> {
         let stop = Stop::default();
         let mut sides = (Side::start(first, &stop)?, Side::start(second, &stop)?);
-        let rows = Arc::new(AtomicU64::new(sides.1.last));
+        let rows = Arc::new(Rows { last: Mutex::new(sides.1.last), changed: Condvar::new() });
         let (for_thread, shared) = (stop.clone(), Arc::clone(&rows));
         let run = move || {
             loop {
@@ -74,7 +78,8 @@ impl PairRelay {
                     sides.0.write_row(row, &for_thread)?;
                 }
                 sides.1.write_row(row, &for_thread)?;
-                shared.store(row, Ordering::SeqCst);
+                *shared.last.lock().unwrap_or_else(PoisonError::into_inner) = row;
+                shared.changed.notify_all();
             }
         };
         Ok(Self { rows, stop, relay: Some(std::thread::spawn(run)) })
@@ -82,7 +87,14 @@ impl PairRelay {
 
     /// The last row that both have written.
     pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::SeqCst)
+        *self.rows.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until both have written this row; false if they have not within `limit`.
+    pub fn wait_for_row(&self, row: u64, limit: Duration) -> bool {
+        let last = self.rows.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.rows.changed.wait_timeout_while(last, limit, |last| *last < row);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 >= row
     }
 
     /// Stops relaying.
@@ -122,12 +134,7 @@ mod tests {
         world.resume_guest("right").expect("a guest");
         let (left, right) = (world.guest("left"), world.guest("right"));
         let relay = PairRelay::start(left, right).expect("they begin");
-        let began = farshore_core::Clock::monotonic(&farshore_core::SystemClock);
-        while relay.rows() < 10 {
-            let waited = farshore_core::Clock::monotonic(&farshore_core::SystemClock) - began;
-            assert!(waited < ROW_MAX, "only {} rows", relay.rows());
-            std::thread::yield_now();
-        }
+        assert!(relay.wait_for_row(10, ROW_MAX), "only {} rows", relay.rows());
         let rows = relay.finish().expect("nobody broke the turn");
         let row = |guest: &Guest| {
             guest.agent().succeed("pair-row").expect("the agent").trim().parse::<u64>().expect("a number")
