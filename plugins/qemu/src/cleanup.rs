@@ -20,8 +20,8 @@ use crate::{
 /// How often something that ends by itself is looked at.
 const POLLS_MAX: usize = 2_000;
 const POLL_MILLISECONDS: u32 = 5;
-const THAW_TIMEOUT_MILLISECONDS: u32 = 5_000;
-const THAW_ATTEMPTS: usize = 3;
+const THAW_TIMEOUT_MILLISECONDS: u32 = 3_000;
+const THAW_ATTEMPTS: usize = 2;
 const FOLDER_PAGES_MAX: usize = 1_000;
 
 /// Lets go of a guest whose file systems are at rest.
@@ -51,44 +51,51 @@ pub fn remove_nodes(
     client: &mut Client<'_>,
     scope: Scope<'_>,
 ) -> Result<bool> {
-    let marks = node_names(client, scope, &[Role::HoldMarker, Role::FreezeMarker])?;
-    let held = |name: &String| NodeName::parse(name).is_some_and(|node| node.role == Role::HoldMarker);
-    if marks.iter().any(held) {
+    let nodes = node_names(client, scope)?;
+    let with = |role: Role| -> Vec<String> {
+        nodes.iter().filter(|(_, found)| *found == role).map(|(name, _)| name.clone()).collect()
+    };
+    let (held, frozen) = (with(Role::HoldMarker), with(Role::FreezeMarker));
+    if !held.is_empty() {
         let status = client.run("query-status", json!({}))?;
         if text(&status, "status") == "paused" {
             host.log(Level::Warn, &format!("machine {} was left held by a capture: it goes on", machine.name));
             client.run("cont", json!({}))?;
         }
+        delete_nodes(client, &held)?;
     }
-    if marks.iter().any(|name| !held(name)) {
-        let thawed = machine.agent.as_ref().map_or(Ok(()), |socket| thaw(host, socket));
-        thawed.map_err(|error| {
-            PlatformError::Failed(format!("machine {}: its file systems may still be frozen: {error}", machine.name))
-        })?;
+    if !frozen.is_empty() {
+        match machine.agent.as_ref().map_or(Ok(()), |socket| thaw(host, socket)) {
+            Ok(()) => delete_nodes(client, &frozen)?,
+            // The mark stays, so that it is tried again; what else is left does not wait for a guest that may be gone.
+            Err(error) => {
+                let text = format!("machine {}: its file systems may still be frozen: {error}", machine.name);
+                host.log(Level::Warn, &text);
+            }
+        }
     }
     let exports = remove_exports(host, client, scope)?;
     dismiss_jobs(host, client, scope)?;
-    let views = node_names(client, scope, &[Role::View])?;
-    delete_nodes(client, &views)?;
+    if exports == 0 && nodes.is_empty() {
+        return Ok(false);
+    }
+    delete_nodes(client, &with(Role::View))?;
     detach(client, scope)?;
-    let mut count = marks.len().saturating_add(views.len()).saturating_add(exports);
     for role in [Role::Switch, Role::Filter, Role::Fleece, Role::Limit, Role::File] {
-        let nodes = node_names(client, scope, &[role])?;
-        delete_nodes(client, &nodes)?;
-        count = count.saturating_add(nodes.len());
+        delete_nodes(client, &with(role))?;
     }
-    delete_nodes(client, &marks)?;
-    if count > 0 {
-        stop_idle_server(client)?;
-    }
-    Ok(count > 0)
+    stop_idle_server(client)?;
+    Ok(true)
 }
 
-fn node_names(client: &mut Client<'_>, scope: Scope<'_>, roles: &[Role]) -> Result<Vec<String>> {
+fn node_names(client: &mut Client<'_>, scope: Scope<'_>) -> Result<Vec<(String, Role)>> {
     let nodes = client.run("query-named-block-nodes", json!({ "flat": true }))?;
-    let ours =
-        |name: &&str| NodeName::parse(name).is_some_and(|node| scope.has_node(&node) && roles.contains(&node.role));
-    Ok(items(&nodes).iter().map(|node| text(node, "node-name")).filter(ours).map(str::to_owned).collect())
+    let names = items(&nodes).iter().map(|node| text(node, "node-name"));
+    let ours = names.filter_map(|name| {
+        let found = NodeName::parse(name).filter(|node| scope.has_node(node))?;
+        Some((name.to_owned(), found.role))
+    });
+    Ok(ours.collect())
 }
 
 fn delete_nodes(client: &mut Client<'_>, names: &[String]) -> Result<()> {
