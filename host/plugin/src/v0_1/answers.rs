@@ -273,6 +273,3 @@ impl Answer for Resource<TransportGrant> {
         state.table.delete(self).map_err(|error| format!("the transport is not one of this instance's: {error}"))
     }
 }
-
-#[cfg(test)]
-mod tests;

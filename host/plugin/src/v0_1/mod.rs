@@ -36,3 +36,6 @@ pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
 }
 
 impl bindings::farshore::platform::model::Host for CallState {}
+
+#[cfg(test)]
+mod echo;

@@ -9,7 +9,9 @@ use crate::{
                 files,
                 nbd::{self, Address, ExportedDisk},
             },
-            platform::model::{Disk, Done, Firmware, Machine, NetworkInterface, Pending, PlatformError, PowerState, Property},
+            platform::model::{
+                Disk, Done, Firmware, Machine, NetworkInterface, Pending, PlatformError, PowerState, Property,
+            },
         },
     },
     deeds, told,
