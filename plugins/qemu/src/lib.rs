@@ -4,6 +4,12 @@
 //! could not recognise as its own. Read `capture.rs` first. All logic sits on the traits of [`ports`], so that the tests run
 //! it natively against real QEMU processes; `component.rs` binds it to the sandbox.
 
+// What QEMU, a guest agent or the operator says is never trusted to be there.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 pub mod agent;
 pub mod capture;
 pub mod cleanup;
@@ -28,6 +34,7 @@ mod component;
 /// The types of `wit/`, generated.
 #[allow(unsafe_code, missing_docs, reason = "the code is generated")]
 #[allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "it is generated")]
+#[allow(clippy::arithmetic_side_effects, reason = "it is generated")]
 pub mod bindings {
     wit_bindgen::generate!({
         path: ["../../wit/host", "../../wit/platform"],
