@@ -59,6 +59,9 @@ const COMMAND_MAX: Duration = Duration::from_secs(120);
 /// How long a drill or a failover may take: it boots a guest under emulation.
 const RUN_MAX: Duration = Duration::from_secs(400);
 
+/// How often the system's processes are looked through for a recovered machine.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long after the last point production is killed: in the middle of nothing in particular.
 const PAUSE_BEFORE_LOSS: Duration = Duration::from_millis(2_300);
 
@@ -133,9 +136,10 @@ pub fn run(options: &DemoOptions, stop: &Stop, output: &mut (dyn Write + Send)) 
         .line("A small Linux machine with a database is protected, drilled, lost and brought back. Everything is real");
     narrator.line("and runs on this machine; what counts is what the guest itself says on its console.");
     narrator.line(&format!("Everything that is written goes to {}", folder.display()));
-    // Dropped last, after the guest and the commands: whatever still runs from the folder is ended.
-    let _sweeper = Sweeper(folder.clone());
+    // Dropped after the guest and the commands: whatever still runs from the folder is ended.
+    let sweeper = Sweeper(folder.clone());
     let result = Story::begin(&folder, options, stop, &mut narrator).and_then(|story| story.tell(&mut narrator));
+    drop(sweeper);
     let (report, farshore) = result?;
     if let Some(path) = &options.report {
         let text = serde_json::to_string_pretty(&report).map_err(std::io::Error::from).at("write", path)?;
@@ -334,7 +338,7 @@ impl Story {
             }
             self.take_points_that_came(narrator)?;
             deadline.check("the end of a run", String::new)?;
-            pause(POLL);
+            pause(LOOK);
         }
         Ok((running.interrupt(&self.stop)?, seen))
     }
