@@ -1,0 +1,630 @@
+//! Executing a plan: each step is recorded, taken, and its answer recorded.
+//!
+//! ## Order
+//! An unplanned failover first raises the lineage's generation: from then on a source that comes back is refused by the
+//! vault. Then it turns the source's machines off, if their platform answers; without the platform's proof it goes on only
+//! with somebody's attestation. Then, machine by machine, the disks are made, written and sealed, the machine is made of
+//! them and started, and its readiness awaited. A drill is the same without the first two parts, and ends by removing
+//! everything.
+//!
+//! ## Errors
+//! A drill stops at the first error and cleans up. An unplanned failover records the error, removes what is half-made of
+//! that machine, and goes on with the others. A failure to record a step ends the process's part of the run: what is not
+//! recorded is not done.
+//!
+//! ## Crashes
+//! The journal says what was intended. A drill that was cut short is cleaned up by the next run of the group; a failover
+//! that was cut short is taken up by the next failover command. Steps are repeated with the ids that the journal has.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use farshore_core::{Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, VaultId};
+use farshore_platform::{
+    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step,
+    StepStatus, StopManner, Target,
+};
+use farshore_vault::{Point, Vault};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    FailoverError, FailoverPlan, FenceReport, RestoreLimits, RunEntry, RunHead, RunJournal, RunKind, RunReport,
+    RunState, restore_disk, run::mint_id,
+};
+
+/// Long work of a platform is given up after this.
+const PLATFORM_WORK_MAX: Duration = Duration::from_secs(1_800);
+/// Turning a source machine off is given up after this.
+const SOURCE_STOP_MAX: Duration = Duration::from_secs(60);
+/// How often a machine is asked for its readiness.
+const READINESS_PAUSE: Duration = Duration::from_millis(500);
+
+/// What happens in a run, as it happens.
+#[derive(Debug, Clone)]
+pub enum RunEvent {
+    /// The run has this id; `resumed` if it was begun before.
+    Begun {
+        /// The run.
+        run: RunId,
+        /// It was begun before.
+        resumed: bool,
+    },
+    /// A step that the operator follows, in a few words.
+    Step(String),
+    /// A disk's restore begins.
+    DiskStarted {
+        /// Its machine.
+        machine: MachineId,
+        /// The disk.
+        disk: farshore_core::DiskId,
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+    /// So many more bytes were written.
+    Moved(u64),
+    /// A machine came so far.
+    Readiness {
+        /// The machine.
+        machine: MachineId,
+        /// How far.
+        readiness: Readiness,
+    },
+    /// Something that the operator should know, though the run goes on.
+    Warning(String),
+}
+
+/// Hears what happens in a run. It must return at once.
+pub trait RunObserver: Send + Sync {
+    /// Called at each event, from any thread.
+    fn event(&self, event: RunEvent);
+}
+
+/// What executes runs.
+pub struct Execution {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// The site that ran the machines, in mode `protect`; none if it is not configured here. A drill never calls it.
+    pub source: Option<Arc<dyn Source>>,
+    /// The site that shall run them, in the run's mode.
+    pub target: Arc<dyn Target>,
+    /// Where the host keeps its diaries.
+    pub state_folder: PathBuf,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Who hears what happens.
+    pub observer: Arc<dyn RunObserver>,
+    /// How far a machine must come.
+    pub readiness: ReadinessLevel,
+    /// How long it may take.
+    pub readiness_limit: Duration,
+    /// Who says that the source is off.
+    pub attestation: Option<String>,
+}
+
+impl Execution {
+    /// Executes a plan: takes up a failover of the group that was cut short, or begins a new run. Drills that were cut
+    /// short are cleaned up first.
+    ///
+    /// # Errors
+    /// [`FailoverError::AttestationNeeded`] before anything is done, or after the generation was raised if the source
+    /// stopped answering in between; [`FailoverError::Busy`]; a vault that cannot record. What happens to a machine is in
+    /// the report instead.
+    pub async fn execute(
+        &self,
+        plan: &FailoverPlan,
+        source_site: &farshore_core::SiteName,
+        stop: &CancellationToken,
+    ) -> Result<RunReport, FailoverError> {
+        if let (Some(why), None) = (plan.attestation_needed(), &self.attestation) {
+            return Err(FailoverError::AttestationNeeded { group: plan.group.clone(), why });
+        }
+        let lineage = plan.lineage.id();
+        let _lock = lock_group(&self.state_folder, self.vault.id(), lineage, &plan.group)?;
+        let mut journal = match self.take_up_unfinished(plan, lineage).await? {
+            Some(journal) => journal,
+            None => {
+                let head = RunHead {
+                    run: RunId::timed(&*self.clock, &*self.entropy),
+                    kind: plan.kind,
+                    group: plan.group.clone(),
+                    lineage,
+                    point: plan.point,
+                    captured_at: plan.captured_at,
+                    machines: plan.machines.iter().map(|machine| machine.id.clone()).collect(),
+                    source: source_site.clone(),
+                    target: self.target.site().clone(),
+                    began_at: self.clock.now(),
+                    attestation: self.attestation.clone(),
+                };
+                self.observer.event(RunEvent::Begun { run: head.run, resumed: false });
+                RunJournal::begin(Arc::clone(&self.vault), head).await?
+            }
+        };
+        match plan.kind {
+            RunKind::Drill => self.drill(&mut journal, plan, stop).await,
+            RunKind::Unplanned => self.unplanned(&mut journal, plan, stop).await,
+        }
+    }
+
+    /// Cleans up drills that were cut short; gives back a failover that was, if the plan is one.
+    async fn take_up_unfinished(
+        &self,
+        plan: &FailoverPlan,
+        lineage: LineageId,
+    ) -> Result<Option<RunJournal>, FailoverError> {
+        let mut taken_up = None;
+        for state in crate::unfinished_runs(&self.vault, lineage).await? {
+            let head = &state.head;
+            let same_target = head.target == *self.target.site();
+            if !same_target || head.kind != plan.kind {
+                let text = format!("{} {} of this group has not ended; it is left alone", head.kind, head.run);
+                self.observer.event(RunEvent::Warning(text));
+                continue;
+            }
+            let mut journal = RunJournal::resume(Arc::clone(&self.vault), head.run).await?;
+            let same_work = head.point == plan.point
+                && plan.machines.iter().all(|machine| state.machines.contains_key(&machine.id))
+                && plan.machines.len() == state.machines.len();
+            match head.kind {
+                RunKind::Drill => {
+                    self.observer.event(RunEvent::Step(format!("cleaning up drill {}, which was cut short", head.run)));
+                    self.end_drill(&mut journal, Some("the drill was cut short")).await?;
+                }
+                RunKind::Unplanned if taken_up.is_none() && same_work => {
+                    self.observer.event(RunEvent::Begun { run: head.run, resumed: true });
+                    let entry = RunEntry::Resumed { at: self.clock.now(), attestation: self.attestation.clone() };
+                    journal.record(entry).await?;
+                    taken_up = Some(journal);
+                }
+                RunKind::Unplanned => {
+                    for machine in &head.machines {
+                        self.remove_half_made(&mut journal, machine).await?;
+                    }
+                    self.end(&mut journal, Some("another run of the group took its place")).await?;
+                }
+            }
+        }
+        Ok(taken_up)
+    }
+
+    async fn drill(
+        &self,
+        journal: &mut RunJournal,
+        plan: &FailoverPlan,
+        stop: &CancellationToken,
+    ) -> Result<RunReport, FailoverError> {
+        let mut interrupted = None;
+        for machine in &plan.machines {
+            if let Err(error) = self.recover_machine(journal, plan, machine, stop).await {
+                let text = error.with_causes();
+                self.observer.event(RunEvent::Warning(format!("machine {}: {text}", machine.id)));
+                journal.record(RunEntry::MachineFailed { machine: machine.id.clone(), error: text }).await?;
+                interrupted = Some("the drill stopped at the first error");
+                break;
+            }
+        }
+        self.end_drill(journal, interrupted).await
+    }
+
+    /// Removes everything that a drill made, and ends it.
+    async fn end_drill(&self, journal: &mut RunJournal, interrupted: Option<&str>) -> Result<RunReport, FailoverError> {
+        self.observer.event(RunEvent::Step("removing what the drill made".to_owned()));
+        let mut leftovers = Vec::new();
+        let machines: Vec<_> = journal.state().machines.keys().cloned().collect();
+        for machine in machines {
+            if let Err(error) = self.remove_made(journal.state(), &machine).await {
+                leftovers.push(format!("machine {machine}: {}", error.with_causes()));
+            }
+        }
+        leftovers.extend(self.release_owned_by(journal.state()).await);
+        journal.record(RunEntry::CleanedUp { at: self.clock.now(), leftovers }).await?;
+        self.end(journal, interrupted).await
+    }
+
+    async fn end(&self, journal: &mut RunJournal, interrupted: Option<&str>) -> Result<RunReport, FailoverError> {
+        let report = RunReport::of(journal.state(), self.clock.now(), self.target.refusals(), interrupted);
+        journal.record(RunEntry::Ended(Box::new(report.clone()))).await?;
+        Ok(report)
+    }
+
+    async fn unplanned(
+        &self,
+        journal: &mut RunJournal,
+        plan: &FailoverPlan,
+        stop: &CancellationToken,
+    ) -> Result<RunReport, FailoverError> {
+        if journal.state().generation.is_none() {
+            self.fence_lineage(journal, plan).await?;
+        }
+        self.stop_source(journal, plan).await?;
+        for machine in &plan.machines {
+            if stop.is_cancelled() {
+                return Err(FailoverError::Stopped);
+            }
+            match self.recover_machine(journal, plan, machine, stop).await {
+                Ok(()) => {}
+                Err(FailoverError::Stopped) => return Err(FailoverError::Stopped),
+                Err(error) => {
+                    let text = error.with_causes();
+                    self.observer.event(RunEvent::Warning(format!("machine {}: {text}", machine.id)));
+                    journal.record(RunEntry::MachineFailed { machine: machine.id.clone(), error: text }).await?;
+                    self.remove_half_made(journal, &machine.id).await?;
+                }
+            }
+        }
+        self.end(journal, None).await
+    }
+
+    /// Raises the generation in the vault, so that the old active side can commit nothing any more.
+    async fn fence_lineage(&self, journal: &mut RunJournal, plan: &FailoverPlan) -> Result<(), FailoverError> {
+        self.observer.event(RunEvent::Step("fencing the old active side in the vault".to_owned()));
+        let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the newest commit"))?;
+        let reason = format!("unplanned failover, run {}", journal.state().head.run);
+        let generation = plan
+            .lineage
+            .raise_generation(self.target.site(), &reason, &head)
+            .await
+            .map_err(FailoverError::vault("raising the generation"))?;
+        journal.record(RunEntry::Fenced { at: self.clock.now(), generation }).await
+    }
+
+    /// Turns the source's machines off. Machines with a proof in the journal are not asked again.
+    async fn stop_source(&self, journal: &mut RunJournal, plan: &FailoverPlan) -> Result<(), FailoverError> {
+        for machine in &plan.machines {
+            let proven = |fence: &FenceReport| fence.machine == machine.id && fence.proof.is_some();
+            if journal.state().fences.iter().any(proven) {
+                continue;
+            }
+            let result = self.stop_source_machine(&machine.id).await;
+            let (proof, error) = match result {
+                Ok(proof) => (Some(proof), None),
+                Err(error) => (None, Some(error)),
+            };
+            let report = FenceReport { machine: machine.id.clone(), at: self.clock.now(), proof, error: error.clone() };
+            journal.record(RunEntry::SourceStop(report)).await?;
+            if let (Some(why), None) = (error, &journal.state().head.attestation) {
+                return Err(FailoverError::AttestationNeeded { group: plan.group.clone(), why });
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_source_machine(&self, machine: &MachineId) -> Result<String, String> {
+        let Some(source) = &self.source else { return Err("its site is not in this configuration".to_owned()) };
+        self.observer.event(RunEvent::Step(format!("turning source machine {machine} off, if it answers")));
+        let work = async {
+            let mut step = source.stop_machine(machine, StopManner::Forced).await?;
+            loop {
+                match step.status {
+                    StepStatus::Ready(proof) => return Ok::<_, SiteError>(proof),
+                    StepStatus::Pending(pending) => {
+                        self.clock.sleep(pending.poll_after).await;
+                        step = source.continue_stop(machine, StopManner::Forced, &step.state).await?;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result.map_err(|error| error.to_string()),
+            () = self.clock.sleep(SOURCE_STOP_MAX) => Err(format!("it was not off after {} s", SOURCE_STOP_MAX.as_secs())),
+        }
+    }
+
+    async fn recover_machine(
+        &self,
+        journal: &mut RunJournal,
+        plan: &FailoverPlan,
+        machine: &Machine,
+        stop: &CancellationToken,
+    ) -> Result<(), FailoverError> {
+        if journal.state().machines.get(&machine.id).is_some_and(|progress| progress.up.is_some()) {
+            return Ok(());
+        }
+        let mut sealed = Vec::with_capacity(machine.disks.len());
+        for disk in &machine.disks {
+            sealed.push(self.recover_disk(journal, &plan.detail, machine, disk, stop).await?);
+        }
+        let state = self.define_machine(journal, machine, sealed).await?;
+        journal.record(RunEntry::StartIntended { machine: machine.id.clone(), at: self.clock.now() }).await?;
+        self.observer.event(RunEvent::Step(format!("starting machine {}", machine.id)));
+        let doing = format!("starting machine {}", machine.id);
+        let step = self.target.start_machine(&state).await;
+        let (state, _) = self.settle_machine(journal, machine, step, &doing).await?;
+        let readiness = self.await_readiness(machine, &state, stop).await?;
+        journal.record(RunEntry::Up { machine: machine.id.clone(), readiness, at: self.clock.now() }).await
+    }
+
+    /// Makes a disk, writes it and seals it, as far as the journal says that it is not done yet.
+    async fn recover_disk(
+        &self,
+        journal: &mut RunJournal,
+        point: &Point,
+        machine: &Machine,
+        disk: &Disk,
+        stop: &CancellationToken,
+    ) -> Result<AdapterState, FailoverError> {
+        let known =
+            journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id)).cloned();
+        if let Some(known) = &known
+            && let (true, Some(state)) = (known.sealed, &known.state)
+        {
+            return Ok(state.clone());
+        }
+        let id = match &known {
+            Some(known) => known.id.clone(),
+            None => {
+                let id = mint_id(&*self.clock, &*self.entropy);
+                let (machine, disk) = (machine.id.clone(), disk.id.clone());
+                journal.record(RunEntry::DiskIntended { machine, disk, id: id.clone() }).await?;
+                id
+            }
+        };
+        let doing = format!("making disk {} of machine {}", disk.id, machine.id);
+        let request = DiskRequest {
+            id: id.clone(),
+            owner: self.owner(journal.state()).to_string(),
+            run: journal.state().head.run,
+            machine_name: machine.name.clone(),
+            disk: disk.clone(),
+        };
+        let mut state = match known.and_then(|known| known.state.filter(|_| known.restored.is_some())) {
+            Some(state) => state,
+            None => {
+                let step = self.target.begin_disk(&request).await;
+                let state = self.settle_disk(journal, &id, step, &doing).await?;
+                self.write_disk(journal, point, machine, disk, &id, &state, stop).await?;
+                state
+            }
+        };
+        let step = self.target.seal_disk(&state).await;
+        state = self
+            .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id))
+            .await?;
+        journal.record(RunEntry::DiskSealed { id }).await?;
+        Ok(state)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what a disk in a run is")]
+    async fn write_disk(
+        &self,
+        journal: &mut RunJournal,
+        point: &Point,
+        machine: &Machine,
+        disk: &Disk,
+        id: &str,
+        state: &AdapterState,
+        stop: &CancellationToken,
+    ) -> Result<(), FailoverError> {
+        let (machine_id, disk_id) = (machine.id.clone(), disk.id.clone());
+        self.observer.event(RunEvent::DiskStarted { machine: machine_id, disk: disk_id, size_bytes: disk.size_bytes });
+        let lineage = self
+            .vault
+            .lineage(&journal.state().head.group)
+            .await
+            .map_err(FailoverError::vault("opening the lineage"))?
+            .ok_or_else(|| FailoverError::NothingToRecover { group: journal.state().head.group.clone() })?;
+        let reader =
+            lineage.open_point(point.sequence).await.map_err(FailoverError::vault("opening the recovery point"))?;
+        let reader = reader.disk(&machine.id, &disk.id).map_err(FailoverError::vault("opening a disk of the point"))?;
+        let doing = format!("opening the new disk {} of machine {}", disk.id, machine.id);
+        let transport = self.target.open_disk(state, disk).await.map_err(FailoverError::site(doing))?;
+        let moved = |bytes| self.observer.event(RunEvent::Moved(bytes));
+        let limits = RestoreLimits::default();
+        let report = restore_disk(&reader, &*transport, limits, &*self.clock, stop, &moved).await;
+        // After the flush the bytes are durable, whatever the goodbye answers.
+        let _ = transport.close().await;
+        let report = report?;
+        let (written_bytes, milliseconds) = (report.written_bytes, report.milliseconds);
+        journal.record(RunEntry::DiskRestored { id: id.to_owned(), written_bytes, milliseconds }).await
+    }
+
+    async fn define_machine(
+        &self,
+        journal: &mut RunJournal,
+        machine: &Machine,
+        disks: Vec<AdapterState>,
+    ) -> Result<AdapterState, FailoverError> {
+        let progress = journal.state().machines.get(&machine.id).cloned().unwrap_or_default();
+        if let (true, Some(state)) = (progress.defined, progress.state) {
+            return Ok(state);
+        }
+        let id = match progress.id {
+            Some(id) => id,
+            None => {
+                let id = mint_id(&*self.clock, &*self.entropy);
+                journal.record(RunEntry::MachineIntended { machine: machine.id.clone(), id: id.clone() }).await?;
+                id
+            }
+        };
+        let request = MachineRequest {
+            id,
+            owner: self.owner(journal.state()).to_string(),
+            run: journal.state().head.run,
+            machine: machine.clone(),
+            disks,
+        };
+        let step = self.target.define_machine(&request).await;
+        let doing = format!("making machine {}", machine.id);
+        let (state, _) = self.settle_machine(journal, machine, step, &doing).await?;
+        journal.record(RunEntry::MachineDefined { machine: machine.id.clone() }).await?;
+        Ok(state)
+    }
+
+    /// Goes on with a disk's work until it is ready, recording each state.
+    async fn settle_disk(
+        &self,
+        journal: &mut RunJournal,
+        id: &str,
+        mut step: Result<Step<String>, SiteError>,
+        doing: &str,
+    ) -> Result<AdapterState, FailoverError> {
+        let deadline = self.clock.monotonic() + PLATFORM_WORK_MAX;
+        loop {
+            let Step { state, status } = step.map_err(FailoverError::site(doing))?;
+            journal.record(RunEntry::DiskState { id: id.to_owned(), state: state.clone() }).await?;
+            match status {
+                StepStatus::Ready(_) => return Ok(state),
+                StepStatus::Pending(pending) => {
+                    self.pause(&pending, deadline, doing).await?;
+                    step = self.target.continue_disk(&state).await;
+                }
+            }
+        }
+    }
+
+    /// Goes on with a machine's work until it is ready, recording each state.
+    async fn settle_machine(
+        &self,
+        journal: &mut RunJournal,
+        machine: &Machine,
+        mut step: Result<Step<String>, SiteError>,
+        doing: &str,
+    ) -> Result<(AdapterState, String), FailoverError> {
+        let deadline = self.clock.monotonic() + PLATFORM_WORK_MAX;
+        loop {
+            let Step { state, status } = step.map_err(FailoverError::site(doing))?;
+            journal.record(RunEntry::MachineState { machine: machine.id.clone(), state: state.clone() }).await?;
+            match status {
+                StepStatus::Ready(note) => return Ok((state, note)),
+                StepStatus::Pending(pending) => {
+                    self.pause(&pending, deadline, doing).await?;
+                    step = self.target.continue_machine(&state).await;
+                }
+            }
+        }
+    }
+
+    async fn pause(
+        &self,
+        pending: &farshore_platform::Pending,
+        deadline: Duration,
+        doing: &str,
+    ) -> Result<(), FailoverError> {
+        if self.clock.monotonic() >= deadline {
+            return Err(FailoverError::TimedOut {
+                doing: doing.to_owned(),
+                limit_seconds: PLATFORM_WORK_MAX.as_secs(),
+            });
+        }
+        self.clock.sleep(pending.poll_after).await;
+        Ok(())
+    }
+
+    async fn await_readiness(
+        &self,
+        machine: &Machine,
+        state: &AdapterState,
+        stop: &CancellationToken,
+    ) -> Result<Readiness, FailoverError> {
+        let doing = format!("waiting until machine {} is ready", machine.id);
+        let deadline = self.clock.monotonic() + self.readiness_limit;
+        let mut last = None;
+        loop {
+            if stop.is_cancelled() {
+                return Err(FailoverError::Stopped);
+            }
+            let readiness = self.target.readiness(state).await.map_err(FailoverError::site(doing.clone()))?;
+            if last.as_ref() != Some(&readiness) {
+                let event = RunEvent::Readiness { machine: machine.id.clone(), readiness: readiness.clone() };
+                self.observer.event(event);
+            }
+            if readiness.level >= self.readiness {
+                return Ok(readiness);
+            }
+            if self.clock.monotonic() >= deadline {
+                let doing = format!("{doing} ({})", readiness.evidence);
+                return Err(FailoverError::TimedOut { doing, limit_seconds: self.readiness_limit.as_secs() });
+            }
+            last = Some(readiness);
+            self.clock.sleep(READINESS_PAUSE).await;
+        }
+    }
+
+    /// Removes all that a run made of a machine.
+    async fn remove_made(&self, state: &RunState, machine: &MachineId) -> Result<(), FailoverError> {
+        let Some(progress) = state.machines.get(machine) else { return Ok(()) };
+        if let Some(made) = &progress.state {
+            self.target
+                .remove_machine(made)
+                .await
+                .map_err(FailoverError::site(format!("removing the recovered machine {machine}")))?;
+        }
+        if !progress.defined {
+            for disk in progress.disks.values() {
+                if let Some(made) = &disk.state {
+                    let doing = format!("removing a recovered disk of machine {machine}");
+                    self.target.discard_disk(made).await.map_err(FailoverError::site(doing))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is half-made of a machine whose recovery failed. A machine that was started is left for the operator
+    /// to look at.
+    async fn remove_half_made(&self, journal: &mut RunJournal, machine: &MachineId) -> Result<(), FailoverError> {
+        let started =
+            |state: &RunState| state.machines.get(machine).is_none_or(|made| made.start_intended_at.is_some());
+        if started(journal.state()) {
+            return Ok(());
+        }
+        match self.remove_made(journal.state(), machine).await {
+            Ok(()) => journal.record(RunEntry::MachineRemoved { machine: machine.clone() }).await,
+            Err(error) => {
+                self.observer.event(RunEvent::Warning(error.with_causes()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Releases what carries the owner's tag and was made for this run, though the journal does not know it. Says what
+    /// could not be released.
+    async fn release_owned_by(&self, state: &RunState) -> Vec<String> {
+        let run = state.head.run.to_string();
+        let owned = match self.target.owned(&self.owner(state)).await {
+            Ok(owned) => owned,
+            Err(error) => return vec![format!("what is left could not be listed: {error}")],
+        };
+        let mut leftovers = Vec::new();
+        let of_this_run = |item: &&Owned| item.run.as_deref() == Some(&run) && item.kind != OwnedKind::Capture;
+        for item in owned.iter().filter(of_this_run) {
+            if let Err(error) = self.target.release(item).await {
+                leftovers.push(format!("{}: {error}", item.description));
+            }
+        }
+        leftovers
+    }
+
+    fn owner(&self, state: &RunState) -> OwnerTag {
+        OwnerTag { vault: self.vault.id(), lineage: state.head.lineage }
+    }
+}
+
+/// Keeps two processes of one host from executing runs of the same group at once. The lock ends with the returned file.
+fn lock_group(
+    state_folder: &Path,
+    vault: VaultId,
+    lineage: LineageId,
+    group: &GroupName,
+) -> Result<File, FailoverError> {
+    let folder = state_folder.join("runs").join(vault.to_string());
+    let path = folder.join(format!("{lineage}.lock"));
+    let failed = |doing| {
+        let path = path.clone();
+        move |source: io::Error| FailoverError::File { path, doing, source }
+    };
+    fs::create_dir_all(&folder).map_err(failed("made"))?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("locked"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(FailoverError::Busy { group: group.clone(), path }),
+        Err(TryLockError::Error(source)) => Err(failed("locked")(source)),
+    }
+}

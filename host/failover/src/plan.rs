@@ -1,0 +1,192 @@
+//! What a drill or a failover is going to do, before it does anything.
+//!
+//! Planning has no effect: it chooses the point, asks the target whether it can run the machines, and, for an unplanned
+//! failover, asks the source whether it answers. The plan is printed and, where something dangerous is planned, confirmed.
+
+use std::{sync::Arc, time::Duration};
+
+use farshore_core::{Clock, GroupName, Machine, MachineId, PowerState, Sequence, Timestamp};
+use farshore_platform::{Finding, Source, Target};
+use farshore_vault::{Lineage, Point, Vault};
+use serde::Serialize;
+
+use crate::{FailoverError, RunKind};
+
+/// A source that has not answered for this long does not answer.
+const SOURCE_ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// What is asked for.
+pub struct PlanRequest<'a> {
+    /// The vault.
+    pub vault: &'a Vault,
+    /// What the run is for.
+    pub kind: RunKind,
+    /// The group.
+    pub group: &'a GroupName,
+    /// The point; the newest if none is named.
+    pub point: Option<Sequence>,
+    /// The machines; all of the point if none is named.
+    pub machines: &'a [MachineId],
+    /// Where the machines were protected, if that site is configured here. Only asked in an unplanned failover.
+    pub source: Option<Arc<dyn Source>>,
+    /// Where they shall run.
+    pub target: &'a dyn Target,
+    /// Where time comes from.
+    pub clock: &'a dyn Clock,
+}
+
+/// What the source says of a machine that is going to be failed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SourceAnswer {
+    /// The machine.
+    pub machine: MachineId,
+    /// Whether the platform that runs it answers: then it can be turned off, with proof.
+    pub answers: bool,
+    /// What it said.
+    pub evidence: String,
+}
+
+/// What is going to be done.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FailoverPlan {
+    /// What it is for.
+    pub kind: RunKind,
+    /// The group.
+    pub group: GroupName,
+    /// The point.
+    pub point: Sequence,
+    /// The point's instant.
+    pub captured_at: Timestamp,
+    /// How old that is now. In an unplanned failover, what the group did since is lost.
+    pub age_seconds: f64,
+    /// The machines.
+    pub machines: Vec<Machine>,
+    /// Bytes of their disks.
+    pub disk_bytes: u64,
+    /// What the target says that does not stand in the way.
+    pub remarks: Vec<String>,
+    /// What the source says; empty for a drill.
+    pub source_answers: Vec<SourceAnswer>,
+    /// The lineage's own record of the point.
+    #[serde(skip)]
+    pub(crate) detail: Point,
+    #[serde(skip)]
+    pub(crate) lineage: Lineage,
+}
+
+impl FailoverPlan {
+    /// Why somebody has to attest that the source is off; none if its platform answers for every machine.
+    pub fn attestation_needed(&self) -> Option<String> {
+        let silent: Vec<_> = self
+            .source_answers
+            .iter()
+            .filter(|answer| !answer.answers)
+            .map(|answer| format!("{}: {}", answer.machine, answer.evidence))
+            .collect();
+        (!silent.is_empty()).then(|| silent.join("; "))
+    }
+}
+
+/// Plans a run.
+///
+/// # Errors
+/// [`FailoverError::NothingToRecover`], [`FailoverError::MachineNotInPoint`], [`FailoverError::Prerequisite`], and what
+/// the vault and the target fail with. A source that does not answer is part of the plan, not an error.
+pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverError> {
+    let nothing = || FailoverError::NothingToRecover { group: request.group.clone() };
+    let lineage = request.vault.lineage(request.group).await.map_err(FailoverError::vault("opening the lineage"))?;
+    let lineage = lineage.ok_or_else(nothing)?;
+    let point = match request.point {
+        Some(sequence) => sequence,
+        None => {
+            let head = lineage.head().await.map_err(FailoverError::vault("finding the newest point"))?;
+            head.newest_point.ok_or_else(nothing)?
+        }
+    };
+    let detail = lineage.point(point).await.map_err(FailoverError::vault(format!("reading point {point}")))?;
+    let machines = choose_machines(request.group, &detail, request.machines)?;
+    let mut remarks = Vec::new();
+    for machine in &machines {
+        remarks.extend(check_machine(request.target, machine).await?);
+    }
+    let source_answers = match request.kind {
+        RunKind::Drill => Vec::new(),
+        RunKind::Unplanned => ask_source(request.source.as_deref(), &machines, request.clock).await,
+    };
+    Ok(FailoverPlan {
+        kind: request.kind,
+        group: request.group.clone(),
+        point,
+        captured_at: detail.captured_at,
+        age_seconds: request.clock.now().since(detail.captured_at).as_secs_f64(),
+        disk_bytes: machines.iter().flat_map(|machine| &machine.disks).map(|disk| disk.size_bytes).sum(),
+        machines,
+        remarks,
+        source_answers,
+        detail,
+        lineage,
+    })
+}
+
+/// The chosen machines, each with the disks that the point holds.
+fn choose_machines(group: &GroupName, point: &Point, wanted: &[MachineId]) -> Result<Vec<Machine>, FailoverError> {
+    for machine in wanted {
+        if !point.machines.iter().any(|held| held.machine.id == *machine) {
+            let (group, point, machine) = (group.clone(), point.sequence, machine.clone());
+            return Err(FailoverError::MachineNotInPoint { group, point, machine });
+        }
+    }
+    let chosen = point.machines.iter().filter(|held| wanted.is_empty() || wanted.contains(&held.machine.id));
+    Ok(chosen
+        .map(|held| {
+            let mut machine = held.machine.clone();
+            machine.disks.retain(|disk| held.disks.iter().any(|kept| kept.disk == disk.id));
+            for disk in &mut machine.disks {
+                if let Some(kept) = held.disks.iter().find(|kept| kept.disk == disk.id) {
+                    disk.size_bytes = kept.size_bytes;
+                }
+            }
+            machine
+        })
+        .collect())
+}
+
+async fn check_machine(target: &dyn Target, machine: &Machine) -> Result<Vec<String>, FailoverError> {
+    let doing = format!("asking site {} whether it can run machine {}", target.site(), machine.id);
+    let findings = target.check_machine(machine).await.map_err(FailoverError::site(doing))?;
+    let sentence = |finding: &Finding| finding.problem.clone();
+    let blocking: Vec<_> = findings.iter().filter(|finding| finding.blocking).map(sentence).collect();
+    if blocking.is_empty() {
+        return Ok(findings.iter().map(|finding| format!("{}: {}", machine.id, finding.problem)).collect());
+    }
+    let (site, machine) = (target.site().clone(), machine.id.clone());
+    Err(FailoverError::Prerequisite { site, machine, problems: blocking.join("; ") })
+}
+
+async fn ask_source(source: Option<&dyn Source>, machines: &[Machine], clock: &dyn Clock) -> Vec<SourceAnswer> {
+    let answer =
+        |machine: &Machine, answers, evidence: String| SourceAnswer { machine: machine.id.clone(), answers, evidence };
+    let silent = |evidence: &str| machines.iter().map(|machine| answer(machine, false, evidence.to_owned())).collect();
+    let Some(source) = source else { return silent("its site is not in this configuration") };
+    let known = tokio::select! {
+        known = source.machines() => known,
+        () = clock.sleep(SOURCE_ANSWER_MAX) => return silent("its site did not answer in time"),
+    };
+    let known = match known {
+        Ok(known) => known,
+        Err(error) => return silent(&error.to_string()),
+    };
+    machines
+        .iter()
+        .map(|machine| match known.iter().find(|known| known.id == machine.id).map(|known| known.power) {
+            None => answer(machine, false, "its site does not have it".to_owned()),
+            Some(PowerState::Unknown) => answer(machine, false, "its platform does not answer".to_owned()),
+            Some(PowerState::Off) => answer(machine, true, "its platform says that it is off".to_owned()),
+            Some(PowerState::Running | PowerState::Paused) => {
+                answer(machine, true, "its platform answers, and can turn it off".to_owned())
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,298 @@
+//! What runs promise: a drill leaves nothing, an unplanned failover that was cut short at any call is finished by the next
+//! one without doing anything twice, the source is fenced before a second side starts, and every end has a report.
+
+mod support;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use farshore_core::{
+    Basis, CHUNK_BYTES, Code, Coded as _, Consistency, Disk, DiskId, Firmware, GroupName, Instant, Machine, MachineId,
+    Passphrase, PowerState, SiteName, SystemClock, SystemEntropy, Timestamp,
+};
+use farshore_failover::{
+    Execution, FailoverError, FailoverPlan, PlanRequest, RunEvent, RunKind, RunObserver, RunOutcome, RunReport,
+    list_runs, plan,
+};
+use farshore_platform::{ReadinessLevel, Source};
+use farshore_vault::{
+    Address, Context, CreateOptions, KdfParameters, PointDetails, PointDiskDraft, PointMachineDraft, Store,
+    StoreOptions, Vault, Workers,
+};
+use support::{SimulatedSource, SimulatedTarget};
+use tokio_util::sync::CancellationToken;
+
+const DISK_BYTES: u64 = 8 * CHUNK_BYTES;
+
+struct Silent;
+
+impl RunObserver for Silent {
+    fn event(&self, _: RunEvent) {}
+}
+
+fn group() -> GroupName {
+    GroupName::new("orders").expect("a name")
+}
+
+fn production() -> SiteName {
+    SiteName::new("production").expect("a name")
+}
+
+fn machine(name: &str) -> Machine {
+    let disk = |id: &str, boot| Disk {
+        id: DiskId::new(id).expect("a name"),
+        size_bytes: DISK_BYTES,
+        boot,
+        properties: BTreeMap::new(),
+    };
+    Machine {
+        id: MachineId::new(name).expect("a name"),
+        name: name.to_owned(),
+        cpus: 1,
+        memory_bytes: 1 << 28,
+        firmware: Firmware::Bios,
+        power: PowerState::Running,
+        disks: vec![disk("vda", true), disk("vdb", false)],
+        network_interfaces: Vec::new(),
+        properties: BTreeMap::new(),
+    }
+}
+
+fn content(machine: usize, disk: usize) -> Vec<u8> {
+    let length = usize::try_from(DISK_BYTES).expect("small");
+    (0..length).map(|index| ((index / 7 + machine * 31 + disk * 17) % 250) as u8 + 1).collect()
+}
+
+/// A vault in memory with one point of two machines of two disks.
+async fn vault_with_point(name: &str) -> Arc<Vault> {
+    let address: Address = format!("memory:{name}").parse().expect("an address");
+    let store = Store::open(&address, &StoreOptions::default()).expect("a store in memory");
+    let options = CreateOptions { kdf: KdfParameters::FLOOR, ..CreateOptions::default() };
+    let context =
+        Context { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), workers: Workers::inline() };
+    let vault = Vault::create(store, &Passphrase::new("correct horse"), options, context).await.expect("a new vault");
+    let lineage = vault.create_lineage(&group(), &production()).await.expect("a lineage");
+    let head = lineage.head().await.expect("a head");
+    let writer = lineage.begin_point(head.generation, &production()).await.expect("a writer");
+    let mut machines = Vec::new();
+    for (number, machine) in [machine("db"), machine("web")].into_iter().enumerate() {
+        let mut disks = Vec::new();
+        for (index, disk) in machine.disks.iter().enumerate() {
+            let to = writer.add_disk(&machine.id, &disk.id, disk.size_bytes).await.expect("a disk");
+            to.write(0, Bytes::from(content(number, index))).await.expect("stored");
+            disks.push(PointDiskDraft { disk: disk.id.clone(), basis: Basis::Full, tracking_token: None });
+        }
+        machines.push(PointMachineDraft { machine, disks });
+    }
+    let details = PointDetails {
+        capture: None,
+        captured_at: Timestamp::from_unix_milliseconds(1_790_000_000_000),
+        instant: Instant::Group,
+        consistency: Consistency::Crash,
+        machines,
+        note: String::new(),
+    };
+    writer.commit(details).await.expect("a point");
+    Arc::new(vault)
+}
+
+struct Scene {
+    vault: Arc<Vault>,
+    target: Arc<SimulatedTarget>,
+    source: Option<Arc<SimulatedSource>>,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    async fn new(name: &str, source_power: Option<PowerState>) -> Self {
+        let source = source_power.map(|power| SimulatedSource::new(vec![machine("db"), machine("web")], power));
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { vault: vault_with_point(name).await, target: SimulatedTarget::new(), source, folder }
+    }
+
+    fn source(&self) -> Option<Arc<dyn Source>> {
+        self.source.clone().map(|source| source as Arc<dyn Source>)
+    }
+
+    async fn plan(&self, kind: RunKind) -> Result<FailoverPlan, FailoverError> {
+        let request = PlanRequest {
+            vault: &self.vault,
+            kind,
+            group: &group(),
+            point: None,
+            machines: &[],
+            source: self.source(),
+            target: &*self.target,
+            clock: &SystemClock,
+        };
+        plan(request).await
+    }
+
+    fn execution(&self, attestation: Option<&str>) -> Execution {
+        Execution {
+            vault: Arc::clone(&self.vault),
+            source: self.source(),
+            target: Arc::clone(&self.target) as _,
+            state_folder: Path::to_owned(self.folder.path()),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            observer: Arc::new(Silent),
+            readiness: ReadinessLevel::Ready,
+            readiness_limit: Duration::from_millis(50),
+            attestation: attestation.map(ToOwned::to_owned),
+        }
+    }
+
+    async fn run(&self, kind: RunKind, attestation: Option<&str>) -> Result<RunReport, FailoverError> {
+        let plan = self.plan(kind).await?;
+        self.execution(attestation).execute(&plan, &production(), &CancellationToken::new()).await
+    }
+
+    fn assert_recovered_once(&self, what: &str) {
+        assert!(self.target.disks().is_empty(), "{what}: no disk is left beside the machines");
+        let machines: Vec<_> = self.target.machines().into_values().collect();
+        assert_eq!(machines.len(), 2, "{what}: each machine once");
+        for made in machines {
+            let number = usize::from(made.source.as_str() == "web");
+            assert!(made.running, "{what}");
+            assert!(made.disks == [content(number, 0), content(number, 1)], "{what}: {} byte for byte", made.source);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drill_recovers_everything_and_leaves_nothing() {
+    let scene = Scene::new("drill", Some(PowerState::Running)).await;
+    let report = scene.run(RunKind::Drill, None).await.expect("a drill");
+    assert_eq!(report.outcome, RunOutcome::Succeeded);
+    assert!(report.cleaned_up && report.seconds_lost_at_most.is_none() && report.generation.is_none());
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * DISK_BYTES));
+    assert!(scene.target.disks().is_empty() && scene.target.machines().is_empty());
+    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Running, "the source was not touched");
+    let head =
+        scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage").head().await.expect("a head");
+    assert_eq!(head.active_site, production());
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    assert!(runs.len() == 1 && runs[0].state.as_ref().expect("readable").report.as_ref() == Some(&report));
+}
+
+#[tokio::test]
+async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
+    let scene = Scene::new("unplanned", Some(PowerState::Running)).await;
+    let report = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded);
+    assert!(report.fences.len() == 2 && report.fences.iter().all(|fence| fence.proof.is_some()));
+    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Off);
+    assert!(report.seconds_lost_at_most.is_some_and(|seconds| seconds > 0.0) && report.loss.contains("point"));
+    scene.assert_recovered_once("after a failover");
+    let lineage = scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage");
+    let head = lineage.head().await.expect("a head");
+    assert_eq!((head.active_site.as_str(), Some(head.generation)), ("recovery", report.generation));
+    assert!(
+        lineage.begin_point(farshore_core::Generation::FIRST, &production()).await.is_err(),
+        "the source is fenced"
+    );
+}
+
+#[tokio::test]
+async fn a_source_that_nobody_can_reach_needs_somebodys_word() {
+    for power in [None, Some(PowerState::Unknown)] {
+        let scene = Scene::new(&format!("attest-{power:?}"), power).await;
+        let error = scene.run(RunKind::Unplanned, None).await.expect_err("nobody says that it is off");
+        assert_eq!(error.code(), Code::new(5005), "{error}");
+        assert!(scene.target.machines().is_empty() && list_runs(&scene.vault, 10).await.expect("a list").is_empty());
+        let report = scene.run(RunKind::Unplanned, Some("ann saw it off")).await.expect("a failover");
+        assert_eq!(report.attestation.as_deref(), Some("ann saw it off"));
+        assert!(report.fences.iter().all(|fence| fence.proof.is_none() && fence.error.is_some()));
+        scene.assert_recovered_once("with an attestation");
+    }
+}
+
+#[tokio::test]
+async fn a_failover_cut_short_at_any_call_is_finished_once() {
+    for call in 0.. {
+        let scene = Scene::new(&format!("cut-{call}"), Some(PowerState::Running)).await;
+        scene.target.stop_at(Some(call));
+        let cut = tokio::time::timeout(Duration::from_millis(400), scene.run(RunKind::Unplanned, None)).await.is_err();
+        scene.target.stop_at(None);
+        if !cut {
+            assert!(call > 20, "a failover has more calls than {call}");
+            return;
+        }
+        let report = scene.run(RunKind::Unplanned, None).await.expect("the next failover");
+        assert_eq!(report.outcome, RunOutcome::Succeeded, "cut at call {call}");
+        scene.assert_recovered_once(&format!("cut at call {call}"));
+        let runs = list_runs(&scene.vault, 10).await.expect("a list");
+        assert_eq!(runs.len(), 1, "cut at call {call}: the run was taken up, not begun again");
+    }
+}
+
+#[tokio::test]
+async fn a_drill_cut_short_at_any_call_is_cleaned_up_by_the_next() {
+    for call in 0.. {
+        let scene = Scene::new(&format!("drill-cut-{call}"), None).await;
+        scene.target.stop_at(Some(call));
+        let cut = tokio::time::timeout(Duration::from_millis(400), scene.run(RunKind::Drill, None)).await.is_err();
+        scene.target.stop_at(None);
+        if !cut {
+            assert!(call > 20, "a drill has more calls than {call}");
+            return;
+        }
+        let report = scene.run(RunKind::Drill, None).await.expect("the next drill");
+        assert!(report.outcome == RunOutcome::Succeeded && report.cleaned_up, "cut at call {call}");
+        let left = (scene.target.disks().len(), scene.target.machines().len());
+        assert_eq!(left, (0, 0), "cut at call {call}");
+        let runs = list_runs(&scene.vault, 10).await.expect("a list");
+        assert!(runs.iter().all(|run| run.state.as_ref().expect("readable").has_ended()), "cut at call {call}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_target_leaves_nothing_half_made_and_is_reported() {
+    let scene = Scene::new("full", Some(PowerState::Running)).await;
+    scene.target.be_full(true);
+    let drill = scene.run(RunKind::Drill, None).await.expect("a report");
+    assert_eq!(drill.outcome, RunOutcome::Failed);
+    assert!(
+        drill.cleaned_up
+            && drill
+                .machines
+                .iter()
+                .any(|machine| machine.error.as_ref().is_some_and(|error| error.contains("no room")))
+    );
+    let failover = scene.run(RunKind::Unplanned, None).await.expect("a report");
+    assert_eq!(failover.outcome, RunOutcome::Failed);
+    assert!(scene.target.disks().is_empty() && scene.target.machines().is_empty(), "nothing half-made is left");
+    scene.target.be_full(false);
+    let again = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+    assert_eq!(again.outcome, RunOutcome::Succeeded);
+    scene.assert_recovered_once("after room was made");
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_get_ready_is_reported_and_the_others_go_on() {
+    let scene = Scene::new("unready", Some(PowerState::Off)).await;
+    let db = MachineId::new("db").expect("a name");
+    scene.target.never_ready(Some(&db));
+    let report = scene.run(RunKind::Unplanned, None).await.expect("a report");
+    assert_eq!(report.outcome, RunOutcome::Partly);
+    assert!(
+        report.machines.iter().find(|machine| machine.machine == db).is_some_and(|machine| machine.error.is_some())
+    );
+    assert_eq!(scene.target.machines().len(), 2, "it is left for the operator to look at");
+    let drill = scene.run(RunKind::Drill, None).await.expect("a report");
+    assert!(drill.outcome != RunOutcome::Succeeded && drill.cleaned_up);
+    assert_eq!(scene.target.machines().len(), 2, "the drill removed only its own");
+}
+
+#[tokio::test]
+async fn what_cannot_be_recovered_is_said_before_anything_is_made() {
+    let scene = Scene::new("refused", Some(PowerState::Running)).await;
+    scene.target.refuse(Some("not enough memory"));
+    for kind in [RunKind::Drill, RunKind::Unplanned] {
+        let error = scene.run(kind, None).await.expect_err("refused");
+        assert!(error.code() == Code::new(5004) && error.to_string().contains("not enough memory"), "{error}");
+    }
+    assert!(list_runs(&scene.vault, 10).await.expect("a list").is_empty());
+    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Running);
+}

@@ -1,0 +1,384 @@
+//! A simulated target and a simulated source to be fenced, with a switch that stops the world at any call.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use farshore_core::{Disk, Extent, Machine, MachineId, OwnerTag, PowerState, SiteName};
+use farshore_platform::{
+    AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, DiskRequest, DiskTransport,
+    Finding, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step, StepStatus,
+    StopManner, Target, TransportError,
+};
+
+#[derive(Clone, Debug)]
+pub struct MadeDisk {
+    pub run: String,
+    pub owner: String,
+    pub bytes: Vec<u8>,
+    pub sealed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct MadeMachine {
+    pub run: String,
+    pub owner: String,
+    pub source: MachineId,
+    pub disks: Vec<Vec<u8>>,
+    pub running: bool,
+}
+
+#[derive(Default)]
+struct World {
+    disks: BTreeMap<String, MadeDisk>,
+    machines: BTreeMap<String, MadeMachine>,
+    calls: u64,
+    stop_at: Option<u64>,
+    full: bool,
+    refuses: Option<String>,
+    never_ready: Option<MachineId>,
+}
+
+/// The simulated target.
+pub struct SimulatedTarget {
+    name: SiteName,
+    world: Arc<Mutex<World>>,
+}
+
+fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ready(id: &str) -> Step<String> {
+    Step { state: AdapterState(id.as_bytes().to_vec()), status: StepStatus::Ready(String::new()) }
+}
+
+fn name_of(state: &AdapterState) -> String {
+    String::from_utf8_lossy(&state.0).into_owned()
+}
+
+impl SimulatedTarget {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { name: SiteName::new("recovery").expect("a name"), world: Arc::default() })
+    }
+
+    /// The `call`th call from now on, counting from 0, never returns.
+    pub fn stop_at(&self, call: Option<u64>) {
+        let mut world = locked(&self.world);
+        world.calls = 0;
+        world.stop_at = call;
+    }
+
+    pub fn disks(&self) -> BTreeMap<String, MadeDisk> {
+        locked(&self.world).disks.clone()
+    }
+
+    pub fn machines(&self) -> BTreeMap<String, MadeMachine> {
+        locked(&self.world).machines.clone()
+    }
+
+    pub fn be_full(&self, full: bool) {
+        locked(&self.world).full = full;
+    }
+
+    pub fn refuse(&self, problem: Option<&str>) {
+        locked(&self.world).refuses = problem.map(ToOwned::to_owned);
+    }
+
+    pub fn never_ready(&self, machine: Option<&MachineId>) {
+        locked(&self.world).never_ready = machine.cloned();
+    }
+
+    async fn passing(&self) {
+        let stop = {
+            let mut world = locked(&self.world);
+            let stop = world.stop_at == Some(world.calls);
+            world.calls += 1;
+            stop
+        };
+        if stop {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn missing<T>(&self, what: &str) -> Result<T, SiteError> {
+        Err(SiteError::NotFound { site: self.name.clone(), message: what.to_owned() })
+    }
+}
+
+#[async_trait::async_trait]
+impl Target for SimulatedTarget {
+    fn site(&self) -> &SiteName {
+        &self.name
+    }
+
+    async fn check_machine(&self, _: &Machine) -> Result<Vec<Finding>, SiteError> {
+        let refuses = locked(&self.world).refuses.clone();
+        Ok(refuses.into_iter().map(|problem| Finding { blocking: true, problem }).collect())
+    }
+
+    async fn begin_disk(&self, request: &DiskRequest) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        let made = MadeDisk {
+            run: request.run.to_string(),
+            owner: request.owner.clone(),
+            bytes: vec![0; usize::try_from(request.disk.size_bytes).expect("small")],
+            sealed: false,
+        };
+        locked(&self.world).disks.entry(request.id.clone()).or_insert(made);
+        self.passing().await;
+        Ok(ready(&request.id))
+    }
+
+    async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError> {
+        self.passing().await;
+        let world = Arc::clone(&self.world);
+        Ok(Arc::new(SimulatedDisk { id: name_of(state), size_bytes: disk.size_bytes, world }))
+    }
+
+    async fn seal_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        match locked(&self.world).disks.get_mut(&name_of(state)) {
+            Some(disk) => disk.sealed = true,
+            None => return self.missing("no such disk"),
+        }
+        self.passing().await;
+        Ok(ready(&name_of(state)))
+    }
+
+    async fn continue_disk(&self, _: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.missing("a disk of this site is never pending")
+    }
+
+    async fn discard_disk(&self, state: &AdapterState) -> Result<(), SiteError> {
+        self.passing().await;
+        locked(&self.world).disks.remove(&name_of(state));
+        self.passing().await;
+        Ok(())
+    }
+
+    async fn define_machine(&self, request: &MachineRequest) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        {
+            let mut world = locked(&self.world);
+            if !world.machines.contains_key(&request.id) {
+                let mut disks = Vec::new();
+                for state in &request.disks {
+                    match world.disks.remove(&name_of(state)) {
+                        Some(disk) if disk.sealed => disks.push(disk.bytes),
+                        _ => return self.missing("no such sealed disk"),
+                    }
+                }
+                let made = MadeMachine {
+                    run: request.run.to_string(),
+                    owner: request.owner.clone(),
+                    source: request.machine.id.clone(),
+                    disks,
+                    running: false,
+                };
+                world.machines.insert(request.id.clone(), made);
+            }
+        }
+        self.passing().await;
+        Ok(ready(&request.id))
+    }
+
+    async fn start_machine(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        match locked(&self.world).machines.get_mut(&name_of(state)) {
+            Some(machine) => machine.running = true,
+            None => return self.missing("no such machine"),
+        }
+        self.passing().await;
+        Ok(ready(&name_of(state)))
+    }
+
+    async fn stop_machine(&self, _: &AdapterState, _: StopManner) -> Result<Step<String>, SiteError> {
+        self.missing("not simulated")
+    }
+
+    async fn continue_machine(&self, _: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.missing("a machine of this site is never pending")
+    }
+
+    async fn readiness(&self, state: &AdapterState) -> Result<Readiness, SiteError> {
+        self.passing().await;
+        let world = locked(&self.world);
+        let Some(machine) = world.machines.get(&name_of(state)) else { return self.missing("no such machine") };
+        let level = match machine.running {
+            true if world.never_ready.as_ref() != Some(&machine.source) => ReadinessLevel::Ready,
+            true => ReadinessLevel::Running,
+            false => ReadinessLevel::Off,
+        };
+        Ok(Readiness { level, evidence: "simulated".to_owned() })
+    }
+
+    async fn remove_machine(&self, state: &AdapterState) -> Result<(), SiteError> {
+        self.passing().await;
+        locked(&self.world).machines.remove(&name_of(state));
+        self.passing().await;
+        Ok(())
+    }
+
+    async fn owned(&self, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
+        self.passing().await;
+        let (owner, world) = (owner.to_string(), locked(&self.world));
+        let item = |kind, id: &String, run: &String| Owned {
+            kind,
+            id: id.clone(),
+            owner: owner.clone(),
+            run: Some(run.clone()),
+            description: format!("{kind:?} {id}"),
+            state: AdapterState(id.as_bytes().to_vec()),
+        };
+        let disks = world.disks.iter().filter(|(_, disk)| disk.owner == owner);
+        let machines = world.machines.iter().filter(|(_, machine)| machine.owner == owner);
+        Ok(disks
+            .map(|(id, disk)| item(OwnedKind::Disk, id, &disk.run))
+            .chain(machines.map(|(id, machine)| item(OwnedKind::Machine, id, &machine.run)))
+            .collect())
+    }
+
+    async fn release(&self, item: &Owned) -> Result<(), SiteError> {
+        self.passing().await;
+        let mut world = locked(&self.world);
+        world.disks.remove(&item.id);
+        world.machines.remove(&item.id);
+        Ok(())
+    }
+
+    fn refusals(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+struct SimulatedDisk {
+    id: String,
+    size_bytes: u64,
+    world: Arc<Mutex<World>>,
+}
+
+#[async_trait::async_trait]
+impl DiskTransport for SimulatedDisk {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    async fn read(&self, _: Extent) -> Result<Bytes, TransportError> {
+        Err(TransportError::Unsupported { transport: self.id.clone(), what: "read".to_owned() })
+    }
+
+    async fn write(&self, offset: u64, data: Bytes) -> Result<(), TransportError> {
+        let mut world = locked(&self.world);
+        if world.full {
+            let extent = Extent { offset, length: data.len() as u64 };
+            return Err(TransportError::NoSpace { transport: self.id.clone(), extent });
+        }
+        let disk = world.disks.get_mut(&self.id).expect("the disk was not removed");
+        assert!(!disk.sealed, "nothing writes to a sealed disk");
+        let start = usize::try_from(offset).expect("small");
+        disk.bytes[start..start + data.len()].copy_from_slice(&data);
+        Ok(())
+    }
+
+    async fn write_zeroes(&self, _: Extent) -> Result<(), TransportError> {
+        Err(TransportError::Unsupported { transport: self.id.clone(), what: "zero".to_owned() })
+    }
+
+    async fn flush(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    async fn block_status(&self, _: &str, _: Extent) -> Result<Vec<BlockStatus>, TransportError> {
+        Err(TransportError::Unsupported { transport: self.id.clone(), what: "ask".to_owned() })
+    }
+
+    async fn close(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+}
+
+/// A source that can only be asked for its machines and be turned off.
+pub struct SimulatedSource {
+    name: SiteName,
+    machines: Vec<Machine>,
+    power: Mutex<PowerState>,
+}
+
+impl SimulatedSource {
+    pub fn new(machines: Vec<Machine>, power: PowerState) -> Arc<Self> {
+        let name = SiteName::new("production").expect("a name");
+        Arc::new(Self { name, machines, power: Mutex::new(power) })
+    }
+
+    pub fn power(&self) -> PowerState {
+        *self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail<T>(&self, message: &str) -> Result<T, SiteError> {
+        Err(SiteError::Failed { site: self.name.clone(), message: message.to_owned() })
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for SimulatedSource {
+    fn site(&self) -> &SiteName {
+        &self.name
+    }
+
+    async fn machines(&self) -> Result<Vec<Machine>, SiteError> {
+        let with_power = |machine: &Machine| Machine { power: self.power(), ..machine.clone() };
+        Ok(self.machines.iter().map(with_power).collect())
+    }
+
+    async fn begin_capture(&self, _: &CaptureRequest) -> Result<Step<CaptureReport>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn continue_capture(&self, _: &CaptureRequest, _: &AdapterState) -> Result<Step<CaptureReport>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn captured_disks(&self, _: &CaptureRequest, _: &AdapterState) -> Result<Vec<CapturedDisk>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn open_captured_disk(
+        &self,
+        _: &AdapterState,
+        _: &CapturedDisk,
+    ) -> Result<Arc<dyn DiskTransport>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn verify_capture(&self, _: &AdapterState) -> Result<(), SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn end_capture(&self, _: &AdapterState, _: CaptureOutcome) -> Result<String, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn stop_machine(&self, _: &MachineId, _: StopManner) -> Result<Step<String>, SiteError> {
+        if self.power() == PowerState::Unknown {
+            return self.fail("nobody answers");
+        }
+        *self.power.lock().unwrap_or_else(PoisonError::into_inner) = PowerState::Off;
+        let status = StepStatus::Ready("the platform says off".to_owned());
+        Ok(Step { state: AdapterState::default(), status })
+    }
+
+    async fn continue_stop(&self, _: &MachineId, _: StopManner, _: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.fail("a stop of this site is never pending")
+    }
+
+    async fn owned(&self, _: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn release(&self, _: &Owned) -> Result<(), SiteError> {
+        self.fail("not simulated")
+    }
+}

@@ -1,0 +1,535 @@
+//! One cycle: capture, read what changed, store, commit, release.
+//!
+//! ## Order, and what a crash leaves at each place
+//! 1. The captures that an earlier process left are released (or kept in the journal if the platform does not answer).
+//! 2. The capture's id is journalled, then the adapter is asked to begin. *Crash:* the next `begin-capture` of the same
+//!    owner removes what is there.
+//! 3. Every state that the adapter returns is journalled before it is used. *Crash:* step 1 of the next cycle ends the
+//!    capture as `abandoned`: change tracking goes on from the last committed point, and the next cycle is a delta.
+//! 4. Disks are read and stored. *Crash:* stored packs are orphans that the next writer of the lineage uses again.
+//! 5. The adapter is asked whether the capture held its instant until after the last read. Only then the point is
+//!    committed. *Crash after the commit:* the vault's newest point names the capture, so step 1 of the next cycle ends it
+//!    as `committed`.
+//! 6. The capture is released. Nothing is released at the source before the commit is durable.
+//!
+//! A cycle is dropped only by a crash: to end one early, cancel its token; it then releases the capture and returns
+//! [`ReplicationError::Stopped`].
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use farshore_core::{
+    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, Sequence, Timestamp,
+};
+use farshore_platform::{
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, SiteError, Source, Step,
+    StepStatus, TrackedDisk,
+};
+use farshore_vault::{Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    CaptureJournal, CopyLimits, CopyPlan, DiskCopy, JournalEntry, ReplicationError,
+    copy::{CopyError, copy_disk},
+};
+
+/// A capture that takes longer than this to begin is given up.
+const CAPTURE_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// What of a site is protected, and how.
+#[derive(Debug, Clone)]
+pub struct Protection {
+    /// The group's name: its lineage in the vault.
+    pub group: GroupName,
+    /// Its machines, by the ids of their site.
+    pub machines: Vec<MachineId>,
+    /// What the guests are asked to do before the instant.
+    pub consistency: Consistency,
+    /// No guest is held longer than this.
+    pub stall_limit: Duration,
+}
+
+/// What happens in a cycle, as it happens.
+#[derive(Debug, Clone)]
+pub enum CycleEvent {
+    /// A capture that an earlier process left was dealt with; the text says how.
+    Leftover(String),
+    /// The capture is ready.
+    Captured(CaptureReport),
+    /// A disk's reading begins.
+    Disk {
+        /// Its machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// How its changes are found.
+        basis: Basis,
+        /// Why it is compared, if it is.
+        reason: String,
+    },
+    /// So many more bytes were read and accepted.
+    Moved(u64),
+    /// The point is durable.
+    Committed(Sequence),
+    /// Something that the operator should know, though the cycle goes on.
+    Warning(String),
+}
+
+/// Hears what happens in a cycle. It must return at once.
+pub trait CycleObserver: Send + Sync {
+    /// Called at each event, from any thread.
+    fn event(&self, event: CycleEvent);
+}
+
+/// How long each phase took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PhaseTimes {
+    /// Asking for machines, and beginning the capture.
+    pub capture_milliseconds: u64,
+    /// Reading and storing.
+    pub copy_milliseconds: u64,
+    /// Making the point durable.
+    pub commit_milliseconds: u64,
+    /// Releasing the capture.
+    pub release_milliseconds: u64,
+    /// What of all these was spent in calls of the adapter, in microseconds.
+    pub adapter_microseconds: u64,
+}
+
+/// What a cycle did.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CycleReport {
+    /// The group.
+    pub group: GroupName,
+    /// The point.
+    pub point: Point,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes that the source said are zeros.
+    pub zero_bytes: u64,
+    /// The longest hold of a guest, in microseconds.
+    pub held_microseconds: u64,
+    /// From the capture's instant to the durable point.
+    pub lag_milliseconds: u64,
+    /// How long each phase took.
+    pub times: PhaseTimes,
+    /// What could not be released yet; may be empty.
+    pub release_note: String,
+}
+
+/// Replicates one group.
+pub struct Replicator {
+    /// The vault.
+    pub vault: Arc<Vault>,
+    /// The site that runs the machines.
+    pub source: Arc<dyn Source>,
+    /// What is protected.
+    pub protection: Protection,
+    /// Where the host keeps its diaries.
+    pub state_folder: PathBuf,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Who hears what happens.
+    pub observer: Arc<dyn CycleObserver>,
+    /// How much is on the way at once.
+    pub limits: CopyLimits,
+}
+
+/// A ready capture and what is known of it.
+struct Capture {
+    entry: JournalEntry,
+    state: AdapterState,
+    report: CaptureReport,
+    captured_at: Timestamp,
+}
+
+impl Replicator {
+    /// Runs one cycle to a committed point.
+    ///
+    /// # Errors
+    /// See [`ReplicationError`]; the capture is then released, or journalled for the next cycle to release.
+    pub async fn cycle(&self, stop: &CancellationToken) -> Result<CycleReport, ReplicationError> {
+        let started = self.clock.monotonic();
+        let lineage = self.lineage().await?;
+        let mut journal =
+            CaptureJournal::open(&self.state_folder, self.vault.id(), lineage.id(), &self.protection.group)?;
+        let (writer, parent) = self.begin_point(&lineage).await?;
+        let mut meter = AdapterMeter { clock: &*self.clock, spent: Duration::ZERO };
+        self.release_leftovers(&mut journal, parent.as_ref(), &mut meter).await?;
+
+        let machines = self.describe_machines(&mut meter).await?;
+        let capture = self.begin_capture(&mut journal, &lineage, parent.as_ref(), &mut meter, stop).await?;
+        let captured = self.clock.monotonic();
+        self.observer.event(CycleEvent::Captured(capture.report.clone()));
+        let stored = self.store(&capture, writer, parent.as_ref(), machines, &mut meter, stop).await;
+        let (point, copied, copy_end) = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                let error = self.explain_break(&capture, error, &mut meter).await;
+                self.release(&mut journal, &capture, CaptureOutcome::Abandoned, &mut meter).await;
+                return Err(error);
+            }
+        };
+        let committed = self.clock.monotonic();
+        self.observer.event(CycleEvent::Committed(point.sequence));
+        let lag = self.clock.now().since(capture.captured_at);
+        let release_note = self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
+        Ok(CycleReport {
+            group: self.protection.group.clone(),
+            read_bytes: copied.read_bytes,
+            zero_bytes: copied.zero_bytes,
+            held_microseconds: capture.report.held_microseconds,
+            lag_milliseconds: milliseconds(lag),
+            times: PhaseTimes {
+                capture_milliseconds: milliseconds(captured.saturating_sub(started)),
+                copy_milliseconds: milliseconds(copy_end.saturating_sub(captured)),
+                commit_milliseconds: milliseconds(committed.saturating_sub(copy_end)),
+                release_milliseconds: milliseconds(self.clock.monotonic().saturating_sub(committed)),
+                adapter_microseconds: u64::try_from(meter.spent.as_micros()).unwrap_or(u64::MAX),
+            },
+            point,
+            release_note,
+        })
+    }
+
+    async fn lineage(&self) -> Result<Lineage, ReplicationError> {
+        let site = self.source.site();
+        self.vault
+            .create_lineage(&self.protection.group, site)
+            .await
+            .map_err(|source| self.vault_error("opening its lineage", source))
+    }
+
+    async fn begin_point(&self, lineage: &Lineage) -> Result<(PointWriter, Option<Point>), ReplicationError> {
+        let head = lineage.head().await.map_err(|source| self.vault_error("finding its newest commit", source))?;
+        let site = self.source.site();
+        if head.active_site != *site {
+            return Err(ReplicationError::Fenced {
+                group: self.protection.group.clone(),
+                site: site.clone(),
+                active: head.active_site,
+                generation: head.generation,
+            });
+        }
+        let writer = lineage
+            .begin_point(head.generation, site)
+            .await
+            .map_err(|source| self.vault_error("beginning a recovery point", source))?;
+        let parent = writer.parent().cloned();
+        Ok((writer, parent))
+    }
+
+    async fn release_leftovers(
+        &self,
+        journal: &mut CaptureJournal,
+        newest: Option<&Point>,
+        meter: &mut AdapterMeter<'_>,
+    ) -> Result<(), ReplicationError> {
+        for entry in journal.entries().to_vec() {
+            // Without a state there is nothing to ask for: beginning the next capture removes what is there.
+            let Some(state) = &entry.state else {
+                journal.forget(&entry)?;
+                continue;
+            };
+            let committed = newest.and_then(|point| point.capture) == Some(entry.request.id);
+            let outcome = if committed { CaptureOutcome::Committed } else { CaptureOutcome::Abandoned };
+            match meter.time(self.source.end_capture(state, outcome)).await {
+                Ok(_) | Err(SiteError::NotFound { .. }) => {
+                    let id = entry.request.id;
+                    self.observer.event(CycleEvent::Leftover(format!("released capture {id} of an earlier process")));
+                    journal.forget(&entry)?;
+                }
+                Err(error) => {
+                    let id = entry.request.id;
+                    let text = format!("capture {id} of an earlier process could not be released yet: {error}");
+                    self.observer.event(CycleEvent::Warning(text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn describe_machines(&self, meter: &mut AdapterMeter<'_>) -> Result<Vec<Machine>, ReplicationError> {
+        let all =
+            meter.time(self.source.machines()).await.map_err(|source| self.site_error("listing machines", source))?;
+        let find = |id: &MachineId| {
+            all.iter().find(|machine| machine.id == *id).cloned().ok_or_else(|| ReplicationError::MachineMissing {
+                group: self.protection.group.clone(),
+                site: self.source.site().clone(),
+                machine: id.clone(),
+            })
+        };
+        self.protection.machines.iter().map(find).collect()
+    }
+
+    async fn begin_capture(
+        &self,
+        journal: &mut CaptureJournal,
+        lineage: &Lineage,
+        parent: Option<&Point>,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Capture, ReplicationError> {
+        let owner = OwnerTag { vault: self.vault.id(), lineage: lineage.id() };
+        let request = CaptureRequest {
+            id: CaptureId::timed(&*self.clock, &*self.entropy),
+            owner: owner.to_string(),
+            machines: self.protection.machines.clone(),
+            tracked: parent.map(tracked_disks).unwrap_or_default(),
+            consistency: self.protection.consistency,
+            stall_limit_milliseconds: u32::try_from(self.protection.stall_limit.as_millis()).unwrap_or(u32::MAX),
+        };
+        let mut entry = JournalEntry { request, state: None };
+        journal.remember(entry.clone())?;
+        let deadline = self.clock.monotonic() + CAPTURE_WAIT_MAX;
+        let mut step = meter.time(self.source.begin_capture(&entry.request)).await;
+        loop {
+            let Step { state, status } = step.map_err(|source| self.site_error("beginning a capture", source))?;
+            entry.state = Some(state.clone());
+            journal.remember(entry.clone())?;
+            match status {
+                StepStatus::Ready(report) => {
+                    // What an earlier process left is gone now: beginning removes it.
+                    for other in journal.entries().to_vec() {
+                        if other.request.id != entry.request.id {
+                            journal.forget(&other)?;
+                        }
+                    }
+                    return Ok(Capture { entry, state, report, captured_at: self.clock.now() });
+                }
+                StepStatus::Pending(pending) if self.clock.monotonic() < deadline && !stop.is_cancelled() => {
+                    self.clock.sleep(pending.poll_after).await;
+                    step = meter.time(self.source.continue_capture(&entry.request, &state)).await;
+                }
+                StepStatus::Pending(pending) => {
+                    let ended = meter.time(self.source.end_capture(&state, CaptureOutcome::Abandoned)).await;
+                    if ended.is_ok() {
+                        journal.forget(&entry)?;
+                    }
+                    if stop.is_cancelled() {
+                        return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+                    }
+                    let message =
+                        format!("the capture did not get ready within {CAPTURE_WAIT_MAX:?}: {}", pending.doing);
+                    let source = SiteError::Failed { site: self.source.site().clone(), message };
+                    return Err(self.site_error("beginning a capture", source));
+                }
+            }
+        }
+    }
+
+    /// Reads and stores all disks, and commits. Returns the point, what was moved, and when the copy ended.
+    async fn store(
+        &self,
+        capture: &Capture,
+        writer: PointWriter,
+        parent: Option<&Point>,
+        machines: Vec<Machine>,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(Point, DiskCopy, Duration), ReplicationError> {
+        let disks = meter
+            .time(self.source.captured_disks(&capture.entry.request, &capture.state))
+            .await
+            .map_err(|source| self.site_error("listing the disks of the capture", source))?;
+        let mut copied = DiskCopy::default();
+        let mut bases = Vec::with_capacity(disks.len());
+        for disk in &disks {
+            let (basis, moved) = self.store_disk(capture, &writer, parent, disk, meter, stop).await?;
+            bases.push(basis);
+            copied.read_bytes += moved.read_bytes;
+            copied.zero_bytes += moved.zero_bytes;
+        }
+        meter
+            .time(self.source.verify_capture(&capture.state))
+            .await
+            .map_err(|source| self.site_error("verifying the capture", source))?;
+        if stop.is_cancelled() {
+            return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+        }
+        let copy_end = self.clock.monotonic();
+        let details = PointDetails {
+            capture: Some(capture.entry.request.id),
+            captured_at: capture.captured_at,
+            instant: capture.report.instant,
+            consistency: capture.report.consistency,
+            machines: drafts(machines, &disks, &bases),
+            note: capture.report.note.clone(),
+        };
+        let point = writer.commit(details).await.map_err(|source| self.commit_error(source))?;
+        Ok((point, copied, copy_end))
+    }
+
+    async fn store_disk(
+        &self,
+        capture: &Capture,
+        writer: &PointWriter,
+        parent: Option<&Point>,
+        disk: &CapturedDisk,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(Basis, DiskCopy), ReplicationError> {
+        let before = parent.and_then(|point| point.disk(&disk.machine, &disk.disk));
+        if let Some(before) = before
+            && before.size_bytes > disk.size_bytes
+        {
+            return Err(ReplicationError::DiskShrank {
+                group: self.protection.group.clone(),
+                machine: disk.machine.clone(),
+                disk: disk.disk.clone(),
+                before_bytes: before.size_bytes,
+                now_bytes: disk.size_bytes,
+            });
+        }
+        let known = before.map(|before| (before.size_bytes, before.tracking_token.is_some()));
+        let (basis, reason, plan) = plan_disk(known, disk);
+        self.observer.event(CycleEvent::Disk {
+            machine: disk.machine.clone(),
+            disk: disk.disk.clone(),
+            size_bytes: disk.size_bytes,
+            basis,
+            reason,
+        });
+        let transport = meter
+            .time(self.source.open_captured_disk(&capture.state, disk))
+            .await
+            .map_err(|source| self.site_error("opening a captured disk", source))?;
+        let disk_writer = writer
+            .add_disk(&disk.machine, &disk.disk, disk.size_bytes)
+            .await
+            .map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
+        let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
+        let copied = copy_disk(Arc::clone(&transport), &disk_writer, &plan, self.limits, stop, &moved).await;
+        // The capture is released whatever the server answers to the goodbye.
+        let _ = transport.close().await;
+        Ok((basis, copied.map_err(|error| self.copy_error(disk, error))?))
+    }
+
+    /// A read that failed may have failed because the capture broke, which says more.
+    async fn explain_break(
+        &self,
+        capture: &Capture,
+        error: ReplicationError,
+        meter: &mut AdapterMeter<'_>,
+    ) -> ReplicationError {
+        if !matches!(error, ReplicationError::Read { .. }) {
+            return error;
+        }
+        match meter.time(self.source.verify_capture(&capture.state)).await {
+            Err(source @ SiteError::CaptureBroken { .. }) => self.site_error("reading the capture", source),
+            _ => error,
+        }
+    }
+
+    /// Releases a capture, and says what could not be released.
+    async fn release(
+        &self,
+        journal: &mut CaptureJournal,
+        capture: &Capture,
+        outcome: CaptureOutcome,
+        meter: &mut AdapterMeter<'_>,
+    ) -> String {
+        let note = match meter.time(self.source.end_capture(&capture.state, outcome)).await {
+            Ok(note) => match journal.forget(&capture.entry) {
+                Ok(()) => note,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => format!("the capture could not be released yet: {error}"),
+        };
+        if !note.is_empty() {
+            self.observer.event(CycleEvent::Warning(note.clone()));
+        }
+        note
+    }
+
+    fn site_error(&self, doing: &'static str, source: SiteError) -> ReplicationError {
+        ReplicationError::Site { group: self.protection.group.clone(), doing, source }
+    }
+
+    fn vault_error(&self, doing: &'static str, source: farshore_vault::Error) -> ReplicationError {
+        ReplicationError::Vault { group: self.protection.group.clone(), doing, source }
+    }
+
+    fn commit_error(&self, source: farshore_vault::Error) -> ReplicationError {
+        self.vault_error("committing the recovery point", source)
+    }
+
+    fn copy_error(&self, disk: &CapturedDisk, error: CopyError) -> ReplicationError {
+        let (group, machine, name) = (self.protection.group.clone(), disk.machine.clone(), disk.disk.clone());
+        match error {
+            CopyError::Transport(source) => ReplicationError::Read { group, machine, disk: name, source },
+            CopyError::Extents(source) => ReplicationError::Extents { group, machine, disk: name, source },
+            CopyError::Vault(source) => ReplicationError::Vault { group, doing: "storing a disk", source },
+            CopyError::Stopped => ReplicationError::Stopped { group },
+        }
+    }
+}
+
+/// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.
+fn plan_disk(known: Option<(u64, bool)>, disk: &CapturedDisk) -> (Basis, String, CopyPlan) {
+    let everything = || CopyPlan::Everything { allocation_context: disk.allocation_context.clone() };
+    match (known, &disk.changes) {
+        (None, _) => (Basis::Full, String::new(), everything()),
+        (Some((before_bytes, _)), _) if before_bytes != disk.size_bytes => {
+            (Basis::Compared, format!("the disk grew from {before_bytes} bytes"), everything())
+        }
+        (Some((_, true)), Changes::Context(context)) => {
+            (Basis::Tracked, String::new(), CopyPlan::Changed { context: context.clone() })
+        }
+        (Some((_, false)), Changes::Context(_)) => {
+            (Basis::Compared, "the last point did not track the disk".to_owned(), everything())
+        }
+        (Some(_), Changes::Unknown(reason)) => (Basis::Compared, reason.clone(), everything()),
+    }
+}
+
+fn tracked_disks(point: &Point) -> Vec<TrackedDisk> {
+    let disks =
+        point.machines.iter().flat_map(|machine| machine.disks.iter().map(move |disk| (&machine.machine.id, disk)));
+    disks
+        .filter_map(|(machine, disk)| {
+            let token = disk.tracking_token.clone()?;
+            Some(TrackedDisk { machine: machine.clone(), disk: disk.disk.clone(), token })
+        })
+        .collect()
+}
+
+fn drafts(machines: Vec<Machine>, disks: &[CapturedDisk], bases: &[Basis]) -> Vec<PointMachineDraft> {
+    let draft = |machine: Machine| {
+        let own = disks.iter().zip(bases).filter(|(disk, _)| disk.machine == machine.id);
+        let disks = own
+            .map(|(disk, basis)| PointDiskDraft {
+                disk: disk.disk.clone(),
+                basis: *basis,
+                tracking_token: disk.token.clone(),
+            })
+            .collect();
+        PointMachineDraft { machine, disks }
+    };
+    machines.into_iter().map(draft).collect()
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Adds up what the calls of the adapter take.
+struct AdapterMeter<'a> {
+    clock: &'a dyn Clock,
+    spent: Duration,
+}
+
+impl AdapterMeter<'_> {
+    async fn time<T>(&mut self, call: impl Future<Output = T>) -> T {
+        let started = self.clock.monotonic();
+        let result = call.await;
+        self.spent += self.clock.monotonic().saturating_sub(started);
+        result
+    }
+}

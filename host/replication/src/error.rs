@@ -1,0 +1,164 @@
+//! How replication fails.
+
+use std::{io, path::PathBuf};
+
+use farshore_core::{Code, Coded, DiskId, ExtentError, Generation, GroupName, MachineId, SiteName};
+use farshore_platform::{SiteError, TransportError};
+use farshore_vault::Error as VaultError;
+
+/// A cycle's failure. Whatever it is, the group's last committed point is still the newest, and change tracking still
+/// leads from it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// The adapter or the platform failed.
+    #[error("group {group:?}: {doing}", group = group.as_str())]
+    Site {
+        /// The group.
+        group: GroupName,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: SiteError,
+    },
+    /// A disk could not be read.
+    #[error("group {group:?}: disk {disk} of machine {machine} could not be read", group = group.as_str())]
+    Read {
+        /// The group.
+        group: GroupName,
+        /// The machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Why.
+        source: TransportError,
+    },
+    /// What a block-status context says of a disk cannot be true.
+    #[error("group {group:?}: the extents of disk {disk} of machine {machine} cannot be true", group = group.as_str())]
+    Extents {
+        /// The group.
+        group: GroupName,
+        /// The machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// What is wrong with them.
+        source: ExtentError,
+    },
+    /// A disk is smaller than it was at the last point.
+    #[error(
+        "group {group:?}: disk {disk} of machine {machine} has {now_bytes} bytes, but had {before_bytes} at the last recovery point",
+        group = group.as_str()
+    )]
+    DiskShrank {
+        /// The group.
+        group: GroupName,
+        /// The machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Its size at the last point.
+        before_bytes: u64,
+        /// Its size now.
+        now_bytes: u64,
+    },
+    /// The group has a machine that its site does not.
+    #[error("group {group:?}: site {site:?} has no machine {machine}", group = group.as_str(), site = site.as_str())]
+    MachineMissing {
+        /// The group.
+        group: GroupName,
+        /// The site.
+        site: SiteName,
+        /// The machine.
+        machine: MachineId,
+    },
+    /// The vault failed.
+    #[error("group {group:?}: {doing}", group = group.as_str())]
+    Vault {
+        /// The group.
+        group: GroupName,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: VaultError,
+    },
+    /// The group's active side is another site: it was failed over.
+    #[error(
+        "group {group:?} was failed over: site {active:?} is its active side since generation {generation}, so site {site:?} may not commit recovery points",
+        group = group.as_str(), active = active.as_str(), site = site.as_str()
+    )]
+    Fenced {
+        /// The group.
+        group: GroupName,
+        /// This side.
+        site: SiteName,
+        /// The side that may.
+        active: SiteName,
+        /// Since when.
+        generation: Generation,
+    },
+    /// The local journal of captures cannot be used.
+    #[error("the journal {} cannot be {doing}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What was being done to it.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process replicates the group.
+    #[error("group {group:?} is being replicated by another process, which holds {}", path.display(), group = group.as_str())]
+    Busy {
+        /// The group.
+        group: GroupName,
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The operator asked to stop.
+    #[error("group {group:?}: stopped on request; the capture was released", group = group.as_str())]
+    Stopped {
+        /// The group.
+        group: GroupName,
+    },
+}
+
+impl ReplicationError {
+    /// No later try can succeed before somebody changes something.
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Fenced { .. } | Self::DiskShrank { .. } | Self::Stopped { .. } => true,
+            Self::Site { source, .. } => matches!(source, SiteError::Settings { .. } | SiteError::Unsupported { .. }),
+            Self::Vault { source, .. } => matches!(source, VaultError::Fenced { .. }),
+            _ => false,
+        }
+    }
+}
+
+impl Coded for ReplicationError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Site { source, .. } => source.code(),
+            Self::Vault { source, .. } => source.code(),
+            Self::Read { source, .. } => source.code(),
+            Self::Extents { .. } => Code::new(4001),
+            Self::DiskShrank { .. } => Code::new(4002),
+            Self::MachineMissing { .. } => Code::new(4003),
+            Self::Fenced { .. } => Code::new(4004),
+            Self::Journal { .. } => Code::new(4005),
+            Self::Busy { .. } => Code::new(4006),
+            Self::Stopped { .. } => Code::new(4007),
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Site { source, .. } => source.advice(),
+            Self::Vault { source, .. } => source.advice(),
+            Self::Read { source, .. } => source.advice(),
+            Self::MachineMissing { site, .. } => {
+                Some(format!("farshore machine discover --site {site} lists the machines that are there"))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The local journal of captures: a diary that lets a crash leave nothing behind on a platform.
+//!
+//! One file for each group and vault, in the host's state folder. It holds the captures that were begun and not yet known
+//! to be released. An entry is written *before* the adapter is asked to begin, again whenever the adapter's state
+//! changes, and removed after the adapter released it. Losing the file loses no recovery point: what it would have named
+//! carries the owner's tag, and the next cycle finds it.
+//!
+//! The file is replaced by rename after it was synced, so that a crash leaves the old or the new one. A lock on a file
+//! beside it keeps two processes of one host apart.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use farshore_core::{GroupName, LineageId, VaultId};
+use farshore_platform::{AdapterState, CaptureRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::ReplicationError;
+
+/// More captures than this are never left over: each cycle releases the earlier ones first.
+const ENTRIES_MAX: usize = 64;
+
+/// A capture that may still exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct JournalEntry {
+    /// What was asked for.
+    pub request: CaptureRequest,
+    /// The adapter's newest state; none if it never answered.
+    pub state: Option<AdapterState>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Content {
+    entries: Vec<JournalEntry>,
+}
+
+/// The journal of one group, held by this process alone.
+#[derive(Debug)]
+pub struct CaptureJournal {
+    path: PathBuf,
+    content: Content,
+    _lock: File,
+}
+
+impl CaptureJournal {
+    /// Opens the journal of a group and takes its lock.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Busy`] if another process has it; [`ReplicationError::Journal`] if it cannot be read.
+    pub fn open(
+        state_folder: &Path,
+        vault: VaultId,
+        lineage: LineageId,
+        group: &GroupName,
+    ) -> Result<Self, ReplicationError> {
+        let folder = state_folder.join("captures").join(vault.to_string());
+        let path = folder.join(format!("{lineage}.json"));
+        let failed = |doing| {
+            let path = path.clone();
+            move |source| ReplicationError::Journal { path, doing, source }
+        };
+        fs::create_dir_all(&folder).map_err(failed("made"))?;
+        let lock_path = path.with_extension("lock");
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(failed("locked"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(ReplicationError::Busy { group: group.clone(), path: lock_path });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed("locked")(source)),
+        }
+        let content = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(failed("read"))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
+            Err(error) => return Err(failed("read")(error)),
+        };
+        Ok(Self { path, content, _lock: lock })
+    }
+
+    /// The captures that may still exist, oldest first.
+    pub fn entries(&self) -> &[JournalEntry] {
+        &self.content.entries
+    }
+
+    /// Remembers a capture, or its newer state. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Journal`]; the file is then as it was.
+    pub fn remember(&mut self, entry: JournalEntry) -> Result<(), ReplicationError> {
+        let entries = &mut self.content.entries;
+        match entries.iter().position(|known| known.request.id == entry.request.id) {
+            Some(index) => entries[index] = entry,
+            None if entries.len() >= ENTRIES_MAX => {
+                let source =
+                    io::Error::other(format!("it already has {ENTRIES_MAX} captures that could not be released"));
+                return Err(ReplicationError::Journal { path: self.path.clone(), doing: "extended", source });
+            }
+            None => entries.push(entry),
+        }
+        self.store()
+    }
+
+    /// Forgets a capture that was released. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Journal`]; the file is then as it was.
+    pub fn forget(&mut self, entry: &JournalEntry) -> Result<(), ReplicationError> {
+        self.content.entries.retain(|known| known.request.id != entry.request.id);
+        self.store()
+    }
+
+    fn store(&self) -> Result<(), ReplicationError> {
+        let failed = |source| ReplicationError::Journal { path: self.path.clone(), doing: "written", source };
+        let temporary = self.path.with_extension("new");
+        let bytes = serde_json::to_vec_pretty(&self.content).map_err(io::Error::from).map_err(failed)?;
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.path)?;
+            match self.path.parent() {
+                Some(folder) => File::open(folder)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        write().map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::{CaptureId, Consistency, MachineId};
+
+    use super::*;
+
+    fn entry(number: u8) -> JournalEntry {
+        JournalEntry {
+            request: CaptureRequest {
+                id: CaptureId::from_bytes([number; 16]),
+                owner: "farshore-test".to_owned(),
+                machines: vec![MachineId::new("orders").expect("a name")],
+                tracked: Vec::new(),
+                consistency: Consistency::Crash,
+                stall_limit_milliseconds: 250,
+            },
+            state: None,
+        }
+    }
+
+    fn open(folder: &Path) -> Result<CaptureJournal, ReplicationError> {
+        let group = GroupName::new("orders").expect("a name");
+        CaptureJournal::open(folder, VaultId::from_bytes([1; 16]), LineageId::from_bytes([2; 16]), &group)
+    }
+
+    #[test]
+    fn what_was_remembered_is_there_after_a_crash() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut journal = open(folder.path()).expect("a new journal");
+        journal.remember(entry(1)).expect("room");
+        journal.remember(entry(2)).expect("room");
+        journal.remember(JournalEntry { state: Some(AdapterState(vec![7])), ..entry(1) }).expect("room");
+        journal.forget(&entry(2)).expect("room");
+        drop(journal);
+        let journal = open(folder.path()).expect("the same journal");
+        assert_eq!(journal.entries(), [JournalEntry { state: Some(AdapterState(vec![7])), ..entry(1) }]);
+    }
+
+    #[test]
+    fn a_second_process_is_refused_and_a_damaged_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut journal = open(folder.path()).expect("a new journal");
+        assert!(matches!(open(folder.path()), Err(ReplicationError::Busy { .. })));
+        journal.remember(entry(1)).expect("room");
+        let path = journal.path.clone();
+        drop(journal);
+        fs::write(&path, b"{\"entries\": [").expect("damage it");
+        let error = open(folder.path()).expect_err("a damaged journal");
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_journal_does_not_grow_without_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut journal = open(folder.path()).expect("a new journal");
+        for number in 0..ENTRIES_MAX {
+            journal.remember(entry(u8::try_from(number).expect("small"))).expect("room");
+        }
+        assert!(journal.remember(entry(200)).is_err());
+        assert_eq!(journal.entries().len(), ENTRIES_MAX);
+    }
+}

@@ -1,0 +1,18 @@
+//! Platform to vault: one cycle of capture, read, store, commit, release, and the loop that repeats it to an objective.
+//!
+//! It must not know any platform by name, and it must not release anything at the source before the recovery point that
+//! needs it is durable.
+
+mod codes;
+mod copy;
+mod cycle;
+mod error;
+mod journal;
+mod watch;
+
+pub use codes::CODES;
+pub use copy::{CopyLimits, CopyPlan, DiskCopy};
+pub use cycle::{CycleEvent, CycleObserver, CycleReport, PhaseTimes, Protection, Replicator};
+pub use error::ReplicationError;
+pub use journal::{CaptureJournal, JournalEntry};
+pub use watch::{Objective, WatchObserver, watch};

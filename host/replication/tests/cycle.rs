@@ -1,0 +1,234 @@
+//! What a cycle promises: committed points are restorable byte for byte, whatever is stopped at whatever moment; nothing is
+//! left at the source after the next cycle; the next cycle is a delta where tracking survived and a comparison where it
+//! did not; what cannot be true harms nothing.
+
+mod support;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use farshore_core::{
+    Basis, CHUNK_BYTES, Code, Coded as _, Consistency, GroupName, Passphrase, SeededEntropy, Sequence, SiteName,
+    SystemClock,
+};
+use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, ReplicationError, Replicator};
+use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
+use futures::StreamExt as _;
+use support::{DISK_BYTES, Lie, SimulatedSite, machine_id};
+use tokio_util::sync::CancellationToken;
+
+struct Silent;
+
+impl CycleObserver for Silent {
+    fn event(&self, _: CycleEvent) {}
+}
+
+fn group() -> GroupName {
+    GroupName::new("orders").expect("a name")
+}
+
+/// A vault in memory. Every test has its own.
+async fn vault(name: &str) -> Arc<Vault> {
+    let address: Address = format!("memory:{name}").parse().expect("an address");
+    let store = Store::open(&address, &StoreOptions::default()).expect("a store in memory");
+    let options = CreateOptions { kdf: KdfParameters::FLOOR, ..CreateOptions::default() };
+    let context = Context {
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(farshore_core::SystemEntropy),
+        workers: Workers::inline(),
+    };
+    Arc::new(Vault::create(store, &Passphrase::new("correct horse"), options, context).await.expect("a new vault"))
+}
+
+fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], folder: &Path) -> Replicator {
+    Replicator {
+        vault: Arc::clone(vault),
+        source: Arc::clone(site) as _,
+        protection: Protection {
+            group: group(),
+            machines: machines.iter().map(|name| machine_id(name)).collect(),
+            consistency: Consistency::Crash,
+            stall_limit: Duration::from_millis(250),
+        },
+        state_folder: folder.to_owned(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SeededEntropy::new(folder.as_os_str().len() as u64)),
+        observer: Arc::new(Silent),
+        limits: CopyLimits::default(),
+    }
+}
+
+/// The disk of a machine at a point, restored.
+async fn restored(vault: &Vault, point: Sequence, machine: &str) -> Vec<u8> {
+    let lineage = vault.lineage(&group()).await.expect("the vault answers").expect("the group is there");
+    let reader = lineage.open_point(point).await.expect("the point opens");
+    let disk = reader.point().machine(&machine_id(machine)).expect("the machine is there").disks[0].disk.clone();
+    let disk = reader.disk(&machine_id(machine), &disk).expect("the disk is there");
+    let mut bytes = vec![0; usize::try_from(disk.size_bytes()).expect("small")];
+    let mut pieces = disk.pieces();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.expect("the vault is whole");
+        let start = usize::try_from(piece.offset).expect("small");
+        bytes[start..start + piece.data.len()].copy_from_slice(&piece.data);
+    }
+    bytes
+}
+
+fn noise(seed: u8, length: u64) -> Vec<u8> {
+    (0..length).map(|index| (index.wrapping_mul(31).wrapping_add(u64::from(seed) * 97) % 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn points_are_what_the_disks_were_and_cost_what_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("points").await, SimulatedSite::new(&["web", "db"]));
+    let replicator = replicator(&vault, &site, &["web", "db"], folder.path());
+    let stop = CancellationToken::new();
+    let mut expected = Vec::new();
+    site.write("web", 5, &noise(1, 10 * CHUNK_BYTES));
+    for round in 0..5u8 {
+        site.write("db", u64::from(round) * 3 * CHUNK_BYTES, &noise(round, CHUNK_BYTES + 7));
+        let report = replicator.cycle(&stop).await.expect("a cycle");
+        let basis = if round == 0 { Basis::Full } else { Basis::Tracked };
+        assert!(report.point.machines.iter().flat_map(|machine| &machine.disks).all(|disk| disk.basis == basis));
+        if round > 0 {
+            assert_eq!(report.read_bytes, 2 * CHUNK_BYTES, "only what changed is read");
+        }
+        expected.push((report.point.sequence, site.content("web"), site.content("db")));
+    }
+    for (point, web, db) in expected {
+        assert!(restored(&vault, point, "web").await == web, "web at point {point}");
+        assert!(restored(&vault, point, "db").await == db, "db at point {point}");
+    }
+    let idle = replicator.cycle(&stop).await.expect("an idle cycle");
+    assert_eq!((idle.read_bytes, idle.point.stats.bytes_changed), (0, 0));
+    assert_eq!(idle.point.stats.objects_written, 1, "an idle cycle writes its commit and nothing else");
+    assert_eq!((site.captures(), site.tracked("web"), site.tracked("db")), (0, 1, 1));
+}
+
+#[tokio::test]
+async fn a_host_killed_at_any_call_loses_nothing_and_leaves_nothing() {
+    let mut call = 0;
+    loop {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (vault, site) = (vault(&format!("killed-{call}")).await, SimulatedSite::new(&["web"]));
+        let stop = CancellationToken::new();
+        site.write("web", 0, &noise(1, 4 * CHUNK_BYTES));
+        let first = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the first cycle");
+        let first_content = site.content("web");
+
+        site.write("web", 7 * CHUNK_BYTES, &noise(2, CHUNK_BYTES));
+        site.stop_at(Some(call));
+        let killed = replicator(&vault, &site, &["web"], folder.path());
+        let was_killed = tokio::time::timeout(Duration::from_millis(300), killed.cycle(&stop)).await.is_err();
+        drop(killed);
+        let calls = site.calls();
+        site.stop_at(None);
+        if !was_killed {
+            assert!(call > 8, "a cycle has more calls than {call}");
+            assert_eq!(calls, call, "every call was tried");
+            return;
+        }
+
+        assert!(restored(&vault, first.point.sequence, "web").await == first_content, "killed at call {call}");
+        site.write("web", 9 * CHUNK_BYTES, &noise(3, CHUNK_BYTES));
+        let next = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the next cycle");
+        assert_eq!(next.point.machines[0].disks[0].basis, Basis::Tracked, "killed at call {call}");
+        assert!(next.read_bytes <= 2 * CHUNK_BYTES, "killed at call {call}: read {}", next.read_bytes);
+        assert!(restored(&vault, next.point.sequence, "web").await == site.content("web"), "killed at call {call}");
+        assert_eq!((site.captures(), site.tracked("web")), (0, 1), "killed at call {call}");
+        call += 1;
+    }
+}
+
+#[tokio::test]
+async fn lost_tracking_leads_to_a_comparison_that_stores_only_what_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("lost").await, SimulatedSite::new(&["web"]));
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    let stop = CancellationToken::new();
+    site.write("web", 0, &noise(1, 20 * CHUNK_BYTES));
+    replicator.cycle(&stop).await.expect("the first cycle");
+    site.lose_tracking();
+    site.write("web", 3 * CHUNK_BYTES, &noise(9, CHUNK_BYTES));
+    site.write("web", 5 * CHUNK_BYTES, &vec![0; usize::try_from(CHUNK_BYTES).expect("small")]);
+    let report = replicator.cycle(&stop).await.expect("the second cycle");
+    assert_eq!(report.point.machines[0].disks[0].basis, Basis::Compared);
+    assert_eq!(report.read_bytes, 19 * CHUNK_BYTES, "zeros are told, the rest is read");
+    assert_eq!(report.point.stats.bytes_changed, 2 * CHUNK_BYTES);
+    assert!(restored(&vault, report.point.sequence, "web").await == site.content("web"));
+}
+
+#[tokio::test]
+async fn a_broken_capture_makes_no_point_and_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("broken").await, SimulatedSite::new(&["web"]));
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    let stop = CancellationToken::new();
+    site.write("web", 0, &noise(1, CHUNK_BYTES));
+    let first = replicator.cycle(&stop).await.expect("the first cycle");
+    site.write("web", 0, &noise(2, CHUNK_BYTES));
+    site.break_captures(true);
+    let error = replicator.cycle(&stop).await.expect_err("a broken capture");
+    assert_eq!(error.code(), Code::new(3005), "{error}");
+    assert_eq!((site.captures(), site.tracked("web")), (0, 1), "it was abandoned");
+    site.break_captures(false);
+    let next = replicator.cycle(&stop).await.expect("the next cycle");
+    assert_eq!(next.point.parent, Some(first.point.sequence));
+    assert_eq!(next.point.machines[0].disks[0].basis, Basis::Tracked);
+    assert!(restored(&vault, next.point.sequence, "web").await == site.content("web"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_true_makes_no_point() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("lies").await, SimulatedSite::new(&["web"]));
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    let stop = CancellationToken::new();
+    site.write("web", 0, &noise(1, CHUNK_BYTES));
+    let first = replicator.cycle(&stop).await.expect("the first cycle");
+    for (lie, size_told, code) in [
+        (Lie::OverlappingExtents, None, 4001),
+        (Lie::ExtentsPastTheEnd, None, 4001),
+        (Lie::None, Some(DISK_BYTES - CHUNK_BYTES), 4002),
+    ] {
+        site.lie(lie);
+        site.tell_size(size_told);
+        let error = replicator.cycle(&stop).await.expect_err("nonsense");
+        assert_eq!(error.code(), Code::new(code), "{error}");
+        assert_eq!(site.captures(), 0);
+    }
+    site.lie(Lie::None);
+    site.tell_size(None);
+    let next = replicator.cycle(&stop).await.expect("the truth");
+    assert_eq!(next.point.parent, Some(first.point.sequence));
+}
+
+#[tokio::test]
+async fn a_source_that_was_failed_over_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("fenced").await, SimulatedSite::new(&["web"]));
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    let stop = CancellationToken::new();
+    site.write("web", 0, &noise(1, CHUNK_BYTES));
+    replicator.cycle(&stop).await.expect("the first cycle");
+    let lineage = vault.lineage(&group()).await.expect("an answer").expect("a lineage");
+    let head = lineage.head().await.expect("a head");
+    let recovery = SiteName::new("recovery").expect("a name");
+    lineage.raise_generation(&recovery, "failed over", &head).await.expect("raised");
+    let error = replicator.cycle(&stop).await.expect_err("fenced");
+    assert!(matches!(error, ReplicationError::Fenced { .. }) && error.is_final(), "{error}");
+    assert_eq!(site.captures(), 0, "nothing was captured");
+}
+
+#[tokio::test]
+async fn a_stop_releases_the_capture() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("stopped").await, SimulatedSite::new(&["web"]));
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    site.write("web", 0, &noise(1, CHUNK_BYTES));
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let error = replicator.cycle(&stop).await.expect_err("stopped");
+    assert!(matches!(error, ReplicationError::Stopped { .. }), "{error}");
+    assert_eq!((site.captures(), site.tracked("web")), (0, 0));
+}

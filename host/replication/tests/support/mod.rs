@@ -1,0 +1,367 @@
+//! A simulated site: machines in memory, change tracking that can be lost, and a switch that stops the world at any call.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use farshore_core::{
+    CHUNK_BYTES, Consistency, Disk, DiskId, Extent, Firmware, Instant, Machine, MachineId, OwnerTag, PowerState,
+    SiteName,
+};
+use farshore_platform::{
+    AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport,
+    Owned, SiteError, Source, Step, StepStatus, StopManner, TransportError,
+};
+
+pub const DISK_BYTES: u64 = 40 * CHUNK_BYTES;
+
+/// What a capture of the simulated site is.
+#[derive(Clone)]
+struct Capture {
+    owner: String,
+    bytes: BTreeMap<MachineId, Vec<u8>>,
+    /// For each machine: the chunks that changed since the token of the request, if it chains.
+    changed: BTreeMap<MachineId, Option<BTreeSet<u64>>>,
+    new_token: String,
+    old_tokens: Vec<String>,
+}
+
+#[derive(Default)]
+struct World {
+    disks: BTreeMap<MachineId, Vec<u8>>,
+    /// Chunks that were written since each token.
+    tracking: BTreeMap<(MachineId, String), BTreeSet<u64>>,
+    captures: BTreeMap<String, Capture>,
+    calls: u64,
+    stop_at: Option<u64>,
+    broken: bool,
+    lie: Lie,
+    size_told: Option<u64>,
+}
+
+/// What the site lies about.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lie {
+    #[default]
+    None,
+    OverlappingExtents,
+    ExtentsPastTheEnd,
+}
+
+/// The simulated site.
+pub struct SimulatedSite {
+    name: SiteName,
+    world: Arc<Mutex<World>>,
+}
+
+fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn machine_id(name: &str) -> MachineId {
+    MachineId::new(name).expect("a name")
+}
+
+fn disk_id() -> DiskId {
+    DiskId::new("vda").expect("a name")
+}
+
+impl SimulatedSite {
+    pub fn new(machines: &[&str]) -> Arc<Self> {
+        let mut world = World::default();
+        for name in machines {
+            world.disks.insert(machine_id(name), vec![0; usize::try_from(DISK_BYTES).expect("small")]);
+        }
+        Arc::new(Self { name: SiteName::new("production").expect("a name"), world: Arc::new(Mutex::new(world)) })
+    }
+
+    /// The guest writes.
+    pub fn write(&self, machine: &str, offset: u64, bytes: &[u8]) {
+        let mut world = locked(&self.world);
+        let machine = machine_id(machine);
+        let start = usize::try_from(offset).expect("small");
+        world.disks.get_mut(&machine).expect("a machine")[start..start + bytes.len()].copy_from_slice(bytes);
+        let chunks = offset / CHUNK_BYTES..=(offset + bytes.len() as u64 - 1) / CHUNK_BYTES;
+        for ((tracked, _), dirty) in &mut world.tracking {
+            if *tracked == machine {
+                dirty.extend(chunks.clone());
+            }
+        }
+    }
+
+    pub fn content(&self, machine: &str) -> Vec<u8> {
+        locked(&self.world).disks[&machine_id(machine)].clone()
+    }
+
+    /// The `call`th call from now on, counting from 0, never returns.
+    pub fn stop_at(&self, call: Option<u64>) {
+        let mut world = locked(&self.world);
+        world.calls = 0;
+        world.stop_at = call;
+    }
+
+    /// The number of calls since the switch was set.
+    pub fn calls(&self) -> u64 {
+        locked(&self.world).calls
+    }
+
+    pub fn lose_tracking(&self) {
+        locked(&self.world).tracking.clear();
+    }
+
+    pub fn break_captures(&self, broken: bool) {
+        locked(&self.world).broken = broken;
+    }
+
+    pub fn lie(&self, lie: Lie) {
+        locked(&self.world).lie = lie;
+    }
+
+    pub fn tell_size(&self, size_bytes: Option<u64>) {
+        locked(&self.world).size_told = size_bytes;
+    }
+
+    pub fn captures(&self) -> usize {
+        locked(&self.world).captures.len()
+    }
+
+    /// The tokens that are tracked for the machine.
+    pub fn tracked(&self, machine: &str) -> usize {
+        let machine = machine_id(machine);
+        locked(&self.world).tracking.keys().filter(|(tracked, _)| *tracked == machine).count()
+    }
+
+    /// Stops here for ever if the switch says so. Called before and after each effect.
+    async fn passing(&self) {
+        let stop = {
+            let mut world = locked(&self.world);
+            let stop = world.stop_at == Some(world.calls);
+            world.calls += 1;
+            stop
+        };
+        if stop {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn fail<T>(&self, message: &str) -> Result<T, SiteError> {
+        Err(SiteError::Failed { site: self.name.clone(), message: message.to_owned() })
+    }
+
+    fn begin(&self, request: &CaptureRequest) -> Step<CaptureReport> {
+        let mut world = locked(&self.world);
+        world.captures.retain(|_, capture| capture.owner != request.owner);
+        let kept: Vec<_> = request.tracked.iter().map(|disk| disk.token.clone()).collect();
+        world.tracking.retain(|(_, token), _| kept.contains(token));
+        let new_token = format!("token-{}", request.id);
+        let mut capture = Capture {
+            owner: request.owner.clone(),
+            bytes: BTreeMap::new(),
+            changed: BTreeMap::new(),
+            new_token: new_token.clone(),
+            old_tokens: kept,
+        };
+        for machine in &request.machines {
+            capture.bytes.insert(machine.clone(), world.disks[machine].clone());
+            let token = request.tracked.iter().find(|disk| disk.machine == *machine).map(|disk| disk.token.clone());
+            let changed = token.and_then(|token| world.tracking.get(&(machine.clone(), token)).cloned());
+            capture.changed.insert(machine.clone(), changed);
+            world.tracking.insert((machine.clone(), new_token.clone()), BTreeSet::new());
+        }
+        let id = request.id.to_string();
+        world.captures.insert(id.clone(), capture);
+        let report = CaptureReport {
+            instant: Instant::Group,
+            consistency: Consistency::Crash,
+            held_microseconds: 1,
+            note: String::new(),
+        };
+        Step { state: AdapterState(id.into_bytes()), status: StepStatus::Ready(report) }
+    }
+}
+
+fn name_of(state: &AdapterState) -> String {
+    String::from_utf8_lossy(&state.0).into_owned()
+}
+
+#[async_trait::async_trait]
+impl Source for SimulatedSite {
+    fn site(&self) -> &SiteName {
+        &self.name
+    }
+
+    async fn machines(&self) -> Result<Vec<Machine>, SiteError> {
+        self.passing().await;
+        let machine = |id: &MachineId| Machine {
+            id: id.clone(),
+            name: id.to_string(),
+            cpus: 1,
+            memory_bytes: 1 << 28,
+            firmware: Firmware::Bios,
+            power: PowerState::Running,
+            disks: vec![Disk { id: disk_id(), size_bytes: DISK_BYTES, boot: true, properties: BTreeMap::new() }],
+            network_interfaces: Vec::new(),
+            properties: BTreeMap::new(),
+        };
+        Ok(locked(&self.world).disks.keys().map(machine).collect())
+    }
+
+    async fn begin_capture(&self, request: &CaptureRequest) -> Result<Step<CaptureReport>, SiteError> {
+        self.passing().await;
+        let step = self.begin(request);
+        self.passing().await;
+        Ok(step)
+    }
+
+    async fn continue_capture(&self, _: &CaptureRequest, _: &AdapterState) -> Result<Step<CaptureReport>, SiteError> {
+        self.fail("a capture of this site is never pending")
+    }
+
+    async fn captured_disks(
+        &self,
+        request: &CaptureRequest,
+        state: &AdapterState,
+    ) -> Result<Vec<CapturedDisk>, SiteError> {
+        self.passing().await;
+        let world = locked(&self.world);
+        let Some(capture) = world.captures.get(&name_of(state)) else { return self.fail("no such capture") };
+        let disk = |machine: &MachineId| CapturedDisk {
+            machine: machine.clone(),
+            disk: disk_id(),
+            size_bytes: world.size_told.unwrap_or(DISK_BYTES),
+            token: Some(capture.new_token.clone()),
+            changes: match capture.changed.get(machine) {
+                Some(Some(_)) => Changes::Context("changed".to_owned()),
+                _ => Changes::Unknown("the token does not chain".to_owned()),
+            },
+            allocation_context: Some("base:allocation".to_owned()),
+        };
+        Ok(request.machines.iter().map(disk).collect())
+    }
+
+    async fn open_captured_disk(
+        &self,
+        state: &AdapterState,
+        disk: &CapturedDisk,
+    ) -> Result<Arc<dyn DiskTransport>, SiteError> {
+        self.passing().await;
+        let world = locked(&self.world);
+        let Some(capture) = world.captures.get(&name_of(state)) else { return self.fail("no such capture") };
+        let mut bytes = capture.bytes[&disk.machine].clone();
+        bytes.truncate(usize::try_from(disk.size_bytes).expect("small"));
+        let changed = capture.changed.get(&disk.machine).cloned().flatten();
+        Ok(Arc::new(SimulatedDisk { bytes: bytes.into(), changed, lie: world.lie, broken: world.broken }))
+    }
+
+    async fn verify_capture(&self, state: &AdapterState) -> Result<(), SiteError> {
+        self.passing().await;
+        let world = locked(&self.world);
+        if world.broken || !world.captures.contains_key(&name_of(state)) {
+            let message = "the store was full".to_owned();
+            return Err(SiteError::CaptureBroken { site: self.name.clone(), message });
+        }
+        Ok(())
+    }
+
+    async fn end_capture(&self, state: &AdapterState, outcome: CaptureOutcome) -> Result<String, SiteError> {
+        self.passing().await;
+        {
+            let mut world = locked(&self.world);
+            if let Some(capture) = world.captures.remove(&name_of(state)) {
+                let gone = match outcome {
+                    CaptureOutcome::Committed => capture.old_tokens,
+                    CaptureOutcome::Abandoned => vec![capture.new_token],
+                };
+                world.tracking.retain(|(_, token), _| !gone.contains(token));
+            }
+        }
+        self.passing().await;
+        Ok(String::new())
+    }
+
+    async fn stop_machine(&self, _: &MachineId, _: StopManner) -> Result<Step<String>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn continue_stop(&self, _: &MachineId, _: StopManner, _: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn owned(&self, _: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
+        self.fail("not simulated")
+    }
+
+    async fn release(&self, _: &Owned) -> Result<(), SiteError> {
+        self.fail("not simulated")
+    }
+}
+
+struct SimulatedDisk {
+    bytes: Bytes,
+    changed: Option<BTreeSet<u64>>,
+    lie: Lie,
+    broken: bool,
+}
+
+impl SimulatedDisk {
+    fn refuse<T>(&self, what: &str) -> Result<T, TransportError> {
+        Err(TransportError::Unsupported { transport: "simulated disk".to_owned(), what: what.to_owned() })
+    }
+}
+
+#[async_trait::async_trait]
+impl DiskTransport for SimulatedDisk {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    async fn read(&self, extent: Extent) -> Result<Bytes, TransportError> {
+        if self.broken {
+            let source = std::io::Error::other("the snapshot is gone");
+            let transport = "simulated disk".to_owned();
+            return Err(TransportError::Request { transport, operation: "read", extent, source });
+        }
+        let start = usize::try_from(extent.offset).expect("small");
+        Ok(self.bytes.slice(start..start + usize::try_from(extent.length).expect("small")))
+    }
+
+    async fn write(&self, _: u64, _: Bytes) -> Result<(), TransportError> {
+        self.refuse("write")
+    }
+
+    async fn write_zeroes(&self, _: Extent) -> Result<(), TransportError> {
+        self.refuse("write")
+    }
+
+    async fn flush(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    async fn block_status(&self, context: &str, extent: Extent) -> Result<Vec<BlockStatus>, TransportError> {
+        let status = |offset, length, flags| BlockStatus { extent: Extent { offset, length }, flags };
+        match self.lie {
+            Lie::OverlappingExtents if extent.offset == 0 => {
+                return Ok(vec![status(0, 2 * CHUNK_BYTES, 1), status(CHUNK_BYTES, 2 * CHUNK_BYTES, 1)]);
+            }
+            Lie::ExtentsPastTheEnd => return Ok(vec![status(extent.offset, extent.length + 512, 1)]),
+            _ => {}
+        }
+        let chunk = extent.offset / CHUNK_BYTES;
+        let length = CHUNK_BYTES.min(extent.length);
+        let flags = match context {
+            "changed" => u32::from(self.changed.as_ref().is_some_and(|changed| changed.contains(&chunk))),
+            _ => {
+                let start = usize::try_from(extent.offset).expect("small");
+                let bytes = &self.bytes[start..start + usize::try_from(length).expect("small")];
+                if bytes.iter().all(|byte| *byte == 0) { 3 } else { 0 }
+            }
+        };
+        Ok(vec![status(extent.offset, length, flags)])
+    }
+
+    async fn close(&self) -> Result<(), TransportError> {
+        Ok(())
+    }
+}
