@@ -74,12 +74,10 @@ pub struct Built {
 /// Builds the named components, or all when there is no name.
 pub fn build(checkout: &Checkout, names: &[String], choice: Choice, allow_costs: bool) -> Result<Vec<Built>> {
     let wanted = select(COMPONENTS, names)?;
-    let present: Vec<Component> =
-        wanted.into_iter().filter(|component| checkout.path(component.folder).join("Cargo.toml").is_file()).collect();
     let compiler = Compiler::find(checkout, choice, allow_costs)?;
     let mut built = Vec::new();
     let mut announced = false;
-    for component in present {
+    for component in wanted {
         let stopwatch = Stopwatch::start();
         let result = build_one(checkout, component, &compiler, || {
             if !announced {

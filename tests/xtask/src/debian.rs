@@ -173,8 +173,8 @@ fn install(missing: &[&Package], why: &str, allow_costs: bool, refresh: bool) ->
     if costs_something {
         eprintln!("As --yes allows, apt will {}.", costs(&plan.removed, &plan.downgraded));
     }
-    eprintln!("Installing {} packages, with what they depend on.", plan.installed.len());
-    process::run("installing packages", command().arg("--quiet=2"))
+    eprintln!("Installing {} packages, with what they depend on; that takes a minute or two.", plan.installed.len());
+    process::run_quietly("installing packages", &mut command())
 }
 
 fn apt_get(options: &[&str], names: &[String]) -> Command {

@@ -7,6 +7,7 @@ mod clock;
 mod components;
 mod debian;
 mod demo;
+mod echo;
 mod fingerprint;
 mod long;
 mod needs;
@@ -15,6 +16,7 @@ mod stages;
 mod suites;
 mod test;
 mod wasm;
+mod wit_check;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -50,6 +52,8 @@ struct Command {
 enum Verb {
     /// Build the components that are written in Rust, into target/components.
     Components(ComponentsArguments),
+    /// Check the rules for WIT that no parser knows: no bare numbers as results, no lists without pages, no asynchrony.
+    Wit,
     /// Install what is missing, check everything, and run all tests.
     Test(TestArguments),
     /// Install what is missing, build Farshore, and show it: a machine is protected, lost, and brought back.
@@ -61,6 +65,9 @@ enum Verb {
 struct ComponentsArguments {
     /// Which ones; all, if none is named.
     names: Vec<String>,
+    /// Also the echo components in Python and JavaScript, whose tools are downloaded from PyPI and npm the first time.
+    #[arg(long)]
+    languages: bool,
     /// The compiler to use.
     #[arg(long, value_enum, default_value = "auto")]
     compiler: wasm::Choice,
@@ -112,12 +119,18 @@ impl Command {
         let checkout = Checkout::find()?;
         match self.verb {
             Verb::Components(arguments) => {
-                for built in components::build(&checkout, &arguments.names, arguments.compiler, arguments.yes)? {
-                    let state = if built.changed { "built" } else { "up to date" };
-                    println!("{}  {} KiB  {state}", built.path.display(), built.bytes.div_ceil(1024));
+                let ComponentsArguments { names, languages, compiler, yes } = arguments;
+                let mut built = components::build(&checkout, &names, compiler, yes)?;
+                if languages {
+                    built.extend(echo::build(&checkout)?);
+                }
+                for component in built {
+                    let state = if component.changed { "new" } else { "unchanged" };
+                    println!("{}  {} KiB  {state}", component.path.display(), component.bytes.div_ceil(1024));
                 }
                 Ok(())
             }
+            Verb::Wit => test::check_wit(&checkout),
             Verb::Test(TestArguments { filter, long, yes }) => {
                 test::run(&checkout, &test::Request { filter, long, allow_costs: yes })
             }

@@ -61,6 +61,15 @@ pub fn succeeded(what: &str, command: &Command, status: ExitStatus) -> Result<()
     Err(Failed { what: what.to_owned(), status, command: shown(command) }.into())
 }
 
+/// The same for a program whose output matters only if it fails.
+pub fn run_quietly(what: &str, command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", shown(command)))?;
+    if !output.status.success() {
+        eprint!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    succeeded(what, command, output.status)
+}
+
 /// Runs a program for its output. `None` if it is not installed, or does not succeed.
 pub fn answer(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

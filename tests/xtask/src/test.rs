@@ -21,12 +21,14 @@ use crate::clock::words;
 use crate::components;
 use crate::debian;
 use crate::demo;
+use crate::echo;
 use crate::long;
 use crate::needs;
 use crate::process;
 use crate::stages::Stages;
 use crate::suites::{Reader, Suite};
 use crate::wasm::Choice;
+use crate::wit_check;
 
 /// Tests read this variable to choose sizes, seeds and durations.
 const LONG_VARIABLE: &str = "FARSHORE_LONG";
@@ -53,6 +55,7 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
         check_sources(checkout, &mut stages)?;
     }
     stages.run("components", || components::build(checkout, &[], Choice::Auto, request.allow_costs))?;
+    stages.run("components in Python and JavaScript", || echo::build(checkout))?;
     stages.run("the program farshore, and the tests", || {
         demo::build_program(checkout)?;
         process::run("building the tests", process::cargo(checkout).args(["test", "--workspace", "--no-run"]))
@@ -85,6 +88,7 @@ fn check_sources(checkout: &Checkout, stages: &mut Stages) -> Result<()> {
         }
         Ok(())
     })?;
+    stages.run("WIT", || check_wit(checkout))?;
     demo::announce_first_build(checkout);
     stages.run("clippy", || {
         for folder in &workspaces {
@@ -94,6 +98,16 @@ fn check_sources(checkout: &Checkout, stages: &mut Stages) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Fails if a function of `wit/` breaks a rule, after naming all of them.
+pub fn check_wit(checkout: &Checkout) -> Result<()> {
+    let violations = wit_check::check(&[&checkout.path("wit/host"), &checkout.path("wit/platform")])?;
+    for violation in &violations {
+        eprintln!("{violation}");
+    }
+    ensure!(violations.is_empty(), "wit/ breaks {} rules", violations.len());
+    Ok(())
 }
 
 /// The host, the components that we ship, and the components that only tests need.
