@@ -189,12 +189,13 @@ impl Site {
         let (run, recovered) = (quote(&self.run_folder()), quote(&self.recovered_folder()));
         let sockets = quote(&self.run_folder().join("*"));
         let nbd = format!("unix:{}", self.run_folder().join("*").display());
-        let mut granted = vec![sockets];
+        let (mut control, mut granted) = (Vec::new(), vec![sockets]);
         let mut machines = String::new();
         for machine in &self.machines {
             let (name, qmp, agent) = (quote_text(&machine.name), quote(&machine.qmp), quote(&machine.agent));
             machines += &format!("    {{ name = {name}, qmp = {qmp}, agent = {agent} }},\n");
-            granted.extend([qmp, agent]);
+            granted.extend([qmp.clone(), agent]);
+            control.push(qmp);
         }
         let mut text = format!(
             "\
@@ -221,7 +222,7 @@ machines = [
 
 # Looking needs the machines' control sockets and nothing else.
 [sites.production.grants.observe]
-unix = [{granted}]
+unix = [{control}]
 
 [sites.production.grants.protect]
 unix = [{granted}]
@@ -230,7 +231,7 @@ files = [{{ folder = {run}, access = \"read-write\" }}]
 
 # Turning a lost machine off, in a failover, needs its control socket.
 [sites.production.grants.live]
-unix = [{granted}]
+unix = [{control}]
 
 # Where they are recovered. In a drill the machines get no network at all; nothing here reaches the site above.
 [sites.recovery]
@@ -245,6 +246,7 @@ socket-folder = {recovered}
             vault = quote_text(&format!("file:{}", self.vault_folder().display())),
             passphrase = quote(&self.passphrase_file()),
             fleece_limit_mib = self.fleece_limit_mib,
+            control = control.join(", "),
             granted = granted.join(", "),
             nbd = quote_text(&nbd),
         );
@@ -291,4 +293,91 @@ fn quote(path: &Path) -> String {
 /// A text as a TOML basic string, whose escapes JSON's are.
 fn quote_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_too_deep_for_sockets_is_refused() {
+        let folder = Path::new("/tmp").join("x".repeat(30));
+        assert!(matches!(Site::new(&folder), Err(DemoError::PathTooLong { .. })));
+        assert!(!folder.exists(), "nothing was made");
+    }
+
+    #[test]
+    fn a_drill_has_a_network_card_and_no_network() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = Site::new(folder.path()).expect("a site").configuration().expect("QEMU is installed");
+        let mode = |name: &str| {
+            let begin = format!("[sites.recovery.programs.{name}.start-machine]");
+            text.split(&begin).nth(1).expect("the mode").split("\n[").next().expect("its lines").to_owned()
+        };
+        assert!(mode("drill").contains("virtio-net-pci") && !mode("drill").contains("netdev"));
+        assert!(mode("live").contains("-netdev"));
+    }
+
+    /// Fills a template as the host does, and returns the arguments.
+    fn fill(template: &toml::Value, slots: &[(&str, String)]) -> Vec<String> {
+        let fill_text = |text: &toml::Value, id: &str| {
+            let mut text = text.as_str().expect("a text").replace("{id:name}", id);
+            for (slot, value) in slots {
+                text = text.replace(&format!("{{{slot}}}"), value);
+            }
+            assert!(!text.contains('{'), "a slot that the adapter does not fill: {text}");
+            text
+        };
+        let arguments = template["arguments"].as_array().expect("arguments");
+        let each = |argument: &toml::Value| match argument.get("arguments").and_then(toml::Value::as_array) {
+            Some(repeated) => {
+                let id = if argument["each"].as_str() == Some("disks") { "vd0" } else { "nic0" };
+                repeated.iter().map(|text| fill_text(text, id)).collect::<Vec<_>>()
+            }
+            None => vec![fill_text(argument, "")],
+        };
+        arguments.iter().flat_map(each).collect()
+    }
+
+    #[test]
+    fn qemu_takes_the_templates_of_both_modes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let site = Site::new(folder.path()).expect("a site");
+        let text = site.configuration().expect("QEMU is installed");
+        let document: toml::Value = toml::from_str(&text).expect("TOML");
+        let recovered = site.recovered_folder();
+        for (mode, uuid) in
+            [("drill", "01234567-89ab-4def-8123-456789abcdef"), ("live", "11234567-89ab-4def-8123-456789abcdef")]
+        {
+            let path = |name: &str| recovered.join(format!("{mode}.{name}")).display().to_string();
+            let disk = crate::guest::disk::empty(Path::new(&path("raw")), 1 << 20, crate::guest::DiskFormat::Raw);
+            disk.expect("a disk");
+            let template = &document["sites"]["recovery"]["programs"][mode]["start-machine"];
+            let slots = [
+                ("name:name", "orders".to_owned()),
+                ("uuid:uuid", uuid.to_owned()),
+                ("memory-mib:integer", "64".to_owned()),
+                ("cpus:integer", "1".to_owned()),
+                ("qmp:path", path("qmp")),
+                ("agent:path", path("agent")),
+                ("serial-log:path", path("log")),
+                ("path:path", path("raw")),
+                ("mac:mac", "52:54:00:fa:25:01".to_owned()),
+            ];
+            let program = template["program"].as_str().expect("a program");
+            program::output(program::command(program).args(fill(template, &slots))).expect("QEMU starts and detaches");
+            let machines = crate::recovered::machines_below(&recovered).expect("processes are shown");
+            let [machine] = &machines[..] else { panic!("one machine: {machines:?}") };
+            // Ended before anything is asserted, so that nothing is left if an assertion fails.
+            machine.end().expect("it ends");
+            assert_eq!((machine.uuid.as_str(), machine.is_without_network()), (uuid, mode == "drill"));
+            assert_eq!(machine.console.as_deref(), Some(Path::new(&path("log"))));
+            assert_eq!(machine.agent.as_deref(), Some(Path::new(&path("agent"))));
+        }
+    }
+
+    #[test]
+    fn quotes_and_backslashes_stay_inside_a_string() {
+        assert_eq!(quote_text(r#"a"b\c"#), r#""a\"b\\c""#);
+    }
 }
