@@ -20,6 +20,7 @@ use farshore_adapter_qemu::{
     error::PlatformError,
     ownership,
     ports::{Place, Repetition, Slot},
+    qmp::Client,
     target_disks, target_machines,
 };
 use serde_json::json;
@@ -57,6 +58,21 @@ fn template(slots: &[Slot], repetitions: &[Repetition]) -> Command {
         }
     }
     command
+}
+
+/// Ends the detached machines of a test that failed: nobody else knows them.
+struct Strays(std::path::PathBuf);
+
+impl Drop for Strays {
+    fn drop(&mut self) {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
+        for socket in entries.filter(|path| path.extension().is_some_and(|extension| extension == "qmp")) {
+            let host = host(&self.0, &[]);
+            if let Ok(mut client) = Client::connect(&host, "stray", &socket.to_string_lossy()) {
+                let _ = client.execute("quit", json!({}));
+            }
+        }
+    }
 }
 
 fn target(folder: &std::path::Path) -> TestHost {
@@ -131,6 +147,7 @@ fn a_disk_is_made_once_sealed_and_thrown_away() {
 #[test]
 fn a_machine_lives_outlives_the_host_and_leaves_nothing() {
     let folder = folder();
+    let _strays = Strays(folder.path().to_owned());
     let host = target(folder.path());
     let states: Vec<Vec<u8>> = (0..2)
         .map(|number| target_disks::begin(&host, &disk_request(number, 1 << 20)).expect("a disk").state)
@@ -195,6 +212,7 @@ fn a_machine_lives_outlives_the_host_and_leaves_nothing() {
 #[test]
 fn what_cannot_start_says_why() {
     let folder = folder();
+    let _strays = Strays(folder.path().to_owned());
     let mut host = target(folder.path());
     let state = target_disks::begin(&host, &disk_request(1, 1 << 20)).expect("a disk").state;
     let define = |host: &TestHost, machine| {
@@ -228,7 +246,7 @@ fn what_cannot_start_says_why() {
     assert!(matches!(failure(&host, &defined), PlatformError::Conflict(text) if text.contains("uuid")));
     assert!(matches!(target_machines::remove(&host, &defined), Err(PlatformError::Conflict(_))));
     let socket = folder.path().join(format!("{}.qmp", id(7))).to_string_lossy().into_owned();
-    let mut client = farshore_adapter_qemu::qmp::Client::connect(&host, "stray", &socket).expect("it runs");
+    let mut client = Client::connect(&host, "stray", &socket).expect("it runs");
     client.execute("quit", json!({})).expect("it ends");
     assert!(client.wait_for_end(10_000));
     target_machines::remove(&host, &defined).expect("removed");
