@@ -1,0 +1,351 @@
+//! What can go wrong with a vault, each case with its fields, its code and what to do.
+
+use std::sync::Arc;
+
+use farshore_core::{Code, CodePage, Coded, DiskId, Generation, GroupName, MachineId, RunId, Sequence, SiteName};
+
+/// The error of a store, shared so that every caller that waits for the same failed work gets it.
+pub type SharedSource = Arc<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why something about a vault failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no vault at the address.
+    #[error("there is no vault at {address}")]
+    VaultMissing {
+        /// Where it was looked for.
+        address: String,
+    },
+    /// There is a vault at the address already.
+    #[error("there is already a vault at {address}")]
+    VaultExists {
+        /// Where it was to be made.
+        address: String,
+    },
+    /// The passphrase does not open this vault; its header is whole.
+    #[error("the passphrase does not open the vault at {address}")]
+    WrongPassphrase {
+        /// The vault's address.
+        address: String,
+    },
+    /// A passphrase that cannot protect anything.
+    #[error("the passphrase is empty")]
+    EmptyPassphrase,
+    /// An object is not what its reference says, or does not open.
+    #[error("the object {object} is damaged: {problem}")]
+    Damaged {
+        /// The object's key below the vault's address.
+        object: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An object that others refer to is gone.
+    #[error("the object {object} is missing: {reason}")]
+    ObjectMissing {
+        /// The object's key below the vault's address.
+        object: String,
+        /// What refers to it.
+        reason: String,
+    },
+    /// Another version of Farshore wrote this.
+    #[error("the object {object} has format {found}; this version reads format {supported}")]
+    UnsupportedFormat {
+        /// The object's key below the vault's address.
+        object: String,
+        /// The format number in it.
+        found: u16,
+        /// The format number that this version reads and writes.
+        supported: u16,
+    },
+    /// The store overwrites objects that it was told to create only if absent.
+    #[error("the store {address} does not honour create-if-absent: {evidence}")]
+    ConditionsIgnored {
+        /// The store's address.
+        address: String,
+        /// What was done and what happened.
+        evidence: String,
+    },
+    /// The store failed.
+    #[error("could not {operation} the object {object}: {source}")]
+    Store {
+        /// What was asked of it: `read`, `create`, `list`, `look up`.
+        operation: &'static str,
+        /// The object's key below the vault's address.
+        object: String,
+        /// What the store said.
+        source: SharedSource,
+    },
+    /// The store cannot be used as it is configured.
+    #[error("the store {address} cannot be used: {source}")]
+    StoreConfiguration {
+        /// The store's address.
+        address: String,
+        /// What is wrong.
+        source: SharedSource,
+    },
+    /// A text that is not the address of a vault.
+    #[error("{text:?} is not the address of a vault: {rule}")]
+    InvalidAddress {
+        /// The text, cut to 256 characters.
+        text: String,
+        /// What an address looks like.
+        rule: String,
+    },
+    /// Somebody else may write to the lineage now.
+    #[error(
+        "the group {group} has been taken over: its generation is {current_generation} with the active site \
+         {active_site}, not {generation} with {site}"
+    )]
+    Fenced {
+        /// The group of the lineage.
+        group: GroupName,
+        /// The generation that the writer has.
+        generation: Generation,
+        /// The site of the writer.
+        site: SiteName,
+        /// The generation of the lineage's newest commit.
+        current_generation: Generation,
+        /// The active site of the lineage's newest commit.
+        active_site: SiteName,
+    },
+    /// Another writer committed first.
+    #[error("another writer made commit {sequence} of the group {group} first")]
+    LostRace {
+        /// The group of the lineage.
+        group: GroupName,
+        /// The number that both wanted.
+        sequence: Sequence,
+    },
+    /// Another writer wrote this entry of a run's journal first, or the run exists.
+    #[error("another writer made entry {number} of the run {run} first")]
+    RunRace {
+        /// The run.
+        run: RunId,
+        /// The number that both wanted.
+        number: u64,
+    },
+    /// An entry whose predecessor is not there.
+    #[error("entry {number} of the run {run} cannot be written: the entry before it is not there")]
+    RunGap {
+        /// The run.
+        run: RunId,
+        /// The number that was asked for.
+        number: u64,
+    },
+    /// There is no journal of this run.
+    #[error("the vault has no run {run}")]
+    RunMissing {
+        /// The run.
+        run: RunId,
+    },
+    /// The lineage has no point of this number.
+    #[error("the group {group} has no recovery point {sequence}")]
+    PointMissing {
+        /// The group of the lineage.
+        group: GroupName,
+        /// The number that was asked for.
+        sequence: Sequence,
+    },
+    /// The point does not hold this disk.
+    #[error("the recovery point {sequence} does not hold the disk {disk} of the machine {machine}")]
+    DiskMissing {
+        /// The point.
+        sequence: Sequence,
+        /// The machine that was asked for.
+        machine: MachineId,
+        /// The disk that was asked for.
+        disk: DiskId,
+    },
+    /// A disk that is smaller than in the point before.
+    #[error("the disk {disk} of the machine {machine} shrank from {parent_bytes} to {size_bytes} bytes")]
+    DiskShrank {
+        /// The machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Its size in the parent point.
+        parent_bytes: u64,
+        /// Its size now.
+        size_bytes: u64,
+    },
+    /// A read or write that makes no sense for the disk, or a point that contradicts its disks.
+    #[error("{problem}")]
+    InvalidRequest {
+        /// What is wrong, as a sentence without a full stop.
+        problem: String,
+    },
+    /// More than this version stores.
+    #[error("{what} is {found}; the limit is {limit}")]
+    LimitExceeded {
+        /// What is too large, with its unit.
+        what: &'static str,
+        /// How large it is.
+        found: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// Parameters of the passphrase's key derivation that are too weak to be used or too large to be safe.
+    #[error("the key derivation parameter {parameter} is {found}; allowed are {floor} to {ceiling}")]
+    KdfOutOfBounds {
+        /// The parameter, with its unit.
+        parameter: &'static str,
+        /// What it is.
+        found: u32,
+        /// The least allowed.
+        floor: u32,
+        /// The most allowed.
+        ceiling: u32,
+    },
+    /// The key derivation could not run.
+    #[error("the key could not be derived from the passphrase with {memory_kib} KiB of memory: {reason}")]
+    KdfFailed {
+        /// The memory that it needs.
+        memory_kib: u32,
+        /// What the derivation said.
+        reason: String,
+    },
+    /// What was sealed did not open to what was given: this machine computes or remembers wrongly.
+    #[error("data that was just sealed for {object} did not read back as it was given: {problem}")]
+    VerificationFailed {
+        /// The object that was being made.
+        object: String,
+        /// What differed.
+        problem: String,
+    },
+    /// The writer failed before, or its worker was stopped.
+    #[error("the recovery point cannot be finished: {reason}")]
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! pages {
+    ($($name:ident = $number:literal, $title:literal;)*) => {
+        $(const $name: Code = Code::new($number);)*
+
+        /// The pages behind this crate's codes.
+        pub static CODES: &[CodePage] = &[
+            $(CodePage {
+                code: $name,
+                title: $title,
+                page: include_str!(concat!("../codes/FS", stringify!($number), ".md")),
+            },)*
+        ];
+    };
+}
+
+pages! {
+    VAULT_MISSING = 1001, "There is no vault at the address";
+    VAULT_EXISTS = 1002, "There is already a vault at the address";
+    WRONG_PASSPHRASE = 1003, "The passphrase does not open the vault";
+    DAMAGED = 1004, "An object of the vault is damaged";
+    OBJECT_MISSING = 1005, "An object of the vault is missing";
+    UNSUPPORTED_FORMAT = 1006, "The vault has another format";
+    CONDITIONS_IGNORED = 1007, "The store cannot keep a vault safe";
+    STORE = 1008, "The store failed";
+    INVALID_ADDRESS = 1009, "The vault's address or its options are wrong";
+    FENCED = 1010, "Another site has taken over the group";
+    LOST_RACE = 1011, "Another writer committed first";
+    RUN_RACE = 1012, "Another host is writing this run's journal";
+    NOT_THERE = 1013, "The vault does not hold what was asked for";
+    DISK_SHRANK = 1014, "A disk is smaller than in the point before";
+    INVALID_REQUEST = 1015, "A request to the vault makes no sense";
+    LIMIT_EXCEEDED = 1016, "A limit of the vault is reached";
+    KDF = 1017, "The key cannot be derived from the passphrase";
+    VERIFICATION_FAILED = 1018, "This machine corrupts data";
+    STOPPED = 1019, "The recovery point was given up";
+}
+
+impl Coded for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::VaultMissing { .. } => VAULT_MISSING,
+            Self::VaultExists { .. } => VAULT_EXISTS,
+            Self::WrongPassphrase { .. } => WRONG_PASSPHRASE,
+            Self::Damaged { .. } => DAMAGED,
+            Self::ObjectMissing { .. } => OBJECT_MISSING,
+            Self::UnsupportedFormat { .. } => UNSUPPORTED_FORMAT,
+            Self::ConditionsIgnored { .. } => CONDITIONS_IGNORED,
+            Self::Store { .. } => STORE,
+            Self::StoreConfiguration { .. } | Self::InvalidAddress { .. } => INVALID_ADDRESS,
+            Self::Fenced { .. } => FENCED,
+            Self::LostRace { .. } => LOST_RACE,
+            Self::RunRace { .. } | Self::RunGap { .. } => RUN_RACE,
+            Self::RunMissing { .. } | Self::PointMissing { .. } | Self::DiskMissing { .. } => NOT_THERE,
+            Self::DiskShrank { .. } => DISK_SHRANK,
+            Self::InvalidRequest { .. } => INVALID_REQUEST,
+            Self::LimitExceeded { .. } => LIMIT_EXCEEDED,
+            Self::EmptyPassphrase | Self::KdfOutOfBounds { .. } | Self::KdfFailed { .. } => KDF,
+            Self::VerificationFailed { .. } => VERIFICATION_FAILED,
+            Self::Stopped { .. } => STOPPED,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            Self::VaultMissing { address } => format!(
+                "check the address {address}; `farshore vault create` makes a vault there, if that is what you want"
+            ),
+            Self::VaultExists { address } => format!("open the vault at {address}, or choose another address"),
+            Self::WrongPassphrase { .. } => {
+                "type the passphrase again; check the keyboard layout, and that it is this vault's passphrase"
+                    .to_owned()
+            }
+            Self::Damaged { object, .. } | Self::ObjectMissing { object, .. } => format!(
+                "bring back {object} from a copy or an earlier version of the store, and run `farshore vault check` to \
+                 see which recovery points are hurt"
+            ),
+            Self::UnsupportedFormat { .. } => "use the version of Farshore that wrote the vault".to_owned(),
+            Self::Store { source, .. } if is_out_of_space(source.as_ref()) => {
+                "make room in the store; nothing that was committed is harmed".to_owned()
+            }
+            Self::Store { .. } => {
+                "see whether the store is reachable and its credentials are right; then try again".to_owned()
+            }
+            Self::Fenced { active_site, .. } => {
+                format!("the machines of this group belong to {active_site} now: stop replicating them from here")
+            }
+            Self::LostRace { .. } => {
+                "see whether a second host replicates this group; then start a new cycle".to_owned()
+            }
+            Self::DiskShrank { disk, .. } => {
+                format!("if {disk} really was made smaller or replaced, allow it, and it is copied anew")
+            }
+            Self::VerificationFailed { .. } => "test this machine's memory before you trust it with data".to_owned(),
+            _ => return None,
+        };
+        Some(advice)
+    }
+}
+
+/// Whether the system said somewhere below that no room is left.
+fn is_out_of_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    const CAUSES_MAX: usize = 16;
+    std::iter::successors(Some(error), |error| error.source()).take(CAUSES_MAX).any(|error| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        })
+    })
+}
+
+impl Error {
+    /// An object that is not what it should be.
+    pub(crate) fn damaged(object: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Damaged { object: object.into(), problem: problem.into() }
+    }
+
+    /// A request that makes no sense.
+    pub(crate) fn invalid(problem: impl Into<String>) -> Self {
+        Self::InvalidRequest { problem: problem.into() }
+    }
+
+    /// Whether the vault itself is at fault: what `check` reports as a finding.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::ObjectMissing { .. } | Self::UnsupportedFormat { .. })
+    }
+}

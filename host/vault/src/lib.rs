@@ -1,0 +1,50 @@
+//! Keeps recovery points of groups of machines, encrypted and deduplicated, in an object store.
+//!
+//! It must not know what a platform or a component is, must not read the machine's clock or randomness itself, and must
+//! never release a byte that it has not authenticated and re-identified. Only its module `store` names `object_store`;
+//! only `seal` touches a key. `FORMAT.md` beside this crate says what lies in the store, byte by byte.
+//!
+//! [`Vault::create`] and [`Vault::open`] give a vault; [`Vault::lineage`] the sequence of recovery points of a group;
+//! [`Lineage::begin_point`] a writer of the next point; [`Lineage::open_point`] a reader of one.
+
+mod address;
+mod cache;
+mod check;
+mod commit;
+mod context;
+mod error;
+mod frames;
+mod header;
+mod leftovers;
+mod lineage;
+mod map;
+mod map_writer;
+mod pack;
+mod packer;
+mod page;
+mod pipeline;
+mod point;
+mod reader;
+mod run;
+mod seal;
+mod session;
+mod store;
+mod vault;
+mod wire;
+mod working;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, StoreOptions};
+pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint};
+pub use context::{Context, Workers};
+pub use error::{CODES, Error, Result, SharedSource};
+pub use lineage::{Lineage, LineageInfo};
+pub use page::PageRef;
+pub use point::{Head, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats};
+pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
+pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
+pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
+pub use store::Store;
+pub use vault::{CreateOptions, KdfParameters, KindUsage, Usage, Vault, VaultInfo};

@@ -1,0 +1,341 @@
+//! A lineage: the recovery points of one group, and who may add to them.
+//!
+//! The one mutable fact is which commit is the newest. It is found by asking for numbers: from the newest that this
+//! handle has seen, in steps that double, then by halving. The numbers have no gaps, so a number that is there and a
+//! next one that is not there are the end. A commit that was lost from the middle would make an older one look like the
+//! newest, and the next writer would fork the history; so the first search of a handle also lists the folder, and a
+//! number past the end that was found is reported as the damage that it is.
+//!
+//! Fencing: a raise of the generation is a commit like any other. A writer that began before it wants the same number as
+//! the raise, or one that is taken already, so its create loses.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use farshore_core::{Entropy, Generation, GroupName, LineageId, SecretBytes, Sequence, SiteName};
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::{
+    Context, Error, Head, Point, PointReader, PointWriter, Result, Store,
+    commit::{self, Commit, CommitBody, Event, commit_folder, commit_key, commit_number, create_commit, read_commit},
+    frames::Frames,
+    map::Maps,
+    seal::{LineageKeys, VaultKeys},
+    store::Created,
+};
+
+/// How often a search for the newest commit begins anew because other writers went on meanwhile.
+const SEARCHES_MAX: usize = 8;
+
+/// How many commits are read side by side when points are listed.
+const COMMITS_READ_AT_ONCE: usize = 8;
+
+/// The most bytes of a reason or note.
+pub(crate) const NOTE_BYTES_MAX: usize = 4096;
+
+/// What can be told of a lineage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LineageInfo {
+    /// Its id.
+    pub id: LineageId,
+    /// The group whose points it holds.
+    pub group: GroupName,
+}
+
+/// The sequence of recovery points of one group. Clones are the same lineage and share its caches.
+#[derive(Debug, Clone)]
+pub struct Lineage(pub(crate) Arc<LineageShared>);
+
+/// What all handles of a lineage share.
+#[derive(Debug)]
+pub(crate) struct LineageShared {
+    pub(crate) store: Store,
+    pub(crate) context: Context,
+    pub(crate) vault_keys: VaultKeys,
+    pub(crate) id: LineageId,
+    pub(crate) group: GroupName,
+    pub(crate) keys: LineageKeys,
+    pub(crate) maps: Maps,
+    pub(crate) frames: Frames,
+    /// The newest commit that was ever seen.
+    known: AtomicU64,
+    /// Whether a listing has confirmed that there is none past the end that was found.
+    listed: AtomicBool,
+}
+
+/// The newest commit, as a writer builds on it.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadCommit {
+    pub(crate) head: Head,
+    pub(crate) hash: [u8; 32],
+}
+
+impl LineageShared {
+    pub(crate) fn new(store: Store, context: Context, vault_keys: VaultKeys, genesis: &Commit) -> Result<Self> {
+        let id = genesis.body.lineage;
+        let Event::Genesis { group, secret } = &genesis.body.event else {
+            return Err(Error::damaged(commit_key(id, Sequence::FIRST), "it does not begin a lineage"));
+        };
+        if vault_keys.lineage_id(group) != id {
+            return Err(Error::damaged(commit_key(id, Sequence::FIRST), "it belongs to another group"));
+        }
+        let keys = vault_keys.lineage(id, &SecretBytes::new(*secret));
+        Ok(Self {
+            maps: Maps::new(store.clone(), id, keys.clone()),
+            frames: Frames::new(store.clone(), context.workers.clone(), vault_keys.clone(), id, keys.clone()),
+            group: group.clone(),
+            store,
+            context,
+            vault_keys,
+            id,
+            keys,
+            known: AtomicU64::new(Sequence::FIRST.get()),
+            listed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn entropy(&self) -> &dyn Entropy {
+        &*self.context.entropy
+    }
+
+    /// Reads a commit; none if there is none of this number.
+    pub(crate) async fn read(&self, sequence: Sequence) -> Result<Option<Commit>> {
+        let sealer = if sequence == Sequence::FIRST { &self.vault_keys.genesis } else { &self.keys.metadata };
+        read_commit(&self.store, sealer, self.id, sequence).await
+    }
+
+    async fn exists(&self, number: u64) -> Result<bool> {
+        let size = self.store.size(&commit_key(self.id, Sequence::new(number))).await?;
+        Ok(size.is_some())
+    }
+
+    /// The last number of those that are there without a gap from one that is known to be there.
+    async fn search(&self, known: u64) -> Result<u64> {
+        let (mut there, mut step) = (known, 1);
+        let mut absent = loop {
+            let next = there.saturating_add(step);
+            if !self.exists(next).await? {
+                break next;
+            }
+            there = next;
+            step = step.saturating_mul(2);
+        };
+        while absent - there > 1 {
+            let middle = there + (absent - there) / 2;
+            if self.exists(middle).await? {
+                there = middle;
+            } else {
+                absent = middle;
+            }
+        }
+        Ok(there)
+    }
+
+    /// The number of the newest commit that this handle has seen.
+    pub(crate) fn newest_known(&self) -> u64 {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// The newest commit.
+    pub(crate) async fn head_commit(&self) -> Result<HeadCommit> {
+        for _ in 0..SEARCHES_MAX {
+            let newest = self.search(self.known.load(Ordering::Relaxed)).await?;
+            self.known.fetch_max(newest, Ordering::Relaxed);
+            if !self.listed.load(Ordering::Relaxed) {
+                let past_end = |name: &str| commit_number(name).is_some_and(|number| number > newest);
+                if self.store.any_in(&commit_folder(self.id), past_end).await? {
+                    if self.exists(newest + 1).await? {
+                        continue;
+                    }
+                    return Err(Error::ObjectMissing {
+                        object: commit_key(self.id, Sequence::new(newest + 1)),
+                        reason: "there are commits before and after it".to_owned(),
+                    });
+                }
+                self.listed.store(true, Ordering::Relaxed);
+            }
+            let sequence = Sequence::new(newest);
+            let commit = self.read(sequence).await?.ok_or_else(|| Error::ObjectMissing {
+                object: commit_key(self.id, sequence),
+                reason: "it was the newest commit of its lineage a moment ago".to_owned(),
+            })?;
+            return Ok(HeadCommit { head: commit.body.head, hash: commit.hash });
+        }
+        Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
+    }
+
+    pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
+        let missing = || Error::PointMissing { group: self.group.clone(), sequence };
+        match self.read(sequence).await?.ok_or_else(missing)?.body.event {
+            Event::Point(point) => Ok(*point),
+            Event::Genesis { .. } | Event::GenerationRaised { .. } => Err(missing()),
+        }
+    }
+
+    /// That the lineage has gone on without the writer who built on this head: the other one's commit says how.
+    pub(crate) async fn explain_lost_race(&self, built_on: &Head, generation: Generation, site: &SiteName) -> Error {
+        let sequence = built_on.sequence.next();
+        match self.read(sequence).await {
+            Ok(Some(winner)) => {
+                let head = winner.body.head;
+                if head.generation != generation || head.active_site != *site {
+                    self.fenced(generation, site, &head)
+                } else {
+                    Error::LostRace { group: self.group.clone(), sequence }
+                }
+            }
+            Ok(None) => Error::LostRace { group: self.group.clone(), sequence },
+            Err(error) => error,
+        }
+    }
+
+    pub(crate) fn fenced(&self, generation: Generation, site: &SiteName, head: &Head) -> Error {
+        Error::Fenced {
+            group: self.group.clone(),
+            generation,
+            site: site.clone(),
+            current_generation: head.generation,
+            active_site: head.active_site.clone(),
+        }
+    }
+
+    /// Creates the commit that follows `built_on`.
+    pub(crate) async fn create(&self, built_on: &HeadCommit, head: Head, event: Event) -> Result<Created> {
+        debug_assert_eq!(head.sequence, built_on.head.sequence.next());
+        let written_at = self.context.clock.now();
+        let number = head.sequence.get();
+        let body = CommitBody { lineage: self.id, head, previous: built_on.hash, written_at, event };
+        let created = create_commit(&self.store, &self.keys.metadata, &body, self.entropy()).await?;
+        self.known.fetch_max(number, Ordering::Relaxed);
+        Ok(created)
+    }
+}
+
+impl Lineage {
+    /// Its id.
+    pub fn id(&self) -> LineageId {
+        self.0.id
+    }
+
+    /// The group whose points it holds.
+    pub fn group(&self) -> &GroupName {
+        &self.0.group
+    }
+
+    /// The state of the lineage as its newest commit says.
+    ///
+    /// # Errors
+    /// A commit is missing or damaged, or the store failed.
+    pub async fn head(&self) -> Result<Head> {
+        Ok(self.0.head_commit().await?.head)
+    }
+
+    /// At most `limit` points, newest first: all, or those before the commit of this number.
+    ///
+    /// # Errors
+    /// A commit is missing or damaged, or the store failed.
+    pub async fn points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<Point>> {
+        let newest = self.head().await?.newest_point.map_or(0, Sequence::get);
+        let last = before.map_or(newest, |before| newest.min(before.get().saturating_sub(1)));
+        let commits = futures::stream::iter((2..=last).rev()).map(|number| {
+            let shared = Arc::clone(&self.0);
+            async move {
+                let sequence = Sequence::new(number);
+                shared.read(sequence).await?.ok_or_else(|| Error::ObjectMissing {
+                    object: commit_key(shared.id, sequence),
+                    reason: "there are later commits in its lineage".to_owned(),
+                })
+            }
+        });
+        let points = commits.buffered(COMMITS_READ_AT_ONCE).try_filter_map(|commit: Commit| async move {
+            match commit.body.event {
+                Event::Point(point) => Ok(Some(*point)),
+                Event::Genesis { .. } | Event::GenerationRaised { .. } => Ok(None),
+            }
+        });
+        points.take(limit).try_collect().await
+    }
+
+    /// The point of this number.
+    ///
+    /// # Errors
+    /// [`Error::PointMissing`] when there is no commit of this number, or it is no point.
+    pub async fn point(&self, sequence: Sequence) -> Result<Point> {
+        self.0.point(sequence).await
+    }
+
+    /// Takes the right to write from whoever has it and gives it to a site, if the lineage still stands where the caller
+    /// saw it. Points that began before are refused from then on.
+    ///
+    /// # Errors
+    /// [`Error::LostRace`] when the lineage has gone on: look at the head again, and decide again.
+    pub async fn raise_generation(&self, active_site: &SiteName, reason: &str, expected: &Head) -> Result<Generation> {
+        check_note("the reason", reason)?;
+        let shared = &self.0;
+        let lost = || Error::LostRace { group: shared.group.clone(), sequence: expected.sequence.next() };
+        let commit = shared.read(expected.sequence).await?.ok_or_else(lost)?;
+        if commit.body.head != *expected {
+            return Err(lost());
+        }
+        let generation = expected.generation.next();
+        let head = Head {
+            sequence: expected.sequence.next(),
+            generation,
+            active_site: active_site.clone(),
+            newest_point: expected.newest_point,
+        };
+        let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
+        let built_on = HeadCommit { head: expected.clone(), hash: commit.hash };
+        match shared.create(&built_on, head, event).await? {
+            Created::Mine => Ok(generation),
+            Created::Other => Err(lost()),
+        }
+    }
+
+    /// Begins the next point, on behalf of the site that the caller takes to be active in this generation.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when another site or generation is current.
+    pub async fn begin_point(&self, generation: Generation, site: &SiteName) -> Result<PointWriter> {
+        PointWriter::begin(Arc::clone(&self.0), generation, site).await
+    }
+
+    /// Opens a point to read its disks.
+    ///
+    /// # Errors
+    /// [`Error::PointMissing`] when there is no commit of this number, or it is no point.
+    pub async fn open_point(&self, sequence: Sequence) -> Result<PointReader> {
+        let point = self.0.point(sequence).await?;
+        Ok(PointReader::new(Arc::clone(&self.0), point))
+    }
+}
+
+/// Checks the length of a text for people.
+pub(crate) fn check_note(what: &'static str, text: &str) -> Result<()> {
+    let limit = u64::try_from(NOTE_BYTES_MAX).unwrap_or(u64::MAX);
+    let found = u64::try_from(text.len()).unwrap_or(u64::MAX);
+    if found > limit { Err(Error::LimitExceeded { what, found, limit }) } else { Ok(()) }
+}
+
+/// Reads or makes the first commit of a group's lineage.
+pub(crate) async fn create_genesis(
+    store: &Store,
+    context: &Context,
+    keys: &VaultKeys,
+    group: &GroupName,
+    active_site: &SiteName,
+) -> Result<Commit> {
+    let id = keys.lineage_id(group);
+    if let Some(commit) = read_commit(store, &keys.genesis, id, Sequence::FIRST).await? {
+        return Ok(commit);
+    }
+    let secret = SecretBytes::random(&*context.entropy);
+    let body = commit::genesis(id, group, active_site, *secret.expose(), context.clock.now());
+    create_commit(store, &keys.genesis, &body, &*context.entropy).await?;
+    let missing =
+        || Error::ObjectMissing { object: commit_key(id, Sequence::FIRST), reason: "it was just created".to_owned() };
+    read_commit(store, &keys.genesis, id, Sequence::FIRST).await?.ok_or_else(missing)
+}

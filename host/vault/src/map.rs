@@ -1,0 +1,184 @@
+//! Reading maps: pages by reference, and the leaves of a disk in order.
+//!
+//! Pages are small and their writer lays neighbours side by side, so a read of one fetches the bytes that follow it as
+//! well. Both the fetched segments and the decoded pages are kept in bounded caches that all readers and writers of a
+//! lineage share. Nothing leaves here before its hash was compared with its reference and its seal was opened.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use farshore_core::{LineageId, PackId};
+
+use crate::{
+    Error, Result, Store,
+    cache::Cache,
+    page::{self, LEVELS, LeafSlot, PAGE_BYTES_MAX, Page, PageRef, SLOT_BITS, SLOTS},
+    seal::{self, LineageKeys, Purpose},
+};
+
+/// Half the number of decoded pages that are kept: at most about 32 MiB.
+const CACHED_PAGES_HALF: usize = 4096;
+
+/// How many bytes of a map pack are fetched at once.
+const SEGMENT_BYTES: u64 = 256 * 1024;
+
+/// How many such segments are kept.
+const SEGMENTS_MAX: usize = 16;
+
+#[derive(Debug)]
+struct Segment {
+    pack: PackId,
+    offset: u64,
+    bytes: Bytes,
+}
+
+/// Reads the map pages of one lineage.
+#[derive(Debug)]
+pub(crate) struct Maps {
+    store: Store,
+    lineage: LineageId,
+    keys: LineageKeys,
+    pages: Mutex<Cache<PageRef, Arc<Page>>>,
+    segments: Mutex<VecDeque<Segment>>,
+}
+
+/// The number of the page at this level that covers a leaf.
+pub(crate) fn index_at(level: usize, leaf: u64) -> u64 {
+    leaf >> (SLOT_BITS * u32::try_from(level).expect("levels are few"))
+}
+
+/// The slot of a page's number in the page above it.
+pub(crate) fn slot_of(index: u64) -> usize {
+    usize::try_from(index % SLOTS as u64).expect("a slot is below 64")
+}
+
+impl Maps {
+    pub(crate) fn new(store: Store, lineage: LineageId, keys: LineageKeys) -> Self {
+        let pages = Mutex::new(Cache::new(CACHED_PAGES_HALF));
+        Self { store, lineage, keys, pages, segments: Mutex::default() }
+    }
+
+    /// The page behind a reference.
+    pub(crate) async fn page(&self, reference: &PageRef, level: usize, index: u64) -> Result<Arc<Page>> {
+        if let Some(page) = self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(reference) {
+            // The cache knows a page by its reference alone, so its kind is compared with what is wanted here.
+            if matches!(*page, Page::Leaf(_)) == (level == 0) {
+                return Ok(page);
+            }
+        }
+        let stored = self.stored_page(reference).await?;
+        let page = Arc::new(self.open(reference, level, index, &stored)?);
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(*reference, Arc::clone(&page));
+        Ok(page)
+    }
+
+    /// Verifies, opens and decodes a page's stored bytes.
+    pub(crate) fn open(&self, reference: &PageRef, level: usize, index: u64, stored: &[u8]) -> Result<Page> {
+        let object = reference.key(self.lineage);
+        if seal::stored_hash(stored) != reference.hash {
+            let problem = format!("the map page at byte {} does not have the hash of its reference", reference.offset);
+            return Err(Error::damaged(object, problem));
+        }
+        let level = u8::try_from(level).expect("levels are few");
+        let (lineage, pack, offset) = (self.lineage, reference.pack, reference.offset);
+        let plain = self.keys.metadata.open(&object, Purpose::Page { lineage, pack, offset, level, index }, stored)?;
+        page::decode(&object, level, index, &plain)
+    }
+
+    async fn stored_page(&self, reference: &PageRef) -> Result<Bytes> {
+        let object = reference.key(self.lineage);
+        if reference.length > PAGE_BYTES_MAX {
+            return Err(Error::damaged(object, format!("a page of it claims to have {} bytes", reference.length)));
+        }
+        if let Some(bytes) = self.cached_bytes(reference) {
+            return Ok(bytes);
+        }
+        let (offset, length) = (u64::from(reference.offset), u64::from(reference.length));
+        let reason = "a recovery point's map refers to it";
+        let fetched = self.store.read_range(&object, offset..offset + SEGMENT_BYTES.max(length)).await?;
+        let fetched =
+            fetched.ok_or_else(|| Error::ObjectMissing { object: object.clone(), reason: reason.to_owned() })?;
+        if u64::try_from(fetched.len()).map_or(true, |found| found < length) {
+            return Err(Error::damaged(object, format!("it ends inside the map page at byte {offset}")));
+        }
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if segments.len() >= SEGMENTS_MAX {
+            segments.pop_front();
+        }
+        segments.push_back(Segment { pack: reference.pack, offset, bytes: fetched.clone() });
+        Ok(fetched.slice(..usize::try_from(length).unwrap_or(0)))
+    }
+
+    fn cached_bytes(&self, reference: &PageRef) -> Option<Bytes> {
+        let segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let length = usize::try_from(reference.length).ok()?;
+        segments.iter().rev().find_map(|segment| {
+            let start = u64::from(reference.offset).checked_sub(segment.offset)?;
+            let start = usize::try_from(start).ok()?;
+            let end = start.checked_add(length)?;
+            (segment.pack == reference.pack && end <= segment.bytes.len()).then(|| segment.bytes.slice(start..end))
+        })
+    }
+
+    /// A leaf of the map below a root; none if all of it is zero.
+    pub(crate) async fn leaf(&self, root: Option<PageRef>, leaf: u64) -> Result<Option<Arc<Page>>> {
+        self.descend(root, LEVELS - 1, leaf).await
+    }
+
+    /// A leaf below an inner page of this level.
+    pub(crate) async fn descend(&self, from: Option<PageRef>, level: usize, leaf: u64) -> Result<Option<Arc<Page>>> {
+        let mut reference = from;
+        let mut level = level;
+        loop {
+            let Some(at) = reference else { return Ok(None) };
+            let page = self.page(&at, level, index_at(level, leaf)).await?;
+            let Page::Inner(children) = &*page else { return Ok(Some(page)) };
+            level -= 1;
+            reference = children.get(slot_of(index_at(level, leaf))).copied().flatten();
+        }
+    }
+
+    /// The first leaf with content at or after this one, below the limit.
+    pub(crate) async fn next_leaf(
+        &self,
+        root: Option<PageRef>,
+        from: u64,
+        limit: u64,
+    ) -> Result<Option<(u64, Arc<Page>)>> {
+        let mut leaf = from;
+        'restart: while leaf < limit {
+            let mut reference = root;
+            for level in (0..LEVELS).rev() {
+                let Some(at) = reference else {
+                    // Nothing is stored below this page: go on after all that it covers.
+                    let Some(next) = (index_at(level, leaf) + 1).checked_shl(SLOT_BITS * level as u32) else { break };
+                    leaf = next;
+                    if root.is_none() {
+                        return Ok(None);
+                    }
+                    continue 'restart;
+                };
+                let page = self.page(&at, level, index_at(level, leaf)).await?;
+                match &*page {
+                    Page::Leaf(_) => return Ok(Some((leaf, page))),
+                    Page::Inner(children) => {
+                        reference = children.get(slot_of(index_at(level - 1, leaf))).copied().flatten();
+                    }
+                }
+            }
+            return Ok(None);
+        }
+        Ok(None)
+    }
+}
+
+/// The slots of a page that is known to be a leaf.
+pub(crate) fn leaf_slots(page: &Page) -> &[Option<LeafSlot>] {
+    match page {
+        Page::Leaf(slots) => slots,
+        Page::Inner(_) => &[],
+    }
+}

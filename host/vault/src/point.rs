@@ -1,0 +1,163 @@
+//! A recovery point as the vault keeps it, and what its writer says of it.
+
+use farshore_core::{
+    Basis, CaptureId, Consistency, DiskId, Generation, Instant, LineageId, Machine, MachineId, Sequence, SessionId,
+    SiteName, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::page::PageRef;
+
+/// A recovery point: a committed, restorable state of a whole group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Its number among the commits of its lineage.
+    pub sequence: Sequence,
+    /// The lineage's generation when it was made.
+    pub generation: Generation,
+    /// The lineage that it belongs to.
+    pub lineage: LineageId,
+    /// The site that was active when it was made.
+    pub site: SiteName,
+    /// The writer's visit that made it.
+    pub session: SessionId,
+    /// The point that it was built on.
+    pub parent: Option<Sequence>,
+    /// The capture that it was read from, as the writer said: after a crash it learns from this whether its capture became
+    /// a point.
+    pub capture: Option<CaptureId>,
+    /// The instant that the disks show, as the source's host counts time.
+    pub captured_at: Timestamp,
+    /// When the commit was written, as the writer counts time.
+    pub committed_at: Timestamp,
+    /// What the instants of the machines have in common.
+    pub instant: Instant,
+    /// What the guests were asked to do before the instant.
+    pub consistency: Consistency,
+    /// The machines, in the order that the writer gave.
+    pub machines: Vec<PointMachine>,
+    /// What it cost.
+    pub stats: PointStats,
+    /// What the operator should know; may be empty.
+    pub note: String,
+}
+
+impl Point {
+    /// The machine of this id.
+    pub fn machine(&self, machine: &MachineId) -> Option<&PointMachine> {
+        self.machines.iter().find(|candidate| candidate.machine.id == *machine)
+    }
+
+    /// The disk of this id of the machine of this id.
+    pub fn disk(&self, machine: &MachineId, disk: &DiskId) -> Option<&PointDisk> {
+        self.machine(machine)?.disks.iter().find(|candidate| candidate.disk == *disk)
+    }
+
+    /// Bytes of all disks together, zeros included.
+    pub fn size_bytes(&self) -> u64 {
+        let disks = self.machines.iter().flat_map(|machine| &machine.disks);
+        disks.fold(0, |sum, disk| sum.saturating_add(disk.size_bytes))
+    }
+}
+
+/// A machine of a recovery point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointMachine {
+    /// The machine as it was discovered.
+    pub machine: Machine,
+    /// Its disks, in the order that the writer gave.
+    pub disks: Vec<PointDisk>,
+}
+
+/// A disk of a recovery point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointDisk {
+    /// Which disk of the machine.
+    pub disk: DiskId,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// How its content was obtained.
+    pub basis: Basis,
+    /// Stands for the captured instant when the platform is asked what changed after it.
+    pub tracking_token: Option<String>,
+    /// The root page of its map; none if all of it is zero.
+    pub map: Option<PageRef>,
+}
+
+/// What making a recovery point took. Bytes of disks are counted in whole chunks, except at a disk's end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointStats {
+    /// Bytes of disks that the writer was given, those given as zeros included.
+    pub bytes_given: u64,
+    /// Of these: bytes that are zero.
+    pub bytes_zero: u64,
+    /// Of those given: bytes that differ from the parent point at the same place, or have no parent.
+    pub bytes_changed: u64,
+    /// Of those changed: bytes that the vault held already, under another place or from a writer that was interrupted.
+    pub bytes_deduplicated: u64,
+    /// Bytes of the objects that were written for the point, without its commit.
+    pub bytes_stored: u64,
+    /// Objects that were written for the point, with its commit.
+    pub objects_written: u64,
+    /// Frames that were sealed.
+    pub frames_written: u64,
+    /// Frames that were opened again and compared with what was given, before they were stored.
+    pub frames_verified: u64,
+    /// Packs of an interrupted writer whose stored bytes were read, verified and used.
+    pub packs_reused: u64,
+}
+
+/// What the writer says of a point when it commits it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointDetails {
+    /// The capture that the disks were read from, if there was one.
+    pub capture: Option<CaptureId>,
+    /// The instant that the disks show, as the source's host counts time.
+    pub captured_at: Timestamp,
+    /// What the instants of the machines have in common.
+    pub instant: Instant,
+    /// What the guests were asked to do before the instant.
+    pub consistency: Consistency,
+    /// The machines of the group: each disk that was added, and no other.
+    pub machines: Vec<PointMachineDraft>,
+    /// What the operator should know; may be empty. At most 4 KiB.
+    pub note: String,
+}
+
+/// A machine of a point in the making.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointMachineDraft {
+    /// The machine as it was discovered.
+    pub machine: Machine,
+    /// Its disks that the point holds.
+    pub disks: Vec<PointDiskDraft>,
+}
+
+/// A disk of a point in the making.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointDiskDraft {
+    /// Which disk of the machine; it was added to the writer.
+    pub disk: DiskId,
+    /// How its content was obtained.
+    pub basis: Basis,
+    /// Stands for the captured instant in later requests. At most 1,024 bytes.
+    pub tracking_token: Option<String>,
+}
+
+/// The newest state of a lineage, as its newest commit says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// The number of the newest commit.
+    pub sequence: Sequence,
+    /// The fencing number.
+    pub generation: Generation,
+    /// The site whose host may write.
+    pub active_site: SiteName,
+    /// The newest recovery point.
+    pub newest_point: Option<Sequence>,
+}

@@ -1,0 +1,122 @@
+//! The journals of runs.
+//!
+//! An entry is the object `runs/<run>/<number of 8 digits>`, created if absent: of two hosts that go on with the same
+//! run, one loses, and knows it. What an entry says is the failover engine's business.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 16 | prologue of kind 5; its length is that of the entry |
+//! | rest | the entry, sealed |
+
+use bytes::Bytes;
+use farshore_core::RunId;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    Error, Result, Vault,
+    seal::{Purpose, SEALED_OVERHEAD_BYTES},
+    store::Created,
+    wire::{Kind, PROLOGUE_BYTES, length_u32, open_prologue, prologue},
+};
+
+/// The most bytes that an entry of a run's journal may have.
+pub const RUN_ENTRY_BYTES_MAX: usize = 64 * 1024;
+
+/// The most entries that a run's journal may have.
+pub const RUN_ENTRIES_MAX: u64 = 65_536;
+
+/// How many entries are read side by side.
+const ENTRIES_READ_AT_ONCE: usize = 8;
+
+fn entry_key(run: RunId, number: u64) -> String {
+    format!("runs/{run}/{number:08}")
+}
+
+impl Vault {
+    /// Begins the journal of a run with its entry 1.
+    ///
+    /// # Errors
+    /// [`Error::RunRace`] when the run has a journal already, [`Error::LimitExceeded`], or the store failed.
+    pub async fn create_run(&self, run: RunId, first_entry: &[u8]) -> Result<()> {
+        self.write_entry(run, 1, first_entry).await
+    }
+
+    /// Adds the entry of this number, from 2 on.
+    ///
+    /// # Errors
+    /// [`Error::RunRace`] when another writer made that entry, [`Error::RunGap`] when the entry before it is not there,
+    /// [`Error::LimitExceeded`], or the store failed.
+    pub async fn append_run(&self, run: RunId, number: u64, entry: &[u8]) -> Result<()> {
+        let before = number.checked_sub(1).filter(|before| *before > 0).ok_or(Error::RunGap { run, number })?;
+        if self.0.store.size(&entry_key(run, before)).await?.is_none() {
+            return Err(Error::RunGap { run, number });
+        }
+        self.write_entry(run, number, entry).await
+    }
+
+    async fn write_entry(&self, run: RunId, number: u64, entry: &[u8]) -> Result<()> {
+        if entry.len() > RUN_ENTRY_BYTES_MAX {
+            let (found, limit) = (u64::from(length_u32(entry.len())), u64::from(length_u32(RUN_ENTRY_BYTES_MAX)));
+            return Err(Error::LimitExceeded { what: "the entry of a run's journal, in bytes,", found, limit });
+        }
+        if number > RUN_ENTRIES_MAX {
+            let what = "the number of entries of a run's journal";
+            return Err(Error::LimitExceeded { what, found: number, limit: RUN_ENTRIES_MAX });
+        }
+        let key = entry_key(run, number);
+        let mut bytes = prologue(Kind::RunEntry, length_u32(entry.len())).to_vec();
+        let purpose = Purpose::RunEntry { run, number };
+        bytes.extend_from_slice(&self.0.keys.runs.seal(&key, purpose, entry, &*self.0.context.entropy)?);
+        match self.0.store.create(&key, vec![Bytes::from(bytes)]).await? {
+            Created::Mine => Ok(()),
+            Created::Other => Err(Error::RunRace { run, number }),
+        }
+    }
+
+    async fn read_entry(&self, run: RunId, number: u64) -> Result<Option<Bytes>> {
+        let key = entry_key(run, number);
+        let bytes_max = PROLOGUE_BYTES + RUN_ENTRY_BYTES_MAX + SEALED_OVERHEAD_BYTES;
+        let Some(bytes) = self.0.store.read(&key, bytes_max).await? else { return Ok(None) };
+        let (length, sealed) = open_prologue(&key, Kind::RunEntry, &bytes)?;
+        let plain = self.0.keys.runs.open(&key, Purpose::RunEntry { run, number }, sealed)?;
+        if usize::try_from(length) != Ok(plain.len()) {
+            return Err(Error::damaged(key, "it has another length than it claims"));
+        }
+        Ok(Some(Bytes::copy_from_slice(&plain)))
+    }
+
+    /// The entries of a run, in order.
+    ///
+    /// # Errors
+    /// [`Error::RunMissing`] when it has none, [`Error::ObjectMissing`] when one is missing before others, an entry is
+    /// damaged, or the store failed.
+    pub async fn run_entries(&self, run: RunId) -> Result<Vec<Bytes>> {
+        let read = |number| async move { self.read_entry(run, number).await };
+        let entries = stream::iter(1..=RUN_ENTRIES_MAX).map(read).buffered(ENTRIES_READ_AT_ONCE);
+        let entries: Vec<Bytes> = entries
+            .try_take_while(|entry| futures::future::ready(Ok(entry.is_some())))
+            .try_filter_map(|entry| async { Ok(entry) })
+            .try_collect()
+            .await?;
+        let next = u64::try_from(entries.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let past_end = |name: &str| name.parse::<u64>().is_ok_and(|number| number >= next);
+        if self.0.store.any_in(&format!("runs/{run}"), past_end).await? {
+            // It may have been written since it was found to be absent; what was read is then the journal of a moment ago.
+            if !entries.is_empty() && self.0.store.size(&entry_key(run, next)).await?.is_some() {
+                return Ok(entries);
+            }
+            let reason = "there are later entries in the run's journal".to_owned();
+            return Err(Error::ObjectMissing { object: entry_key(run, next), reason });
+        }
+        if entries.is_empty() { Err(Error::RunMissing { run }) } else { Ok(entries) }
+    }
+
+    /// At most `limit` runs, newest first: a run's id begins with the time of its making.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn runs(&self, limit: usize) -> Result<Vec<RunId>> {
+        let names = self.0.store.folders("runs").await?;
+        Ok(names.iter().rev().filter_map(|name| name.parse().ok()).take(limit).collect())
+    }
+}

@@ -1,0 +1,471 @@
+//! Writing a recovery point.
+//!
+//! A *session* is one writer's visit: it begins on the newest commit, seals its frames under a secret of its own, and
+//! ends with one commit on top of that newest one, or with nothing: what it has stored by then are orphans that no one
+//! sees, and that the next session of the lineage finds and uses again.
+//!
+//! *Order of writes.* Data packs and map packs are durable before the commit is created; the commit makes the point
+//! visible. Nothing that is visible is ever changed.
+//!
+//! *Memory.* At most [`IN_FLIGHT_BYTES_MAX`] of given bytes are held; a write waits for room before it is accepted, and
+//! work waits while [`PACKS_UPLOADING_MAX`] packs are on their way to the store. With the packs that the accepted bytes
+//! can still fill, that is below 256 MiB. The map is bounded by `working`, the index of known chunks by a constant.
+//!
+//! *Cancellation.* Dropping the [`PointWriter`] gives the point up: accepted work ends at its next step. A failure is
+//! kept; every later call, and the commit, report it.
+//!
+//! *Fencing* is checked at the beginning, for a clear message early, and decided at the end: the commit's number is the
+//! one after the commit on which the session began, so a raise of the generation and another writer both make it lose.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use farshore_core::{DiskId, Extent, Generation, MachineId, SessionId, SiteName};
+use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Error, Head, Point, PointDetails, PointDisk, PointMachine, PointStats, Result,
+    cache::Cache,
+    commit::Event,
+    leftovers::Leftovers,
+    lineage::{HeadCommit, LineageShared, check_note},
+    map_writer::MapPacker,
+    pack::CHUNK,
+    packer::Packer,
+    page::{DISK_BYTES_MAX, SLOTS},
+    pipeline::Part,
+    seal::{Hash, SessionKey},
+    store::Created,
+    working::{Slot, WorkingDisk},
+};
+
+/// The most bytes of one write.
+pub const WRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The most bytes that are accepted and not yet sealed.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// While this many packs are finished and not yet durable, no frame is sealed.
+pub(crate) const PACKS_UPLOADING_MAX: usize = 3;
+
+/// Half the number of chunks of this session that are known by identity: at most 64 GiB of disks, 150 MiB of memory.
+const KNOWN_CHUNKS_HALF: usize = 512 * 1024;
+
+/// The most disks of a point.
+const DISKS_MAX: usize = 4096;
+
+/// The most bytes of a tracking token.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+const IN_FLIGHT_CHUNKS_MAX: usize = IN_FLIGHT_BYTES_MAX / CHUNK;
+
+/// What the tasks of a session share.
+pub(crate) struct Session {
+    pub(crate) shared: Arc<LineageShared>,
+    pub(crate) built_on: HeadCommit,
+    pub(crate) id: SessionId,
+    pub(crate) key: SessionKey,
+    pub(crate) sealed_secret: Vec<u8>,
+    pub(crate) packer: Packer,
+    pub(crate) known: Mutex<Cache<Hash, Slot>>,
+    pub(crate) leftovers: Leftovers,
+    pub(crate) disks: Mutex<BTreeMap<(MachineId, DiskId), Arc<WorkingDisk>>>,
+    /// Loading a leaf holds it shared, a sweep alone: so that no leaf is loaded while it is being stored.
+    pub(crate) sweeping: RwLock<()>,
+    pub(crate) maps: Mutex<MapPacker>,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) uploading: Mutex<usize>,
+    /// Something that a task may wait for has changed: a pack was finished or stored, or the session has failed.
+    pub(crate) changed: Notify,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stats: Mutex<PointStats>,
+    closed: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// Remembers the first failure and wakes whoever waits.
+    pub(crate) fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+        self.changed.notify_waiters();
+    }
+
+    /// The failure, if there is one.
+    pub(crate) fn check(&self) -> Result<()> {
+        lock(&self.failure).clone().map_or(Ok(()), Err)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        self.check()?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Stopped { reason: "it is being committed, or was given up".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Waits until the condition holds; it is looked at again whenever something has changed.
+    ///
+    /// # Errors
+    /// The session has failed.
+    pub(crate) async fn wait_until(&self, mut condition: impl FnMut() -> bool) -> Result<()> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            self.check()?;
+            if condition() {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Writes the next recovery point of a lineage. Dropping it gives the point up.
+#[derive(Debug)]
+pub struct PointWriter {
+    session: Arc<Session>,
+    generation: Generation,
+    site: SiteName,
+    parent: Option<Arc<Point>>,
+}
+
+impl Drop for PointWriter {
+    fn drop(&mut self) {
+        self.session.closed.store(true, Ordering::Release);
+        self.session.fail(Error::Stopped { reason: "its writer has gone".to_owned() });
+    }
+}
+
+impl PointWriter {
+    pub(crate) async fn begin(shared: Arc<LineageShared>, generation: Generation, site: &SiteName) -> Result<Self> {
+        let built_on = shared.head_commit().await?;
+        let head = &built_on.head;
+        if head.generation != generation || head.active_site != *site {
+            return Err(shared.fenced(generation, site, head));
+        }
+        let parent = match head.newest_point {
+            Some(sequence) => Some(Arc::new(shared.point(sequence).await?)),
+            None => None,
+        };
+        let leftovers = Leftovers::find(&shared, head).await?;
+        let id = SessionId::random(shared.entropy());
+        let (key, sealed_secret) = shared.vault_keys.seal_session(shared.id, id, shared.entropy())?;
+        let session = Session {
+            built_on,
+            id,
+            key,
+            sealed_secret,
+            packer: Packer::default(),
+            known: Mutex::new(Cache::new(KNOWN_CHUNKS_HALF)),
+            leftovers,
+            disks: Mutex::default(),
+            sweeping: RwLock::new(()),
+            maps: Mutex::default(),
+            room: Arc::new(Semaphore::new(IN_FLIGHT_CHUNKS_MAX)),
+            uploading: Mutex::new(0),
+            changed: Notify::new(),
+            tasks: TaskTracker::new(),
+            stats: Mutex::default(),
+            closed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            shared,
+        };
+        Ok(Self { session: Arc::new(session), generation, site: site.clone(), parent })
+    }
+
+    /// The point that this one is built on: what is not written keeps its content.
+    pub fn parent(&self) -> Option<&Point> {
+        self.parent.as_deref()
+    }
+
+    /// Adds a disk. It begins with the content that the parent has for the same disk of the same machine, and with zeros
+    /// where the parent has none.
+    ///
+    /// # Errors
+    /// [`Error::DiskShrank`] when the parent's is larger; [`Error::LimitExceeded`]; [`Error::InvalidRequest`] when it was
+    /// added before.
+    pub async fn add_disk(&self, machine: &MachineId, disk: &DiskId, size_bytes: u64) -> Result<DiskWriter> {
+        let before = self.parent().and_then(|parent| parent.disk(machine, disk));
+        if let Some(before) = before.filter(|before| before.size_bytes > size_bytes) {
+            return Err(Error::DiskShrank {
+                machine: machine.clone(),
+                disk: disk.clone(),
+                parent_bytes: before.size_bytes,
+                size_bytes,
+            });
+        }
+        self.add(WorkingDisk::new(machine.clone(), disk.clone(), size_bytes, before.and_then(|before| before.map)))
+    }
+
+    /// Adds a disk that begins as zeros whatever the parent holds: for a disk that was replaced or made smaller.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`]; [`Error::InvalidRequest`] when it was added before.
+    pub async fn replace_disk(&self, machine: &MachineId, disk: &DiskId, size_bytes: u64) -> Result<DiskWriter> {
+        self.add(WorkingDisk::new(machine.clone(), disk.clone(), size_bytes, None))
+    }
+
+    fn add(&self, disk: WorkingDisk) -> Result<DiskWriter> {
+        self.session.check_open()?;
+        if disk.size_bytes > DISK_BYTES_MAX {
+            let what = "the size of a disk, in bytes,";
+            return Err(Error::LimitExceeded { what, found: disk.size_bytes, limit: DISK_BYTES_MAX });
+        }
+        let mut disks = lock(&self.session.disks);
+        if disks.len() >= DISKS_MAX {
+            let limit = u64::try_from(DISKS_MAX).unwrap_or(u64::MAX);
+            return Err(Error::LimitExceeded { what: "the number of disks of a point", found: limit + 1, limit });
+        }
+        let key = (disk.machine.clone(), disk.disk.clone());
+        if disks.contains_key(&key) {
+            return Err(Error::invalid(format!("the disk {} of the machine {} was added twice", key.1, key.0)));
+        }
+        let disk = Arc::new(disk);
+        disks.insert(key, Arc::clone(&disk));
+        Ok(DiskWriter { session: Arc::clone(&self.session), disk })
+    }
+
+    /// What the point has cost so far.
+    pub fn stats(&self) -> PointStats {
+        *lock(&self.session.stats)
+    }
+
+    /// Waits for everything that was accepted, stores it, and makes the point visible. When it returns, the point is
+    /// durable; when it fails with [`Error::Store`] while the commit was being created, the lineage's head tells whether
+    /// it is.
+    ///
+    /// # Errors
+    /// The first failure of the session; [`Error::Fenced`] or [`Error::LostRace`] when the lineage has gone on without
+    /// it; [`Error::InvalidRequest`] when the details do not name the disks that were added.
+    pub async fn commit(self, details: PointDetails) -> Result<Point> {
+        let session = &self.session;
+        session.check_open()?;
+        check_details(&details, &lock(&session.disks))?;
+        session.closed.store(true, Ordering::Release);
+        session.finish().await?;
+
+        let head = &session.built_on.head;
+        let sequence = head.sequence.next();
+        let new_head = Head {
+            sequence,
+            generation: self.generation,
+            active_site: self.site.clone(),
+            newest_point: Some(sequence),
+        };
+        let mut stats = self.stats();
+        stats.objects_written += 1;
+        let point = Point {
+            sequence,
+            generation: self.generation,
+            lineage: session.shared.id,
+            site: self.site.clone(),
+            session: session.id,
+            parent: head.newest_point,
+            capture: details.capture,
+            captured_at: details.captured_at,
+            committed_at: session.shared.context.clock.now(),
+            instant: details.instant,
+            consistency: details.consistency,
+            machines: point_machines(&details, &lock(&session.disks))?,
+            stats,
+            note: details.note,
+        };
+        let event = Event::Point(Box::new(point.clone()));
+        match session.shared.create(&session.built_on, new_head, event).await? {
+            Created::Mine => Ok(point),
+            Created::Other => Err(session.shared.explain_lost_race(head, self.generation, &self.site).await),
+        }
+    }
+}
+
+type Disks = BTreeMap<(MachineId, DiskId), Arc<WorkingDisk>>;
+
+fn check_details(details: &PointDetails, disks: &Disks) -> Result<()> {
+    check_note("the note, in bytes,", &details.note)?;
+    let mut named = std::collections::BTreeSet::new();
+    let mut machines = std::collections::BTreeSet::new();
+    for machine in &details.machines {
+        let id = &machine.machine.id;
+        if !machines.insert(id) {
+            return Err(Error::invalid(format!("the point names the machine {id} twice")));
+        }
+        for disk in &machine.disks {
+            let name = (id.clone(), disk.disk.clone());
+            let problem = match disk.tracking_token.as_ref().map(String::len) {
+                Some(length) if length > TOKEN_BYTES_MAX => "has a tracking token of more than 1,024 bytes",
+                _ if !disks.contains_key(&name) => "was not added to the writer",
+                _ if named.contains(&name) => "is named twice by the point",
+                _ => {
+                    named.insert(name);
+                    continue;
+                }
+            };
+            return Err(Error::invalid(format!("the disk {} of the machine {id} {problem}", disk.disk)));
+        }
+    }
+    match disks.keys().find(|name| !named.contains(*name)) {
+        Some((machine, disk)) => Err(Error::invalid(format!(
+            "the disk {disk} of the machine {machine} was added, and the point does not name it"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn point_machines(details: &PointDetails, disks: &Disks) -> Result<Vec<PointMachine>> {
+    let mut machines = Vec::with_capacity(details.machines.len());
+    for draft in &details.machines {
+        let mut point_disks = Vec::with_capacity(draft.disks.len());
+        for disk in &draft.disks {
+            let name = (draft.machine.id.clone(), disk.disk.clone());
+            let working =
+                disks.get(&name).ok_or_else(|| Error::invalid(format!("the disk {} is not there", disk.disk)))?;
+            point_disks.push(PointDisk {
+                disk: disk.disk.clone(),
+                size_bytes: working.size_bytes,
+                basis: disk.basis,
+                tracking_token: disk.tracking_token.clone(),
+                map: working.map().root,
+            });
+        }
+        machines.push(PointMachine { machine: draft.machine.clone(), disks: point_disks });
+    }
+    Ok(machines)
+}
+
+impl Session {
+    /// Makes everything durable that was accepted, and settles the disks' maps.
+    async fn finish(self: &Arc<Self>) -> Result<()> {
+        let all = u32::try_from(IN_FLIGHT_CHUNKS_MAX).expect("the limit is small");
+        let stopped = |_| Error::Stopped { reason: "its writer has gone".to_owned() };
+        // Work gives its room back when it has ended, so all of the room is there when all work has.
+        let room = Arc::clone(&self.room).acquire_many_owned(all).await.map_err(stopped)?;
+        self.check()?;
+        if let Some(full) = self.packer.close() {
+            self.finish_pack_apart(full).await?;
+        }
+        self.wait_until(|| !self.packer.is_waiting()).await?;
+        {
+            let _alone = self.sweeping.write().await;
+            self.sweep(true).await?;
+        }
+        self.store_map_pack();
+        self.tasks.close();
+        self.tasks.wait().await;
+        drop(room);
+        self.check()
+    }
+}
+
+/// Writes one disk of a point. Clones write the same disk; calls may run side by side.
+#[derive(Debug, Clone)]
+pub struct DiskWriter {
+    session: Arc<Session>,
+    disk: Arc<WorkingDisk>,
+}
+
+impl DiskWriter {
+    /// The disk's size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes
+    }
+
+    fn check_range(&self, offset: u64, length: u64) -> Result<()> {
+        let size = self.disk.size_bytes;
+        let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        let end = offset.checked_add(length);
+        let problem = match end {
+            _ if length == 0 => "is empty",
+            _ if !offset.is_multiple_of(chunk) => "does not begin at a multiple of 65,536",
+            None => "passes the end of the disk",
+            Some(end) if end > size => "passes the end of the disk",
+            Some(end) if !end.is_multiple_of(chunk) && end != size => {
+                "does not end at a multiple of 65,536 or at the disk's end"
+            }
+            Some(_) => return Ok(()),
+        };
+        let WorkingDisk { machine, disk, .. } = &*self.disk;
+        Err(Error::invalid(format!(
+            "a write of {length} bytes at {offset} of the disk {disk} of {machine}, which has {size} bytes, {problem}"
+        )))
+    }
+
+    /// Writes bytes at an offset that is a multiple of 64 KiB: whole chunks, except at the disk's end. It returns when
+    /// the bytes are accepted, which may wait for room; a later failure is reported by a later call or the commit.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`], [`Error::LimitExceeded`] for more than [`WRITE_BYTES_MAX`], or the session's failure.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        self.session.check_open()?;
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        if data.len() > WRITE_BYTES_MAX {
+            let limit = u64::try_from(WRITE_BYTES_MAX).unwrap_or(u64::MAX);
+            return Err(Error::LimitExceeded { what: "a write, in bytes,", found: length, limit });
+        }
+        self.check_range(offset, length)?;
+        lock(&self.session.stats).bytes_given += length;
+        let mut data = to_whole_chunks(data);
+        let mut chunk = offset / u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        while !data.is_empty() {
+            let slot = usize::try_from(chunk % SLOTS as u64).unwrap_or(0);
+            let count = (SLOTS - slot).min(data.len() / CHUNK);
+            let part = data.split_to(count * CHUNK);
+            let permits = u32::try_from(count).expect("a leaf has 64 chunks");
+            let stopped = |_| Error::Stopped { reason: "its writer has gone".to_owned() };
+            let room = Arc::clone(&self.session.room).acquire_many_owned(permits).await.map_err(stopped)?;
+            self.session.check_open()?;
+            let leaf = chunk / SLOTS as u64;
+            let accepted = self.session.accept(&self.disk, leaf, slot..slot + count).await;
+            let accepted = accepted.inspect_err(|error| self.session.fail(error.clone()))?;
+            let part = Part { disk: Arc::clone(&self.disk), leaf, slot, data: part, accepted, room };
+            self.session.spawn(part);
+            chunk += u64::from(permits);
+        }
+        Ok(())
+    }
+
+    /// Writes zeros: whole chunks, except at the disk's end. It costs no data.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`], or the session's failure.
+    pub async fn write_zeroes(&self, extent: Extent) -> Result<()> {
+        self.session.check_open()?;
+        self.check_range(extent.offset, extent.length)?;
+        {
+            let mut stats = lock(&self.session.stats);
+            stats.bytes_given += extent.length;
+            stats.bytes_zero += extent.length;
+        }
+        let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+        let (first, end) = (extent.offset / chunk, extent.end().unwrap_or(u64::MAX).div_ceil(chunk));
+        let zeroed = self.session.write_zeroes(&self.disk, first, end).await;
+        zeroed.inspect_err(|error| self.session.fail(error.clone()))
+    }
+}
+
+/// Fills the last chunk of a disk with zeros, so that every chunk has 65,536 bytes and a disk can grow.
+fn to_whole_chunks(data: Bytes) -> Bytes {
+    if data.len().is_multiple_of(CHUNK) {
+        return data;
+    }
+    let mut whole = BytesMut::zeroed(data.len().next_multiple_of(CHUNK));
+    whole[..data.len()].copy_from_slice(&data);
+    whole.freeze()
+}

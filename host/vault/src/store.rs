@@ -1,0 +1,399 @@
+//! The object store below a vault: the only module that names `object_store`.
+//!
+//! An object is created once, and never overwritten or deleted. The one decision that a store makes is *create if
+//! absent*: [`Store::create`] tells whether this caller's bytes are the object's. A reply can be lost after the effect,
+//! and a store may answer "exists" to its own repetition; both are resolved by reading the object back and comparing it
+//! with what was to be written, which holds fresh random bytes in every kind of object.
+//!
+//! Nothing is decided by a listing: it only proposes keys, each of which is then read.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::Range,
+    str::FromStr,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use farshore_core::Entropy;
+use futures::{Stream, StreamExt, TryStreamExt};
+use object_store::{
+    Error as ObjectError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, aws,
+    azure, gcp, local::LocalFileSystem, memory::InMemory, path::Path,
+};
+
+use crate::{Address, Error, Result, StoreOptions, error::SharedSource};
+
+/// How often a create is tried when its outcome cannot be told and the object is not there.
+const CREATE_ATTEMPTS_MAX: usize = 3;
+
+/// How often the client repeats a request that the network or the server lost.
+const REQUEST_RETRIES_MAX: usize = 6;
+
+/// How long the client goes on repeating a request.
+const REQUEST_RETRY_SECONDS_MAX: u64 = 60;
+
+/// The key of the object with which a store proves that it honours conditions.
+const PROBE_KEY: &str = "probe";
+
+/// Where a vault's objects are. Clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    address: Arc<str>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Store").field(&self.address).finish()
+    }
+}
+
+/// What became of a create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object holds what was to be written.
+    Mine,
+    /// The object holds something else.
+    Other,
+}
+
+/// An object that a listing proposes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its key below the vault's address.
+    pub(crate) key: String,
+    /// Its length.
+    pub(crate) bytes: u64,
+}
+
+static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
+
+fn retries() -> RetryConfig {
+    RetryConfig {
+        max_retries: REQUEST_RETRIES_MAX,
+        retry_timeout: Duration::from_secs(REQUEST_RETRY_SECONDS_MAX),
+        ..RetryConfig::default()
+    }
+}
+
+/// The provider's own keys of the options, read by its crate's names.
+fn keys<K: FromStr<Err = ObjectError>>(address: &Address, options: &StoreOptions) -> Result<Vec<(K, String)>> {
+    let key = |(key, value): (&String, &String)| match K::from_str(&key.to_ascii_lowercase()) {
+        Ok(key) => Ok((key, value.clone())),
+        Err(source) => Err(Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) }),
+    };
+    options.values().iter().map(key).collect()
+}
+
+impl Store {
+    /// Prepares to reach the store at the address. Nothing is read or made yet: a folder that does not exist is made
+    /// when a vault is created in it, and reported when one is opened.
+    ///
+    /// # Errors
+    /// [`Error::StoreConfiguration`] when the options do not make sense for the address.
+    pub fn open(address: &Address, options: &StoreOptions) -> Result<Self> {
+        let configuration =
+            |source: ObjectError| Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) };
+        let (objects, prefix): (Arc<dyn ObjectStore>, Path) = match address {
+            Address::File { path } => {
+                if let Some(key) = options.values().keys().next() {
+                    let source: SharedSource = Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(format!(
+                        "a folder has no option {key:?}"
+                    )));
+                    return Err(Error::StoreConfiguration { address: address.to_string(), source });
+                }
+                let prefix = Path::from_absolute_path(path).map_err(|error| configuration(error.into()))?;
+                (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
+            }
+            Address::Memory { name } => {
+                let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+                let store = Arc::clone(stores.entry(name.clone()).or_default());
+                (store, Path::default())
+            }
+            Address::S3 { bucket, prefix } => {
+                let environment = options.reads_environment();
+                let builder = if environment { aws::AmazonS3Builder::from_env() } else { aws::AmazonS3Builder::new() };
+                // The checksum is of what leaves this process, so that a store can refuse what arrives otherwise.
+                let mut builder = builder
+                    .with_checksum_algorithm(aws::Checksum::SHA256)
+                    .with_conditional_put(aws::S3ConditionalPut::ETagMatch);
+                for (key, value) in keys::<aws::AmazonS3ConfigKey>(address, options)? {
+                    builder = builder.with_config(key, value);
+                }
+                let store = builder.with_bucket_name(bucket).with_retry(retries()).build().map_err(configuration)?;
+                (Arc::new(store), parse_prefix(prefix)?)
+            }
+            Address::Azure { container, prefix } => {
+                let environment = options.reads_environment();
+                let mut builder = if environment {
+                    azure::MicrosoftAzureBuilder::from_env()
+                } else {
+                    azure::MicrosoftAzureBuilder::new()
+                };
+                for (key, value) in keys::<azure::AzureConfigKey>(address, options)? {
+                    builder = builder.with_config(key, value);
+                }
+                let builder = builder.with_container_name(container).with_retry(retries());
+                (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
+            }
+            Address::Google { bucket, prefix } => {
+                let environment = options.reads_environment();
+                let mut builder = if environment {
+                    gcp::GoogleCloudStorageBuilder::from_env()
+                } else {
+                    gcp::GoogleCloudStorageBuilder::new()
+                };
+                for (key, value) in keys::<gcp::GoogleConfigKey>(address, options)? {
+                    builder = builder.with_config(key, value);
+                }
+                let builder = builder.with_bucket_name(bucket).with_retry(retries());
+                (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
+            }
+        };
+        Ok(Self { objects, prefix, address: address.to_string().into() })
+    }
+
+    /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
+    pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
+        let address = format!("{objects}/{prefix}").into();
+        Ok(Self { objects, prefix: parse_prefix(prefix)?, address })
+    }
+
+    /// The address, as it is shown to people.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn path(&self, key: &str) -> Path {
+        key.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    fn failed(operation: &'static str, key: &str, source: ObjectError) -> Error {
+        Error::Store { operation, object: key.to_owned(), source: Arc::new(source) }
+    }
+
+    /// Creates the object if there is none. The parts are written one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Store`] when it could not be told whether the object is there; it may be.
+    pub(crate) async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created> {
+        let path = self.path(key);
+        let payload: PutPayload = parts.iter().cloned().collect();
+        let mut attempt = 1;
+        loop {
+            let error = match self.objects.put_opts(&path, payload.clone(), PutMode::Create.into()).await {
+                Ok(_) => return Ok(Created::Mine),
+                Err(error) => error,
+            };
+            if is_final(&error) {
+                return Err(Self::failed("create", key, error));
+            }
+            match self.holds(&path, &parts).await {
+                Ok(Some(true)) => return Ok(Created::Mine),
+                Ok(Some(false)) => return Ok(Created::Other),
+                Ok(None) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
+                Ok(None) | Err(_) => return Err(Self::failed("create", key, error)),
+            }
+        }
+    }
+
+    /// Whether the object holds exactly these parts; none if there is no object.
+    async fn holds(&self, path: &Path, parts: &[Bytes]) -> Result<Option<bool>, ObjectError> {
+        let result = match self.objects.get_opts(path, GetOptions::default()).await {
+            Ok(result) => result,
+            Err(ObjectError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let expected_bytes: usize = parts.iter().map(Bytes::len).sum();
+        if u64::try_from(expected_bytes) != Ok(result.meta.size) {
+            return Ok(Some(false));
+        }
+        let found = result.bytes().await?;
+        let mut rest = found.as_ref();
+        let same = parts.iter().all(|part| match rest.split_at_checked(part.len()) {
+            Some((front, back)) => {
+                rest = back;
+                front == part.as_ref()
+            }
+            None => false,
+        });
+        Ok(Some(same && rest.is_empty()))
+    }
+
+    /// The object's bytes; none if there is no object.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it is larger than its kind may be; nothing is read then.
+    pub(crate) async fn read(&self, key: &str, bytes_max: usize) -> Result<Option<Bytes>> {
+        let failed = |error| Self::failed("read", key, error);
+        let result = match self.objects.get_opts(&self.path(key), GetOptions::default()).await {
+            Ok(result) => result,
+            Err(ObjectError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let size = result.meta.size;
+        if usize::try_from(size).map_or(true, |size| size > bytes_max) {
+            return Err(Error::damaged(key, format!("it has {size} bytes; the limit of its kind is {bytes_max}")));
+        }
+        let bytes = result.bytes().await.map_err(failed)?;
+        if u64::try_from(bytes.len()) != Ok(size) {
+            return Err(Error::damaged(key, format!("the store sent {} of its {size} bytes", bytes.len())));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// At most the bytes of this range, fewer where the object ends; none if there is no object.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the object ends before the range begins.
+    pub(crate) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
+        let result = match self.objects.get_opts(&self.path(key), options).await {
+            Ok(result) => result.bytes().await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(error) => match self.size(key).await? {
+                None => Ok(None),
+                Some(size) if size <= range.start => {
+                    Err(Error::damaged(key, format!("it has {size} bytes, but is referred to at byte {}", range.start)))
+                }
+                Some(_) => Err(Self::failed("read", key, error)),
+            },
+        }
+    }
+
+    /// Exactly the bytes of this range.
+    ///
+    /// # Errors
+    /// [`Error::ObjectMissing`] or [`Error::Damaged`] when they are not there.
+    pub(crate) async fn read_exact(&self, key: &str, range: Range<u64>, reason: &str) -> Result<Bytes> {
+        let missing = || Error::ObjectMissing { object: key.to_owned(), reason: reason.to_owned() };
+        let bytes = self.read_range(key, range.clone()).await?.ok_or_else(missing)?;
+        let expected = range.end.saturating_sub(range.start);
+        if u64::try_from(bytes.len()) != Ok(expected) {
+            let problem = format!("it ends after {} of the {expected} bytes at {}", bytes.len(), range.start);
+            return Err(Error::damaged(key, problem));
+        }
+        Ok(bytes)
+    }
+
+    /// The object's length; none if there is no object.
+    pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        match self.objects.head(&self.path(key)).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(ObjectError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(Self::failed("look up", key, error)),
+        }
+    }
+
+    /// The objects below a folder, in no order.
+    pub(crate) fn list(&self, folder: &str) -> impl Stream<Item = Result<Listed>> + Send + use<> {
+        let path = self.path(folder);
+        let prefix = self.prefix.clone();
+        let folder = folder.to_owned();
+        self.objects.list(Some(&path)).map(move |item| {
+            let meta = item.map_err(|error| Self::failed("list", &folder, error))?;
+            let key = meta.location.prefix_match(&prefix).map(|parts| {
+                let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
+                parts.join("/")
+            });
+            let key = key.unwrap_or_else(|| meta.location.to_string());
+            Ok(Listed { key, bytes: meta.size })
+        })
+    }
+
+    /// The names of the folders right below a folder, sorted.
+    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let listed = self.objects.list_with_delimiter(Some(&self.path(folder))).await;
+        let listed = listed.map_err(|error| Self::failed("list", folder, error))?;
+        let mut names: Vec<String> =
+            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether a listing proposes an object in the folder whose name satisfies the condition.
+    pub(crate) async fn any_in(&self, folder: &str, mut condition: impl FnMut(&str) -> bool) -> Result<bool> {
+        let mut listed = std::pin::pin!(self.list(folder));
+        while let Some(listed) = listed.try_next().await? {
+            if listed.key.rsplit('/').next().is_some_and(&mut condition) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Proves that the store honours create-if-absent, by two creates of the object `probe` with different content, at
+    /// the same time when the vault is made. At most one may win, and the object must hold the winner's content.
+    ///
+    /// # Errors
+    /// [`Error::ConditionsIgnored`] with what happened instead.
+    pub(crate) async fn probe(&self, entropy: &dyn Entropy) -> Result<()> {
+        let mut contents = [[0; 32]; 2];
+        contents.iter_mut().for_each(|content| entropy.fill(content));
+        // The number keeps the two apart even if randomness repeats.
+        let [first, second] = [0u8, 1].map(|number| {
+            let mut content = contents[usize::from(number)].to_vec();
+            content.push(number);
+            Bytes::from(content)
+        });
+        let path = self.path(PROBE_KEY);
+        let before = self.read(PROBE_KEY, 1024).await?;
+        let put = |content: Bytes| self.objects.put_opts(&path, content.into(), PutMode::Create.into());
+        let outcomes = futures::future::join(put(first.clone()), put(second.clone())).await;
+        let after = self.read(PROBE_KEY, 1024).await?;
+        let refuse = |evidence: &str| {
+            Err(Error::ConditionsIgnored { address: self.address.to_string(), evidence: evidence.to_owned() })
+        };
+        let Some(after) = after else {
+            for outcome in [outcomes.0, outcomes.1] {
+                outcome.map_err(|error| Self::failed("create", PROBE_KEY, error))?;
+            }
+            return refuse("an object that was just created cannot be read");
+        };
+        match (outcomes, before) {
+            ((Ok(_), Ok(_)), _) => refuse("two creates of one object both succeeded"),
+            (_, Some(before)) if before != after => refuse("an object that existed was overwritten"),
+            ((Ok(_), _) | (_, Ok(_)), Some(_)) => refuse("the create of an object that exists succeeded"),
+            ((Ok(_), Err(_)), None) if after != first => refuse("an object does not hold what its creator wrote"),
+            ((Err(_), Ok(_)), None) if after != second => refuse("an object does not hold what its creator wrote"),
+            ((first, second), _) => {
+                // A failure other than "exists" proves nothing, so it is reported as what it is.
+                for outcome in [first, second] {
+                    match outcome {
+                        Ok(_) | Err(ObjectError::AlreadyExists { .. } | ObjectError::Precondition { .. }) => {}
+                        Err(error) => return Err(Self::failed("create", PROBE_KEY, error)),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether a failed create cannot have had an effect, and would fail again.
+fn is_final(error: &ObjectError) -> bool {
+    matches!(
+        error,
+        ObjectError::PermissionDenied { .. }
+            | ObjectError::Unauthenticated { .. }
+            | ObjectError::NotSupported { .. }
+            | ObjectError::NotImplemented { .. }
+            | ObjectError::InvalidPath { .. }
+            | ObjectError::UnknownConfigurationKey { .. }
+    )
+}
+
+fn parse_prefix(prefix: &str) -> Result<Path> {
+    Path::parse(prefix).map_err(|error| Error::InvalidAddress { text: prefix.to_owned(), rule: error.to_string() })
+}
