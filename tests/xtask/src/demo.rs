@@ -20,6 +20,7 @@ pub fn run(checkout: &Checkout, arguments: &[OsString], allow_costs: bool) -> Re
     debian::ensure(&needs::demo(), "The demonstration", allow_costs)?;
     let mut stages = Stages::start();
     stages.run("components", || components::build(checkout, &[], Choice::Auto, allow_costs))?;
+    announce_first_build(checkout);
     let program = stages.run("the program farshore", || build_program(checkout))?;
     let mut command = Command::new(program);
     command.arg("demo").args(arguments);
@@ -33,7 +34,6 @@ pub fn run(checkout: &Checkout, arguments: &[OsString], allow_costs: bool) -> Re
 /// The whole workspace is named so that libraries get the same features as in `cargo test --workspace`, and are built
 /// once for both.
 pub fn build_program(checkout: &Checkout) -> Result<PathBuf> {
-    announce_first_build(checkout);
     let mut command = process::cargo(checkout);
     command.args(["build", "--workspace", "--bin", "farshore", "--message-format=json-render-diagnostics"]);
     let output = command

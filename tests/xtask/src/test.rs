@@ -54,10 +54,16 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     let mut stages = Stages::start();
     if request.filter.is_none() {
         needs::ensure_lints()?;
-        check_sources(checkout, request.allow_costs, &mut stages)?;
+        stages.run("formatting", || check_formatting(checkout))?;
+        stages.run("WIT", || check_wit(checkout))?;
     }
+    // Before anything that compiles the daemon, which embeds them.
     stages.run("components", || components::build(checkout, &[], Choice::Auto, request.allow_costs))?;
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
+    demo::announce_first_build(checkout);
+    if request.filter.is_none() {
+        stages.run("clippy", || check_lints(checkout, request.allow_costs))?;
+    }
     stages.run("the program farshore, and the tests", || {
         demo::build_program(checkout)?;
         process::run("building the tests", process::cargo(checkout).args(["test", "--workspace", "--no-run"]))
@@ -80,36 +86,32 @@ fn sum(suites: &[Suite], count: fn(&Suite) -> u64) -> u64 {
     suites.iter().map(count).fold(0, u64::saturating_add)
 }
 
-fn check_sources(checkout: &Checkout, allow_costs: bool, stages: &mut Stages) -> Result<()> {
-    let workspaces = workspaces(checkout);
-    stages.run("formatting", || {
-        for folder in &workspaces {
-            let mut command = process::cargo(checkout);
-            command.current_dir(folder).args(["fmt", "--all", "--check"]);
-            process::run("checking the formatting (cargo fmt corrects it)", &mut command)?;
-        }
-        Ok(())
-    })?;
-    stages.run("WIT", || check_wit(checkout))?;
-    demo::announce_first_build(checkout);
-    stages.run("clippy", || {
-        for folder in &workspaces {
-            let mut command = process::cargo(checkout);
-            command.current_dir(folder).args(["clippy", "--workspace"]);
-            if *folder == checkout.path(TEST_COMPONENTS) {
-                // These are written for WebAssembly alone, and have no tests of their own.
-                if !matches!(Compiler::find(checkout, Choice::Auto, allow_costs)?, Compiler::Active(_)) {
-                    eprintln!("Leaving out {}: the compiler in use has no target {TARGET}.", folder.display());
-                    continue;
-                }
-                command.args(["--target", TARGET]);
-            } else {
-                command.arg("--all-targets");
+fn check_formatting(checkout: &Checkout) -> Result<()> {
+    for folder in workspaces(checkout) {
+        let mut command = process::cargo(checkout);
+        command.current_dir(folder).args(["fmt", "--all", "--check"]);
+        process::run("checking the formatting (cargo fmt corrects it)", &mut command)?;
+    }
+    Ok(())
+}
+
+fn check_lints(checkout: &Checkout, allow_costs: bool) -> Result<()> {
+    for folder in workspaces(checkout) {
+        let mut command = process::cargo(checkout);
+        command.current_dir(&folder).args(["clippy", "--workspace"]);
+        if folder == checkout.path(TEST_COMPONENTS) {
+            // These are written for WebAssembly alone, and have no tests of their own.
+            if !matches!(Compiler::find(checkout, Choice::Auto, allow_costs)?, Compiler::Active(_)) {
+                eprintln!("Leaving out {}: the compiler in use has no target {TARGET}.", folder.display());
+                continue;
             }
-            process::run("clippy", command.args(["--", "--deny", "warnings"]))?;
+            command.args(["--target", TARGET]);
+        } else {
+            command.arg("--all-targets");
         }
-        Ok(())
-    })
+        process::run("clippy", command.args(["--", "--deny", "warnings"]))?;
+    }
+    Ok(())
 }
 
 /// Fails if a function of `wit/` breaks a rule, after naming all of them.
