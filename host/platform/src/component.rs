@@ -10,8 +10,8 @@ use farshore_core::{Clock, Disk, Machine, MachineId, OwnerTag, SiteName};
 use farshore_plugin::{BoundComponent, CallError, TransportGrant, abi};
 
 use crate::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, DiskTransport, Finding,
-    MachineRequest, Owned, Readiness, SiteError, Source, Step, StopManner, Target, convert,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, DiskTransport,
+    Finding, MachineRequest, Owned, Readiness, SiteError, Source, Step, StopManner, Target, convert,
     file::{FileDisk, FileOptions},
     nbd::{NbdAddress, NbdDisk, NbdEndpoint, NbdOptions},
 };

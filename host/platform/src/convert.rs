@@ -232,7 +232,9 @@ pub(crate) fn captured_disks(
         let changes = match disk.changes {
             abi::Changes::Unknown(reason) => Changes::Unknown(reason),
             abi::Changes::Context(_) if !asked => {
-                return Err(format!("the capture knows what changed on disk {id} of machine {machine}, but not since when"));
+                return Err(format!(
+                    "the capture knows what changed on disk {id} of machine {machine}, but not since when"
+                ));
             }
             abi::Changes::Context(context) => Changes::Context(context),
         };

@@ -93,7 +93,10 @@ pub enum SiteError {
 impl SiteError {
     /// It may go away by itself: worth another try after a pause.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::CaptureBroken { .. } | Self::Transport { .. } | Self::Failed { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::CaptureBroken { .. } | Self::Transport { .. } | Self::Failed { .. }
+        )
     }
 }
 
