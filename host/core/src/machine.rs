@@ -8,7 +8,7 @@ use crate::{DiskId, MachineId};
 
 /// A disk of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Unique in its machine.
     pub id: DiskId,
@@ -23,7 +23,7 @@ pub struct Disk {
 
 /// A network interface of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct NetworkInterface {
     /// Unique in its machine.
     pub id: String,
@@ -64,7 +64,7 @@ pub enum PowerState {
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// What its platform calls it.
     pub id: MachineId,

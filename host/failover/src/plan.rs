@@ -37,7 +37,6 @@ pub struct PlanRequest<'a> {
 
 /// What the source says of a machine that is going to be failed over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct SourceAnswer {
     /// The machine.
     pub machine: MachineId,
@@ -49,7 +48,6 @@ pub struct SourceAnswer {
 
 /// What is going to be done.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct FailoverPlan {
     /// What it is for.
     pub kind: RunKind,

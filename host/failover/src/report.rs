@@ -30,7 +30,6 @@ impl std::fmt::Display for RunOutcome {
 
 /// What came of turning a source machine off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct FenceReport {
     /// The machine.
     pub machine: MachineId,
@@ -44,7 +43,6 @@ pub struct FenceReport {
 
 /// What became of a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct MachineReport {
     /// The source machine.
     pub machine: MachineId,
@@ -62,7 +60,6 @@ pub struct MachineReport {
 
 /// What a run says when it has ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct RunReport {
     /// The run.
     pub run: RunId,

@@ -39,7 +39,6 @@ impl Default for RestoreLimits {
 
 /// What a restore moved.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct RestoreReport {
     /// The disk's size in bytes.
     pub disk_bytes: u64,

@@ -37,7 +37,6 @@ impl std::fmt::Display for RunKind {
 
 /// What a run was begun with. The point is pinned by it for as long as the run has not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct RunHead {
     /// The run.
     pub run: RunId,
@@ -65,7 +64,7 @@ pub struct RunHead {
 
 /// An entry of a run's journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "step", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+#[serde(tag = "step", rename_all = "kebab-case")]
 pub enum RunEntry {
     /// The first entry.
     Begun(RunHead),

@@ -85,7 +85,6 @@ pub trait CycleObserver: Send + Sync {
 
 /// How long each phase took.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct PhaseTimes {
     /// Asking for machines, and beginning the capture.
     pub capture_milliseconds: u64,
@@ -101,7 +100,6 @@ pub struct PhaseTimes {
 
 /// What a cycle did.
 #[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct CycleReport {
     /// The group.
     pub group: GroupName,

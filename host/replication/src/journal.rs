@@ -25,7 +25,7 @@ const ENTRIES_MAX: usize = 64;
 
 /// A capture that may still exist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct JournalEntry {
     /// What was asked for.
     pub request: CaptureRequest,
@@ -34,7 +34,7 @@ pub struct JournalEntry {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 struct Content {
     entries: Vec<JournalEntry>,
 }
