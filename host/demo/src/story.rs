@@ -261,11 +261,19 @@ impl Story {
         Ok(())
     }
 
-    /// Waits for the next point and tells it.
+    /// Waits for the end of the next cycle and tells of it.
     fn take_point(&mut self, limit: Duration, narrator: &mut Narrator) -> Result<(), DemoError> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
-        let (point, next) = watch.wait_for("a recovery point", self.next_line, limit, &self.stop, SeenPoint::parse)?;
+        let told = |line: &Value| SeenPoint::parse(line).map(Ok).or_else(|| failure(line).map(Err));
+        let (told, next) = watch.wait_for("a recovery point", self.next_line, limit, &self.stop, told)?;
         self.next_line = next;
+        let point = match told {
+            Ok(point) => point,
+            Err(failure) => {
+                narrator.say(&format!("a cycle failed, and is tried again: {failure}"));
+                return Ok(());
+            }
+        };
         let row = Witness(self.production.console()).last().map_or(0, |last| last.row);
         narrator.say(&format!(
             "point {} ({}): {} stored, durable {:.1} s after its instant; production is at row {row}",
@@ -476,6 +484,12 @@ fn command(farshore: &Farshore, narrator: &mut Narrator, arguments: &[&str]) -> 
 
 fn text(value: &Value, name: &str) -> String {
     member(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// What a line of the watch says of a cycle that failed.
+fn failure(line: &Value) -> Option<String> {
+    let error = member(line, "error")?;
+    Some(format!("[{}] {}", text(error, "code"), text(error, "message")))
 }
 
 /// The bytes of all files below a folder.
