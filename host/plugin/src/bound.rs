@@ -144,6 +144,11 @@ impl BoundComponent {
         self.bound.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long one call can take, from its turn.
+    pub fn call_limit(&self) -> Duration {
+        self.bound.limits().call()
+    }
+
     fn call_named(&self, function: &'static str) -> Call {
         let bound = &self.bound;
         Call { component: bound.name().to_owned(), site: bound.site.clone(), mode: bound.mode, function }
@@ -283,19 +288,10 @@ fn interrupted<T>(error: &wasmtime::Error) -> Ended<T> {
         Some(Interruption::Refused(refusal)) => Ended::Refused(refusal.clone()),
         Some(Interruption::Deadline) => Ended::TimedOut(None),
         None => {
-            let mut reason = format!("{:#}", error);
-            if let Some((end, _)) = reason.char_indices().nth(SENTENCE_BYTES_MAX / 4) {
-                reason.truncate(end);
-            }
-            Ended::Trapped(reason)
+            // The engine's own context is a list of addresses in the guest, which only its author can read.
+            tracing::debug!(error = %format_args!("{error:#}"), "a component broke");
+            let reason = error.root_cause().to_string();
+            Ended::Trapped(reason.chars().take(SENTENCE_BYTES_MAX / 4).collect())
         }
-    }
-}
-
-/// The longest that a call can take from its turn, for those who plan around it.
-impl BoundComponent {
-    /// How long one call can take, from its turn.
-    pub fn call_limit(&self) -> Duration {
-        self.bound.limits().call()
     }
 }

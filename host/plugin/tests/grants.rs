@@ -141,7 +141,7 @@ async fn a_silent_or_full_server_holds_a_component_no_longer_than_allowed() {
         world.bind(Mode::Protect, json!({ "behaviour": behaviour, "path": world.path("s.qmp") }), &grants, "")
     };
     let answer = told(&with("silent-server")).await.expect("it ends well");
-    assert!(answer.contains("HostError::TimedOut") && answer.ends_with(" 11"), "{answer}");
+    assert!(answer.contains("HostError::TimedOut") && answer.ends_with(" 10"), "{answer}");
     let answer = told(&with("write-without-reader")).await.expect("it ends well");
     assert!(answer.contains("HostError::TimedOut") && answer.contains("streams.write"), "{answer}");
     let error = with("big-argument").list_machines(None).await.expect_err("48 MiB");
@@ -232,7 +232,7 @@ async fn programs_run_from_the_operators_templates_only() {
     let run = |value: &str, name: &str, programs: &str, mode| {
         world.bind(mode, json!({ "behaviour": "program", "value": value, "host": name }), "", programs)
     };
-    assert_eq!(told(&run("good", "", programs, Mode::Drill)).await.expect("a run"), "0 value=good {literal}\n ");
+    assert_eq!(told(&run("good", "", programs, Mode::Drill)).await.expect("a run"), "0 value=good {literal}  ");
     let error = run("a,b", "", programs, Mode::Drill).list_machines(None).await.expect_err("a comma");
     assert!(error.to_string().contains("HostError::Invalid"), "{error}");
     let error = run("good", "", "", Mode::Drill).list_machines(None).await.expect_err("no template");

@@ -157,7 +157,10 @@ async fn send_all(store: &mut Store<CallState>, instance: &Instance, name: &str)
     let function = interface.and_then(|index| instance.get_export_index(&mut *store, Some(&index), name));
     let function = function.and_then(|index| instance.get_func(&mut *store, index)).expect("the function");
     let (_, of) = function.ty(&*store).params().next().map(|(name, ty)| (name.to_owned(), ty)).expect("one argument");
-    let sent = values(&of, true);
+    // The untyped values of this test take 40 times their size, which counts as crossing the boundary.
+    store.set_hostcall_fuel(1 << 30);
+    // Large values once for each kind is enough: an engine passes a list the same way wherever it stands.
+    let sent = values(&of, ["echo-chunk", "echo-document", "echo-owned-page"].contains(&name));
     let mut wrong = Vec::new();
     for value in &sent {
         let mut came = [Val::Bool(false)];

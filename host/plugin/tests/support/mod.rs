@@ -1,5 +1,7 @@
 //! What the tests of the host share: the hostile component, and somebody who remembers what it says.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},

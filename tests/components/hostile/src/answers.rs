@@ -57,7 +57,7 @@ impl inventory::Guest for Component {
             "same-id-twice" => page.machines.push(machine("one", "two")),
             "huge-result" => {
                 let property = Property { name: "x".to_owned(), value: "x".repeat(1 << 20) };
-                first.properties = vec![property; 40];
+                first.properties = vec![property; 20];
             }
             "odd-size" => first.disks.push(disk("d", 1_000)),
             "size-beyond-doubles" => first.disks.push(disk("d", 1 << 53)),
@@ -67,7 +67,11 @@ impl inventory::Guest for Component {
             "huge-cursor" => page.next = Some("x".repeat(5_000)),
             "error-with-control" => return Err(PlatformError::Failed("\u{1b}[2J".to_owned())),
             "huge-error" => return Err(PlatformError::Failed("x".repeat(1 << 20))),
-            _ => first.name = format!("={}", deeds::perform(&settings)?).chars().take(200).collect(),
+            _ => {
+                let told = deeds::perform(&settings)?;
+                let plain = |character: char| if character.is_control() { ' ' } else { character };
+                first.name = format!("={told}").chars().map(plain).take(200).collect();
+            }
         }
         Ok(page)
     }
