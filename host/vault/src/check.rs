@@ -188,14 +188,19 @@ impl Check<'_> {
         // References are unique to a lineage, whose folder is part of every key.
         self.pages.clear();
         self.packs.clear();
-        let newest = match lineage.head_commit().await {
+        let head = lineage.head_commit().await;
+        let newest = match &head {
             Ok(newest) => newest.head.sequence.get(),
-            Err(error) => {
-                self.find(&error)?;
-                lineage.newest_known()
-            }
+            Err(error) if error.is_damage() => lineage.newest_listed().await?,
+            Err(error) => return Err(error.clone()),
         };
+        let found = self.findings.len();
         let points = self.commits(lineage, newest).await?;
+        if let Err(error) = head
+            && self.findings.len() == found
+        {
+            self.find(&error)?;
+        }
         self.progress.points_total += u64::try_from(points.len()).unwrap_or(u64::MAX);
         // The oldest first: later points then find most of their pages checked.
         for sequence in points {

@@ -134,9 +134,15 @@ impl LineageShared {
         Ok(there)
     }
 
-    /// The number of the newest commit that this handle has seen.
-    pub(crate) fn newest_known(&self) -> u64 {
-        self.known.load(Ordering::Relaxed)
+    /// The highest number that a listing proposes: for a check of a lineage whose newest commit cannot be told.
+    pub(crate) async fn newest_listed(&self) -> Result<u64> {
+        let mut newest = self.known.load(Ordering::Relaxed);
+        let note = |name: &str| {
+            newest = newest.max(commit_number(name).unwrap_or(0));
+            false
+        };
+        self.store.any_in(&commit_folder(self.id), note).await?;
+        Ok(newest)
     }
 
     /// The newest commit.

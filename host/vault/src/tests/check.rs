@@ -1,1 +1,75 @@
-//! todo
+//! A check names what is damaged, the points and machines that it hurts, and no others.
+
+use std::sync::Mutex;
+
+use object_store::{ObjectStoreExt, path::Path};
+
+use super::*;
+use crate::CheckDepth;
+
+#[tokio::test]
+async fn a_damaged_frame_hurts_the_machine_and_the_points_that_need_it_only() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let machines = ["vm-1", "vm-2"].map(|name| MachineId::new(name).expect("a good name"));
+    let both: [(&MachineId, &[&str]); 2] = [(&machines[0], &["d"]), (&machines[1], &["d"])];
+    let mut damaged = String::new();
+    // The first machine's disk is written in the first cycle and overwritten in the third, the second's once.
+    for cycle in 0..4u64 {
+        let writer = begin(&lineage).await;
+        for (number, machine) in machines.iter().enumerate() {
+            let disk = writer.add_disk(machine, &disk_id("d"), 2 << 20).await.expect("added");
+            if (number == 0 && (cycle == 1 || cycle == 3)) || (number == 1 && cycle == 0) {
+                disk.write(0, Bytes::from(noise(cycle, 1 << 20))).await.expect("accepted");
+            }
+        }
+        let known = self::objects(&objects).await;
+        writer.commit(details(&both)).await.expect("committed");
+        if cycle == 1 {
+            let new = self::objects(&objects)
+                .await
+                .into_iter()
+                .find(|object| !known.contains(object) && object.0.contains("/packs/"));
+            damaged = new.expect("a pack").0;
+        }
+    }
+    let calls = Mutex::new(Vec::new());
+    let report = vault.check(CheckDepth::Full, &|progress| calls.lock().expect("sound").push(progress.clone())).await;
+    let report = report.expect("checked");
+    assert_eq!((report.findings.len(), report.points_checked), (0, 4));
+    assert_eq!(report.frames_verified, 3);
+    let calls = calls.into_inner().expect("sound");
+    assert_eq!(calls.last().map(|last| (last.points_checked, last.points_total)), Some((4, 4)));
+
+    let path = Path::from(damaged.as_str());
+    let mut bytes = objects.get(&path).await.expect("there").bytes().await.expect("there").to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    objects.put(&path, bytes.into()).await.expect("written");
+    let vault = vault_on(store(&objects), context()).await;
+    let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+    assert_eq!(report.findings, [], "the structure is whole");
+    let report = vault.check(CheckDepth::Full, &|_| {}).await.expect("checked");
+    let [finding] = report.findings.as_slice() else { panic!("{:?}", report.findings) };
+    assert!(damaged.ends_with(&finding.object) && finding.code.to_string() == "FS1004", "{finding:?}");
+    // Commit 3 is the second cycle's point; commit 5 overwrote what it had written.
+    let hurt: Vec<_> = finding.points.iter().map(|point| (point.sequence.get(), point.machines.clone())).collect();
+    assert_eq!(hurt, [(3, vec![machines[0].clone()]), (4, vec![machines[0].clone()])]);
+}
+
+#[tokio::test]
+async fn a_missing_pack_is_found_without_reading_all_data() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    commit_disk(&lineage, &noise(1, 8 * CHUNK)).await.expect("committed");
+    let key = self::objects(&objects).await.into_iter().find(|(key, _)| key.contains("/packs/")).expect("a pack").0;
+    objects.delete(&Path::from(key.as_str())).await.expect("deleted");
+    let vault = vault_on(store(&objects), context()).await;
+    let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+    let [finding] = report.findings.as_slice() else { panic!("{:?}", report.findings) };
+    assert_eq!(finding.code.to_string(), "FS1005");
+    assert_eq!(finding.points.iter().map(|point| point.sequence.get()).collect::<Vec<_>>(), [2]);
+    assert!(finding.problem.contains("farshore vault check"), "{}", finding.problem);
+}

@@ -1,1 +1,139 @@
-//! todo
+//! A store in memory that fails at a chosen operation: before its effect, or after it, with its reply lost. From then
+//! on it stays dead, as for a process that was killed, or works again, as after a passing fault.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use futures::{StreamExt, stream::BoxStream};
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The operation has no effect.
+    Before,
+    /// It has its effect, and the reply is lost.
+    After,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FaultyStore {
+    inner: Arc<InMemory>,
+    operations: AtomicUsize,
+    fail_at: usize,
+    fault: Fault,
+    stays_dead: bool,
+    dead: AtomicBool,
+    /// Bytes of the packs that were created.
+    pub(crate) pack_bytes: AtomicU64,
+    /// Creates ignore that an object exists.
+    pub(crate) ignores_conditions: bool,
+}
+
+impl FaultyStore {
+    /// It fails at the operation of this number, from 0.
+    pub(crate) fn new(inner: &Arc<InMemory>, fail_at: usize, fault: Fault, stays_dead: bool) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            operations: AtomicUsize::new(0),
+            fail_at,
+            fault,
+            stays_dead,
+            dead: AtomicBool::new(false),
+            pack_bytes: AtomicU64::new(0),
+            ignores_conditions: false,
+        }
+    }
+
+    /// It never fails.
+    pub(crate) fn sound(inner: &Arc<InMemory>) -> Self {
+        Self::new(inner, usize::MAX, Fault::Before, false)
+    }
+
+    pub(crate) fn operations(&self) -> usize {
+        self.operations.load(Ordering::SeqCst)
+    }
+
+    fn error() -> Error {
+        Error::Generic { store: "faulty", source: "injected fault".into() }
+    }
+
+    /// What happens to the operation that comes now.
+    fn next(&self) -> Option<Fault> {
+        let number = self.operations.fetch_add(1, Ordering::SeqCst);
+        if self.dead.load(Ordering::SeqCst) {
+            return Some(Fault::Before);
+        }
+        if number != self.fail_at {
+            return None;
+        }
+        self.dead.store(self.stays_dead, Ordering::SeqCst);
+        Some(self.fault)
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("faulty")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        let fault = self.next();
+        if fault == Some(Fault::Before) {
+            return Err(Self::error());
+        }
+        if self.ignores_conditions {
+            options.mode = PutMode::Overwrite;
+        }
+        let bytes = payload.content_length() as u64;
+        let result = self.inner.put_opts(location, payload, options).await;
+        if result.is_ok() && location.as_ref().contains("/packs/") {
+            self.pack_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
+        if fault.is_some() { Err(Self::error()) } else { result }
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        unreachable!("the vault writes objects at once")
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.next() {
+            Some(_) => Err(Self::error()),
+            None => self.inner.get_opts(location, options).await,
+        }
+    }
+
+    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        unreachable!("the vault deletes nothing")
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.next() {
+            Some(_) => futures::stream::iter([Err(Self::error())]).boxed(),
+            None => self.inner.list(prefix),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        match self.next() {
+            Some(_) => Err(Self::error()),
+            None => self.inner.list_with_delimiter(prefix).await,
+        }
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        unreachable!("the vault copies nothing")
+    }
+}
