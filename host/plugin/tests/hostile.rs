@@ -68,7 +68,7 @@ async fn a_component_that_loops_or_sleeps_is_ended_at_its_deadline() {
 /// More loops than the host has threads: others still get their turn, and the caller's own runtime does not notice.
 #[tokio::test]
 async fn components_that_loop_do_not_starve_the_others() {
-    let world = World::new(SHORT).await;
+    let world = World::new(Limits { call_milliseconds: 20_000, ..SHORT }).await;
     let loops: Vec<_> = (0..6)
         .map(|_| {
             let bound = world.with("loop");
@@ -76,13 +76,14 @@ async fn components_that_loop_do_not_starve_the_others() {
         })
         .collect();
     SystemClock.sleep(Duration::from_millis(100)).await;
-    let started = SystemClock.monotonic();
-    still_works(&world).await;
-    let took = SystemClock.monotonic().saturating_sub(started);
-    assert!(took < Duration::from_millis(1_000), "an honest call took {took:?} beside loops");
-    for ended in loops {
-        let outcome = ended.await.expect("no panic").expect_err("a loop").outcome();
-        assert_eq!(outcome, Outcome::TimedOut);
+    // Without giving way it would wait for the end of a loop, 20 s.
+    tokio::select! {
+        () = still_works(&world) => {}
+        () = SystemClock.sleep(Duration::from_secs(10)) => panic!("an honest call waits for loops"),
+    }
+    for looping in loops {
+        assert!(!looping.is_finished(), "a loop ended by itself");
+        looping.abort();
     }
 }
 
