@@ -144,9 +144,8 @@ impl Manifest {
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth = depth.saturating_add(1),
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                    if found.replace(section.data()).is_some() {
-                        return Err(ManifestError::Several);
-                    }
+                    let earlier = found.replace(section.data());
+                    earlier.map_or(Ok(()), |_| Err(ManifestError::Several))?;
                 }
                 _ => {}
             }

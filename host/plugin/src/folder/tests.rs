@@ -107,7 +107,7 @@ fn a_folder_is_listed_by_pages_in_order() {
     assert_eq!(first.first(), Some(&FolderEntry { name: "a-folder".to_owned(), folder: true }));
     let last = first.last().expect("an entry").name.clone();
     let (second, more) = granted.at("").list(Some(&last)).expect("a page");
-    assert_eq!(more, false);
+    assert!(!more);
     let names: Vec<&str> = second.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names, ["f00999", "f01000", "f01001", "f01002", "f01003", "f01004"]);
     assert_eq!(granted.at("nothing").list(None), Ok((Vec::new(), false)));

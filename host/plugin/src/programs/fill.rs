@@ -11,6 +11,9 @@ use crate::limits::{NUMBER_END, PROGRAM_ARGUMENTS_MAX, REPETITION_ITEMS_MAX, SLO
 /// Slots by name.
 pub(crate) type Slots = BTreeMap<String, String>;
 
+/// Slots of a component's, in its order.
+pub(crate) type Given = Vec<(String, String)>;
+
 /// Where a path of a component's really leads, if it may be used.
 pub(crate) trait PathResolver {
     /// What goes wrong: a refusal ends the component's call.
@@ -33,8 +36,8 @@ impl Template {
     /// The arguments, with every slot filled.
     pub(crate) async fn fill<R: PathResolver + Sync>(
         &self,
-        slots: Vec<(String, String)>,
-        repetitions: Vec<(String, Vec<Vec<(String, String)>>)>,
+        slots: Given,
+        repetitions: Vec<(String, Vec<Given>)>,
         resolver: &R,
     ) -> Result<Vec<String>, FillError<R::Error>>
     where
@@ -99,7 +102,7 @@ impl Template {
     }
 }
 
-fn collect<E>(list: Vec<(String, String)>) -> Result<Slots, FillError<E>> {
+fn collect<E>(list: Given) -> Result<Slots, FillError<E>> {
     if list.len() > SLOTS_MAX {
         return Err(FillError::Invalid(format!("there are more than {SLOTS_MAX} slots in a list")));
     }

@@ -69,7 +69,7 @@ fn number(what: &str, value: u64) -> Checked {
 /// A size of a disk.
 fn disk_size(what: &str, size_bytes: u64) -> Checked {
     number(what, size_bytes)?;
-    if size_bytes % 512 == 0 { Ok(()) } else { Err(format!("{what} is {size_bytes}, not a multiple of 512")) }
+    if size_bytes.is_multiple_of(512) { Ok(()) } else { Err(format!("{what} is {size_bytes}, not a multiple of 512")) }
 }
 
 fn state(state: &[u8]) -> Checked {

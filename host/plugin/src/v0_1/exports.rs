@@ -24,7 +24,7 @@ impl Exports {
     /// Looks for each interface. An interface that is there but lacks a function is an error.
     pub(crate) fn find<T>(component: &Component, pre: &InstancePre<T>) -> wasmtime::Result<Self> {
         let has = |interface: &str| {
-            component.get_export_index(None, &format!("farshore:platform/{interface}@{VERSION}")).is_some()
+            component.get_export_index(None, format!("farshore:platform/{interface}@{VERSION}")).is_some()
         };
         macro_rules! find {
             ($name:literal, $module:ident) => {
