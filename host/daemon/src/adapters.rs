@@ -1,0 +1,191 @@
+//! The components that serve the sites: which bytes they are, whether they are the ones that the operator named, and
+//! whether they take the site's settings.
+//!
+//! A site is opened for one mode at a time, with that mode's grants and programs and no others.
+
+use std::{collections::BTreeMap, io::Read as _, path::Path, sync::Arc};
+
+use farshore_core::{Clock, Coded as _, SiteName};
+use farshore_platform::{ComponentSite, SiteError};
+use farshore_plugin::{
+    Binding, Component, Digest, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates, abi::Description, limits,
+};
+
+use crate::{
+    config::{
+        Configuration, Site,
+        model::Adapter,
+        places::{Path as Place, place},
+        problem::Problem,
+        settings::check_settings,
+    },
+    context::Context,
+    error::CliError,
+    output::Failure,
+};
+
+/// The names of the components that are embedded in this binary.
+pub const EMBEDDED_NAMES: [&str; 1] = ["qemu"];
+
+static QEMU: &[u8] = include_bytes!(env!("FARSHORE_COMPONENT_QEMU"));
+
+/// The component host with the adapters of a configuration.
+pub struct Adapters {
+    host: PluginHost,
+    clock: Arc<dyn Clock>,
+    loaded: BTreeMap<SiteName, Loaded>,
+}
+
+/// A site's adapter, loaded.
+pub struct Loaded {
+    /// The component.
+    pub component: Component,
+    /// What it says of itself.
+    pub description: Description,
+}
+
+impl Adapters {
+    /// Starts the component host. No component is loaded yet.
+    ///
+    /// # Errors
+    /// When the machine cannot run components, or the cache folder cannot be made.
+    pub fn new(context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
+        let folder = configuration.path(&configuration.host.cache_folder);
+        std::fs::create_dir_all(&folder).map_err(|source| CliError::Folder {
+            what: "cache folder",
+            path: folder.clone(),
+            source,
+        })?;
+        let mut options = HostOptions::new(folder.join("components"));
+        options.clock = Arc::clone(&context.clock);
+        options.entropy = Arc::clone(&context.entropy);
+        Ok(Self { host: PluginHost::new(options)?, clock: Arc::clone(&context.clock), loaded: BTreeMap::new() })
+    }
+
+    /// Loads a site's adapter and checks the site's settings against its schema. Contacts no platform.
+    ///
+    /// # Errors
+    /// All that is wrong, each at its place in the configuration.
+    pub async fn load(
+        &mut self,
+        configuration: &Configuration,
+        name: &SiteName,
+        site: &Site,
+    ) -> Result<&Loaded, Vec<Problem>> {
+        let at = |key: &str| place!["sites", name.as_str(), key];
+        let adapter_problem = |message: String, hint: Option<String>| {
+            let problem = Problem::error(configuration.places.value(&at("adapter")), message);
+            vec![match hint {
+                Some(hint) => problem.hint(hint),
+                None => problem,
+            }]
+        };
+        let bytes = component_bytes(configuration, &site.adapter).map_err(|wrong| adapter_problem(wrong.0, wrong.1))?;
+        let component = self.host.load(bytes).await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            adapter_problem(format!("the adapter cannot be used [{}]: {error}{cause}", error.code()), error.advice())
+        })?;
+        let description = self.describe(name, &component).await.map_err(|error| {
+            adapter_problem(format!("the adapter does not say what it is [{}]: {error}", error.code()), error.advice())
+        })?;
+        let problems = settings_problems(configuration, &at("settings"), site, &description);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(self.loaded.entry(name.clone()).insert_entry(Loaded { component, description }).into_mut())
+    }
+
+    async fn describe(&self, name: &SiteName, component: &Component) -> Result<Description, SiteError> {
+        let nothing = Binding {
+            site: name.clone(),
+            mode: Mode::Observe,
+            settings: serde_json::json!({}),
+            grants: Grants::default(),
+            programs: Templates::new(),
+            observer: Arc::new(LogObserver),
+        };
+        let failed = |message: String| SiteError::Failed { site: name.clone(), message };
+        let bound = component.bind(nothing).map_err(|error| failed(error.to_string()))?;
+        ComponentSite::new(name.clone(), bound, Arc::clone(&self.clock)).describe().await
+    }
+
+    /// Opens a site for one mode.
+    ///
+    /// # Errors
+    /// When the site's adapter or settings cannot be used.
+    pub async fn open(
+        &mut self,
+        configuration: &Configuration,
+        name: &SiteName,
+        mode: Mode,
+    ) -> Result<Arc<ComponentSite>, Failure> {
+        let site = configuration.site(name)?;
+        if !self.loaded.contains_key(name) {
+            self.load(configuration, name, site).await.map_err(|problems| configuration.refuse(problems))?;
+        }
+        let Some(loaded) = self.loaded.get(name) else {
+            unreachable!("the site's adapter has just been loaded");
+        };
+        let binding = Binding {
+            site: name.clone(),
+            mode,
+            settings: serde_json::Value::Object(site.settings.clone()),
+            grants: site.grants.for_mode(mode).clone(),
+            programs: site.programs.for_mode(mode).clone(),
+            observer: Arc::new(LogObserver),
+        };
+        let bound = loaded.component.bind(binding)?;
+        Ok(Arc::new(ComponentSite::new(name.clone(), bound, Arc::clone(&self.clock))))
+    }
+}
+
+/// A sentence and a hint.
+struct Wrong(String, Option<String>);
+
+fn component_bytes(configuration: &Configuration, adapter: &Adapter) -> Result<Vec<u8>, Wrong> {
+    match adapter {
+        // Checked names only come this far; a new one needs its bytes here.
+        Adapter::Embedded(name) if name == "qemu" => Ok(QEMU.to_vec()),
+        Adapter::Embedded(name) => Err(Wrong(format!("there is no embedded adapter {name:?}"), None)),
+        Adapter::File(file) => {
+            let path = configuration.path(&file.path);
+            let bytes = read_component(&path)
+                .map_err(|error| Wrong(format!("the adapter {} cannot be read: {error}", path.display()), None))?;
+            let found = Digest::of(&bytes).to_string();
+            let wanted = file.digest.as_str();
+            if found == wanted {
+                return Ok(bytes);
+            }
+            let message = format!("{} has the digest {found}, not {wanted}", path.display());
+            let hint = "somebody replaced the file; if it was you, and you trust it, write its digest here";
+            Err(Wrong(message, Some(hint.to_owned())))
+        }
+    }
+}
+
+fn read_component(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the component host sees that it is too large and says so.
+    std::fs::File::open(path)?.take(limits::COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn settings_problems(
+    configuration: &Configuration,
+    at: &Place,
+    site: &Site,
+    description: &Description,
+) -> Vec<Problem> {
+    let wrong_schema = |why: String| {
+        vec![Problem::error(
+            configuration.places.value(at),
+            format!("the adapter {} {} is broken: {why}", description.name, description.version),
+        )]
+    };
+    let schema = match serde_json::from_str(&description.settings_schema) {
+        Ok(schema) => schema,
+        Err(error) => return wrong_schema(format!("its settings schema is not JSON: {error}")),
+    };
+    check_settings(&schema, &site.settings, at, &configuration.places)
+        .unwrap_or_else(|error| wrong_schema(error.to_string()))
+}

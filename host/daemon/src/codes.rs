@@ -1,0 +1,56 @@
+//! The error codes of all crates, and their pages.
+
+use farshore_core::{Code, CodePage};
+
+/// Each crate's table, with the range of numbers that is its own.
+pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [CodePage]); 7] {
+    [
+        ("vault", 1000..=1999, farshore_vault::CODES),
+        ("component host", 2000..=2999, farshore_plugin::CODES),
+        ("platform and transports", 3000..=3999, farshore_platform::CODES),
+        ("replication", 4000..=4999, farshore_replication::CODES),
+        ("failover", 5000..=5999, farshore_failover::CODES),
+        ("command line and configuration", 6000..=6899, crate::error::CODES),
+        ("demonstration", 6900..=6999, farshore_demo::CODES),
+    ]
+}
+
+/// The page of a code.
+pub fn page(code: Code) -> Option<&'static CodePage> {
+    tables().into_iter().flat_map(|(_, _, pages)| pages).find(|page| page.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_and_in_its_crates_range() {
+        let mut seen = BTreeSet::new();
+        for (area, range, pages) in tables() {
+            assert!(!pages.is_empty(), "{area} has codes");
+            for page in pages {
+                let code = page.code.to_string();
+                let in_range = range.clone().any(|number| Code::new(number) == page.code);
+                assert!(in_range, "{code} is in the range of {area}");
+                assert!(seen.insert(page.code), "{code} is used once");
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_says_what_happened_and_what_to_do() {
+        for (_, _, pages) in tables() {
+            for CodePage { code, title, page } in pages {
+                assert!(!title.is_empty() && !title.ends_with('.'), "{code}: {title:?}");
+                for heading in ["## What happened\n", "## What to do\n"] {
+                    assert!(page.contains(heading), "the page of {code} has {heading:?}");
+                }
+                assert!(page.split("## ").all(|part| part.is_empty() || part.trim().lines().count() > 1), "{code}");
+                assert!(!page.contains("TODO"), "{code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! `drill`, and what it shares with `failover`: opening sites, planning, executing, the report.
+
+use std::sync::Arc;
+
+use farshore_core::{MachineId, SiteName, Timestamp};
+use farshore_failover::{
+    Execution, FailoverError, FailoverPlan, MachineReport, PlanRequest, RunKind, RunOutcome, RunReport, plan,
+};
+use farshore_platform::{ReadinessLevel, Source, Target};
+use farshore_plugin::Mode;
+use farshore_vault::Vault;
+
+use crate::{
+    adapters::Adapters,
+    arguments::{DrillArguments, PointChoice, ReadinessArguments, Until},
+    config::{Configuration, Group},
+    context::Context,
+    error::CliError,
+    observers::{Shown, level},
+    output::{Failure, Table, human},
+    vault,
+};
+
+/// Runs it.
+pub async fn run(context: &Context, arguments: &DrillArguments) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let group = configuration.group(&arguments.group)?;
+    let vault = vault::open(context, &configuration).await?;
+    let mut adapters = Adapters::new(context, &configuration)?;
+    let ask = Ask {
+        kind: RunKind::Drill,
+        point: arguments.point,
+        machines: &arguments.machine,
+        readiness: arguments.readiness,
+        attestation: None,
+    };
+    // A drill is never given a way to the source.
+    let target = open_target(&mut adapters, &configuration, group, &arguments.group, Mode::Drill).await?;
+    let plan = make_plan(context, &vault, &arguments.group, &ask, None, &*target).await?;
+    tell_remarks(context, &plan);
+    let report = execute(context, &configuration, vault, &plan, ask, group, None, target).await?;
+    finish(context, &report)
+}
+
+/// What is asked of a run.
+pub struct Ask<'a> {
+    /// What it is for.
+    pub kind: RunKind,
+    /// Which point.
+    pub point: PointChoice,
+    /// Which machines.
+    pub machines: &'a [MachineId],
+    /// How far they must come.
+    pub readiness: ReadinessArguments,
+    /// Who says that the source is off.
+    pub attestation: Option<String>,
+}
+
+/// Opens a group's recovery site.
+pub async fn open_target(
+    adapters: &mut Adapters,
+    configuration: &Configuration,
+    group: &Group,
+    name: &farshore_core::GroupName,
+    mode: Mode,
+) -> Result<Arc<dyn Target>, Failure> {
+    let site = group.recovery_site.as_ref();
+    let site = site.ok_or_else(|| CliError::NoRecoverySite { group: name.to_string() })?;
+    Ok(adapters.open(configuration, site, mode).await?)
+}
+
+/// Plans a run. Nothing is done yet.
+pub async fn make_plan(
+    context: &Context,
+    vault: &Vault,
+    group: &farshore_core::GroupName,
+    ask: &Ask<'_>,
+    source: Option<Arc<dyn Source>>,
+    target: &dyn Target,
+) -> Result<FailoverPlan, Failure> {
+    let request = PlanRequest {
+        vault,
+        kind: ask.kind,
+        group,
+        point: super::chosen(ask.point),
+        machines: ask.machines,
+        source,
+        target,
+        clock: &*context.clock,
+    };
+    Ok(context.until_stopped("nothing was done", plan(request)).await??)
+}
+
+/// Tells what the target says that does not stand in the way.
+pub fn tell_remarks(context: &Context, plan: &FailoverPlan) {
+    for remark in &plan.remarks {
+        context.output.warn(remark);
+    }
+}
+
+/// Executes a plan to its report.
+#[expect(clippy::too_many_arguments, reason = "each is a part of the run, and none is optional")]
+pub async fn execute(
+    context: &Context,
+    configuration: &Configuration,
+    vault: Arc<Vault>,
+    plan: &FailoverPlan,
+    ask: Ask<'_>,
+    group: &Group,
+    source: Option<Arc<dyn Source>>,
+    target: Arc<dyn Target>,
+) -> Result<RunReport, Failure> {
+    let shown = Arc::new(Shown::with_progress(context.output));
+    let execution = Execution {
+        vault,
+        source,
+        target,
+        state_folder: super::state_folder(configuration)?,
+        clock: Arc::clone(&context.clock),
+        entropy: Arc::clone(&context.entropy),
+        observer: Arc::clone(&shown) as _,
+        readiness: match ask.readiness.until {
+            Until::Running => ReadinessLevel::Running,
+            Until::Ready => ReadinessLevel::Ready,
+        },
+        readiness_limit: ask.readiness.until_limit,
+        attestation: ask.attestation,
+    };
+    let source_site: &SiteName = &group.site;
+    let result = execution.execute(plan, source_site, &context.stop).await;
+    shown.end();
+    match result {
+        Err(FailoverError::Stopped) if context.stop.is_cancelled() => {
+            Err(context.interrupted("`farshore run list` shows how far the run came; the same command goes on").into())
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Shows the report, and fails if not all went well.
+pub fn finish(context: &Context, report: &RunReport) -> Result<(), Failure> {
+    context.output.result(report, || render(report, context.clock.now()))?;
+    if context.stop.is_cancelled() {
+        return Err(context.interrupted("the report says what was done and cleaned up").into());
+    }
+    if report.outcome == RunOutcome::Succeeded && report.leftovers.is_empty() {
+        return Ok(());
+    }
+    let left = if report.leftovers.is_empty() { "" } else { ", and left something behind" };
+    let what = format!("the {} of group {} {}{left}", report.kind, report.group, ended(report.outcome));
+    Err(CliError::EndedWithErrors { what }.into())
+}
+
+fn ended(outcome: RunOutcome) -> &'static str {
+    match outcome {
+        RunOutcome::Succeeded => "succeeded",
+        RunOutcome::Partly => "brought back only some of the machines",
+        RunOutcome::Failed => "failed",
+    }
+}
+
+/// A report as a person reads it.
+pub fn render(report: &RunReport, now: Timestamp) -> String {
+    let took = report.ended_at.since(report.began_at);
+    let mut lines = vec![
+        ("run", format!("{}: {} of group {}", report.run, report.kind, report.group)),
+        ("outcome", format!("{}, after {}", report.outcome, human::duration(took))),
+        ("point", format!("{}, captured {}", report.point, human::time_and_age(report.captured_at, now))),
+        ("sites", format!("{} -> {}", report.source, report.target)),
+        ("loss", report.loss.clone()),
+    ];
+    let mut line = |name, text: Option<String>| lines.extend(text.map(|text| (name, text)));
+    line("recovery", report.seconds_to_recover.map(|seconds| format!("{seconds:.1} s to readiness")));
+    line("fenced by", report.generation.map(|generation| format!("generation {generation}")));
+    line("attested by", report.attestation.clone());
+    line("isolation", report.isolation.clone());
+    for fence in &report.fences {
+        let text = match (&fence.proof, &fence.error) {
+            (Some(proof), _) => format!("{} is off: {proof}", fence.machine),
+            (None, error) => format!("{} may still run: {}", fence.machine, error.as_deref().unwrap_or("no proof")),
+        };
+        line("source", Some(text));
+    }
+    report.refusals.iter().for_each(|refusal| line("refused", Some(refusal.clone())));
+    if report.kind == RunKind::Drill {
+        let text = if report.cleaned_up { "everything that the drill made is gone" } else { "not done" };
+        line("clean-up", Some(text.to_owned()));
+    }
+    report.leftovers.iter().for_each(|leftover| line("left behind", Some(leftover.clone())));
+    let mut text: String = lines.into_iter().map(|(name, value)| format!("{name:<11}  {value}\n")).collect();
+    text.push('\n');
+    text.push_str(&machines(&report.machines));
+    text
+}
+
+fn machines(reports: &[MachineReport]) -> String {
+    let mut table = Table::new(&["MACHINE", "STATE", ">READY AFTER", ">WRITTEN", "RECOVERED AS", "EVIDENCE OR ERROR"]);
+    for report in reports {
+        let readiness = report.readiness.as_ref();
+        table.row([
+            report.machine.to_string(),
+            readiness.map_or("not recovered", |readiness| level(readiness.level)).to_owned(),
+            report.seconds_to_readiness.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
+            human::bytes(report.written_bytes),
+            report.recovered_id.clone().unwrap_or_default(),
+            report.error.clone().or_else(|| readiness.map(|readiness| readiness.evidence.clone())).unwrap_or_default(),
+        ]);
+    }
+    table.render()
+}

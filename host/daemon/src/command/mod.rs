@@ -1,0 +1,70 @@
+//! The commands, one file each. A command turns arguments into one call of a library and renders what comes back; what
+//! replication, failover or a vault do is decided elsewhere.
+
+mod config;
+mod demo;
+mod drill;
+mod explain;
+mod failover;
+mod machine;
+mod points;
+mod replicate;
+mod restore;
+mod run;
+mod vault;
+
+use std::path::PathBuf;
+
+use farshore_core::{GroupName, Sequence};
+use farshore_vault::{Lineage, Vault};
+
+use crate::{
+    arguments::{Arguments, Command, FailoverCommand, PointChoice},
+    config::Configuration,
+    context::Context,
+    error::CliError,
+    output::Failure,
+};
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// The one error that ends the command.
+pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Command::Vault(command) => vault::run(context, &command).await,
+        Command::Machine(command) => machine::run(context, &command).await,
+        Command::Replicate(arguments) => replicate::run(context, arguments).await,
+        Command::Points(arguments) => points::run(context, &arguments).await,
+        Command::Restore(arguments) => restore::run(context, &arguments).await,
+        Command::Drill(arguments) => drill::run(context, &arguments).await,
+        Command::Failover(FailoverCommand::Unplanned(arguments)) => failover::run(context, arguments).await,
+        Command::Run(command) => run::run(context, &command).await,
+        Command::Config(command) => config::run(context, &command).await,
+        Command::Explain { code } => explain::run(context, code.as_deref()),
+        Command::Demo(arguments) => demo::run(context, arguments).await,
+    }
+}
+
+/// The lineage of a group, which may have none in this vault.
+async fn lineage(vault: &Vault, group: &GroupName) -> Result<Lineage, Failure> {
+    let lineage = vault.lineage(group).await?;
+    lineage.ok_or_else(|| farshore_failover::FailoverError::NothingToRecover { group: group.clone() }.into())
+}
+
+/// The number of the chosen point; none for the newest.
+fn chosen(point: PointChoice) -> Option<Sequence> {
+    match point {
+        PointChoice::Newest => None,
+        PointChoice::Number(number) => Some(Sequence::new(number)),
+    }
+}
+
+/// The folder of the host's diaries, made if it is not there.
+fn state_folder(configuration: &Configuration) -> Result<PathBuf, CliError> {
+    let path = configuration.path(&configuration.host.state_folder);
+    match std::fs::create_dir_all(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(CliError::Folder { what: "state folder", path, source }),
+    }
+}

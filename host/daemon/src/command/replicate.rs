@@ -1,0 +1,260 @@
+//! `replicate`: one cycle of each group, or on and on to each group's objective.
+
+use std::{sync::Arc, time::Duration};
+
+use farshore_core::{GroupName, Timestamp};
+use farshore_plugin::Mode;
+use farshore_replication::{
+    CopyLimits, CycleReport, Objective, Protection, ReplicationError, Replicator, WatchObserver, watch,
+};
+use farshore_vault::Point;
+use serde::Serialize;
+
+use super::points::basis;
+use crate::{
+    adapters::Adapters,
+    arguments::ReplicateArguments,
+    config::{Configuration, format_duration},
+    context::Context,
+    error::CliError,
+    observers::Shown,
+    output::{Failure, Output, Table, human},
+    vault,
+};
+
+/// Runs it.
+pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let mut names = arguments.groups;
+    if names.is_empty() {
+        names = configuration.groups.keys().cloned().collect();
+    }
+    names.dedup();
+    let vault = vault::open(context, &configuration).await?;
+    let state_folder = super::state_folder(&configuration)?;
+    let mut adapters = Adapters::new(context, &configuration)?;
+    let mut groups = Vec::new();
+    for name in names {
+        let group = configuration.group(&name)?;
+        let source = adapters.open(&configuration, &group.site, Mode::Protect).await?;
+        let shown = if arguments.watch { Shown::quiet(context.output) } else { Shown::with_progress(context.output) };
+        let shown = Arc::new(shown);
+        let replicator = Replicator {
+            vault: Arc::clone(&vault),
+            source,
+            protection: Protection {
+                group: name.clone(),
+                machines: group.machines.clone(),
+                consistency: group.consistency,
+                stall_limit: group.stall_limit,
+            },
+            state_folder: state_folder.clone(),
+            clock: Arc::clone(&context.clock),
+            entropy: Arc::clone(&context.entropy),
+            observer: Arc::clone(&shown) as _,
+            limits: CopyLimits::default(),
+        };
+        groups.push(Replicated { replicator, objective: Objective { rpo: group.rpo }, shown });
+    }
+    if arguments.watch { on_and_on(context, groups).await } else { once(context, &configuration, groups).await }
+}
+
+struct Replicated {
+    replicator: Replicator,
+    objective: Objective,
+    shown: Arc<Shown>,
+}
+
+/// What became of a group in one cycle.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cycle {
+    Committed(Box<CycleReport>),
+    Failed { group: GroupName, error: Failure },
+}
+
+async fn once(context: &Context, configuration: &Configuration, groups: Vec<Replicated>) -> Result<(), Failure> {
+    let mut cycles = Vec::new();
+    for Replicated { replicator, shown, .. } in &groups {
+        let result = replicator.cycle(&context.stop).await;
+        shown.end();
+        match result {
+            Ok(report) => cycles.push(Cycle::Committed(Box::new(report))),
+            Err(ReplicationError::Stopped { .. }) if context.stop.is_cancelled() => {
+                return Err(context.interrupted("the capture was released; the last committed points stand").into());
+            }
+            Err(error) => {
+                cycles.push(Cycle::Failed { group: replicator.protection.group.clone(), error: error.into() });
+            }
+        }
+    }
+    // One group that fails is the command's own error.
+    if let [Cycle::Failed { .. }] = &cycles[..]
+        && let Some(Cycle::Failed { error, .. }) = cycles.pop()
+    {
+        return Err(error);
+    }
+    context.output.result(&cycles, || render(&cycles, configuration, context.clock.now()))?;
+    let mut failed = Vec::new();
+    for cycle in &cycles {
+        if let Cycle::Failed { group, error } = cycle {
+            failed.push(group.as_str());
+            if !context.output.json {
+                context.output.fail(error);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::EndedWithErrors { what: format!("these groups have no new point: {}", failed.join(", ")) }.into())
+}
+
+fn render(cycles: &[Cycle], configuration: &Configuration, now: Timestamp) -> String {
+    if cycles.is_empty() {
+        return format!("{} has no groups: nothing is protected.\n", configuration.file().display());
+    }
+    let mut table =
+        Table::new(&["GROUP", ">POINT", "CAPTURED", "BASIS", ">READ", ">CHANGED", ">STORED", ">LAG", "NOTE"]);
+    for cycle in cycles {
+        match cycle {
+            Cycle::Committed(report) => table.row([
+                report.group.to_string(),
+                report.point.sequence.to_string(),
+                human::time_and_age(report.point.captured_at, now),
+                basis(&report.point),
+                human::bytes(report.read_bytes),
+                human::bytes(report.point.stats.bytes_changed),
+                human::bytes(report.point.stats.bytes_stored),
+                human::duration(Duration::from_millis(report.lag_milliseconds)),
+                notes(report),
+            ]),
+            Cycle::Failed { group, error } => {
+                let mut cells = vec![group.to_string(), "none".to_owned()];
+                cells.resize(8, String::new());
+                cells.push(format!("failed: {}", error.message));
+                table.row(cells);
+            }
+        }
+    }
+    table.render()
+}
+
+fn notes(report: &CycleReport) -> String {
+    let notes = [report.point.note.as_str(), report.release_note.as_str()];
+    notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+async fn on_and_on(context: &Context, groups: Vec<Replicated>) -> Result<(), Failure> {
+    if groups.is_empty() {
+        return Err(CliError::NothingToWatch.into());
+    }
+    for Replicated { replicator, objective, .. } in &groups {
+        let Protection { group, machines, .. } = &replicator.protection;
+        let rpo = format_duration(objective.rpo);
+        context.output.remark(&format!("{group}: {} machines, at most {rpo} old", machines.len()));
+    }
+    let watches = groups.iter().map(|group| async {
+        let told =
+            Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: Default::default() };
+        let result = watch(&group.replicator, group.objective, &told, &context.stop).await;
+        result.map_err(|_| group.replicator.protection.group.as_str())
+    });
+    let failed: Vec<&str> = futures::future::join_all(watches).await.into_iter().filter_map(Result::err).collect();
+    if context.stop.is_cancelled() {
+        let left = "the captures were released; the last committed points stand";
+        return Err(context.interrupted(left).into());
+    }
+    Err(CliError::EndedWithErrors { what: format!("no later try can help these groups: {}", failed.join(", ")) }.into())
+}
+
+/// A line of `--watch --json` for a cycle that failed.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct FailedLine<'a> {
+    group: &'a GroupName,
+    error: Failure,
+    failures_in_a_row: u32,
+    next_try_in_milliseconds: Option<u64>,
+    /// How old the newest point that this process committed is now; none before the first.
+    age_milliseconds: Option<u64>,
+}
+
+/// A line of `--watch --json` for a point.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct PointLine<'a> {
+    #[serde(flatten)]
+    report: &'a CycleReport,
+    /// How old the point before this one had become when this one was durable: the age that the objective bounds.
+    age_before_milliseconds: Option<u64>,
+}
+
+/// Writes a line for each cycle.
+struct Told<'a> {
+    output: Output,
+    clock: &'a dyn farshore_core::Clock,
+    stop: &'a tokio_util::sync::CancellationToken,
+    last: std::sync::Mutex<Option<Timestamp>>,
+}
+
+impl Told<'_> {
+    fn age(&self, now: Timestamp) -> Option<Duration> {
+        let last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.map(|captured_at| now.since(captured_at))
+    }
+
+    fn write<T: Serialize>(&self, line: &T, human: impl FnOnce() -> String) {
+        // Nobody reads any more: there is no reason to go on.
+        if self.output.line(line, human).is_err() {
+            self.stop.cancel();
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl WatchObserver for Told<'_> {
+    fn committed(&self, report: &CycleReport) {
+        let before = self.age(self.clock.now());
+        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(report.point.captured_at);
+        let line = PointLine { report, age_before_milliseconds: before.map(milliseconds) };
+        self.write(&line, || {
+            let Point { sequence, captured_at, stats, .. } = &report.point;
+            let lag = human::duration(Duration::from_millis(report.lag_milliseconds));
+            let age = before.map(|age| format!(", age reached {}", human::duration(age))).unwrap_or_default();
+            let notes = notes(report);
+            let note = if notes.is_empty() { notes } else { format!("  ({notes})") };
+            format!(
+                "{captured_at}  {}  point {sequence}  {}  read {}, changed {}, stored {}  lag {lag}{age}{note}",
+                report.group,
+                basis(&report.point),
+                human::bytes(report.read_bytes),
+                human::bytes(stats.bytes_changed),
+                human::bytes(stats.bytes_stored),
+            )
+        });
+    }
+
+    fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>) {
+        let now = self.clock.now();
+        let age = self.age(now);
+        let error = Failure::describe(error);
+        let line = FailedLine {
+            group,
+            failures_in_a_row: failures,
+            next_try_in_milliseconds: pause.map(milliseconds),
+            age_milliseconds: age.map(milliseconds),
+            error,
+        };
+        self.write(&line, || {
+            let causes: String = line.error.causes.iter().map(|cause| format!(": {cause}")).collect();
+            let next = pause
+                .map_or("no later try can help".to_owned(), |pause| format!("next try in {}", human::duration(pause)));
+            let age = age.map(|age| format!("; the newest point is {} old", human::duration(age))).unwrap_or_default();
+            format!("{now}  {group}  failed [{}] {}{causes}; {next}{age}", line.error.code, line.error.message)
+        });
+    }
+}

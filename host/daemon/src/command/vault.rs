@@ -1,0 +1,175 @@
+//! `vault create|info|check`.
+
+use std::sync::Mutex;
+
+use farshore_core::{GroupName, LineageId, Timestamp};
+use farshore_vault::{CheckDepth, CheckProgress, CheckReport, CreateOptions, Head, Usage, Vault, VaultInfo};
+use serde::Serialize;
+
+use crate::{
+    arguments::VaultCommand,
+    context::Context,
+    error::CliError,
+    output::{Failure, Progress, Table, human},
+    vault::{self, Asking},
+};
+
+/// Runs it.
+pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failure> {
+    match command {
+        VaultCommand::Create => create(context).await,
+        VaultCommand::Info => info(context).await,
+        VaultCommand::Check { full } => check(context, *full).await,
+    }
+}
+
+async fn create(context: &Context) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let store = vault::store(context.output, &configuration)?;
+    let passphrase = vault::passphrase(context.output, &configuration, Asking::Twice).await?;
+    let making = Vault::create(store, &passphrase, CreateOptions::default(), vault::vault_context(context));
+    let left = "the vault may have been made: `farshore vault info` tells";
+    let vault = context.until_stopped(left, making).await??;
+    let info = vault.info().await?;
+    context.output.result(&info, || {
+        format!(
+            "Made vault {} at {}.\nWhoever has its address and its passphrase can read it; without the passphrase \
+             nobody can, so keep a copy of it elsewhere.\n",
+            info.id, info.address
+        )
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Info {
+    #[serde(flatten)]
+    vault: VaultInfo,
+    groups: Vec<GroupInfo>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct GroupInfo {
+    group: GroupName,
+    lineage: LineageId,
+    head: Head,
+    newest_captured_at: Option<Timestamp>,
+}
+
+async fn info(context: &Context) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let vault = vault::open(context, &configuration).await?;
+    let info = context.until_stopped("nothing was changed", gather(&vault)).await??;
+    context.output.result(&info, || render_info(&info, context.clock.now()))?;
+    Ok(())
+}
+
+async fn gather(vault: &Vault) -> Result<Info, Failure> {
+    let info = vault.info().await?;
+    let mut groups = Vec::new();
+    for known in &info.lineages {
+        let Some(lineage) = vault.lineage(&known.group).await? else { continue };
+        let head = lineage.head().await?;
+        let newest_captured_at = match head.newest_point {
+            Some(newest) => Some(lineage.point(newest).await?.captured_at),
+            None => None,
+        };
+        groups.push(GroupInfo { group: known.group.clone(), lineage: known.id, head, newest_captured_at });
+    }
+    Ok(Info { groups, usage: vault.usage().await?, vault: info })
+}
+
+fn render_info(info: &Info, now: Timestamp) -> String {
+    let Info { vault, groups, usage } = info;
+    let mut text = format!(
+        "vault    {}\naddress  {}\nformat   {}\nmade     {}\nholds    {} in {} objects\n",
+        vault.id,
+        vault.address,
+        vault.format,
+        human::time_and_age(vault.created_at, now),
+        human::bytes(usage.total.bytes),
+        usage.total.objects,
+    );
+    let mut table = Table::new(&["GROUP", "ACTIVE SITE", ">GENERATION", ">NEWEST", "CAPTURED"]);
+    for group in groups {
+        table.row([
+            group.group.to_string(),
+            group.head.active_site.to_string(),
+            group.head.generation.to_string(),
+            group.head.newest_point.map(|point| point.to_string()).unwrap_or_else(|| "none".to_owned()),
+            group.newest_captured_at.map(|time| human::time_and_age(time, now)).unwrap_or_default(),
+        ]);
+    }
+    if !table.is_empty() {
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    let mut table = Table::new(&["KIND", ">OBJECTS", ">SIZE"]);
+    for (kind, usage) in usage.kinds.iter().filter(|(_, usage)| usage.objects > 0) {
+        table.row([kind.clone(), usage.objects.to_string(), human::bytes(usage.bytes)]);
+    }
+    if !table.is_empty() {
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    text
+}
+
+async fn check(context: &Context, full: bool) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let vault = vault::open(context, &configuration).await?;
+    let depth = if full { CheckDepth::Full } else { CheckDepth::Structure };
+    let progress = Progress::new(context.output);
+    progress.begin("reading the vault", None);
+    let told = Mutex::new(0);
+    let report_progress = |now: &CheckProgress| {
+        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        progress.advance(now.bytes_read.saturating_sub(*told));
+        *told = now.bytes_read;
+    };
+    let checking = vault.check(depth, &report_progress);
+    let report = context.until_stopped("nothing was changed", checking).await??;
+    progress.pause();
+    context.output.result(&report, || render_check(&report))?;
+    match report.findings.len() {
+        0 => Ok(()),
+        count => Err(CliError::Damage { count }.into()),
+    }
+}
+
+fn render_check(report: &CheckReport) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        text.push_str(&format!("{} [{}]\n  {}\n", finding.object, finding.code, finding.problem));
+        for hurt in &finding.points {
+            let machines: Vec<&str> = hurt.machines.iter().map(|machine| machine.as_str()).collect();
+            text.push_str(&format!(
+                "  hurts point {} of group {}: {}\n",
+                hurt.sequence,
+                hurt.group,
+                machines.join(", ")
+            ));
+        }
+        if finding.points.is_empty() {
+            text.push_str("  no recovery point needs it\n");
+        }
+    }
+    let depth = match report.depth {
+        CheckDepth::Structure => "what leads to the data; `--full` reads all of it",
+        CheckDepth::Full => "everything",
+    };
+    text.push_str(&format!(
+        "{} points, {} objects, {} read, {} frames opened: checked {depth}.\n",
+        report.points_checked,
+        report.objects_checked,
+        human::bytes(report.bytes_read),
+        report.frames_verified,
+    ));
+    if report.findings.is_empty() {
+        text.push_str("Nothing is wrong.\n");
+    }
+    text
+}

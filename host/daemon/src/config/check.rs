@@ -1,0 +1,195 @@
+//! What a file that reads well can still have wrong: names that lead nowhere, limits, contradictions.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use farshore_core::{GroupName, MachineId, SiteName};
+use farshore_vault::Address;
+
+use super::{
+    model::{Adapter, Document, Group, Host, SecretPlace, Vault},
+    places::{Part, Path, Places, place},
+    problem::{Problem, closest, is_secret_key},
+    read::literal_secret,
+};
+
+/// The most machines of a group: the limit of `wit/platform`.
+const GROUP_MACHINES_MAX: usize = 256;
+
+/// The longest that a guest may be held: no guest's clients should think that it died.
+const STALL_LIMIT_MAX: Duration = Duration::from_secs(30);
+
+/// The most worker threads.
+const WORKER_THREADS_MAX: u16 = 1024;
+
+/// Checks what serde cannot. `embedded` are the names of the adapters in this binary.
+pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    check_host(&document.host, places, &mut problems);
+    match &document.vault {
+        Some(vault) => check_vault(vault, places, &mut problems),
+        None if places.contains(&place!["vault"]) => {}
+        None => problems.push(
+            Problem::error(0..0, "there is no [vault]: nothing says where recovery points are kept")
+                .hint("add `[vault]` with `address = \"file:/srv/farshore-vault\"` and `passphrase-file = \"...\"`"),
+        ),
+    }
+    for (name, site) in &document.sites {
+        if let Adapter::Embedded(adapter) = &site.adapter
+            && !embedded.contains(&adapter.as_str())
+        {
+            let span = places.value(&place!["sites", name.as_str(), "adapter"]);
+            let hint = match closest(adapter, embedded.iter().copied()) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => format!(
+                    "this binary has \"{}\"; another is named by `{{ path = \"...\", digest = \"blake3:...\" }}`",
+                    embedded.join("\", \"")
+                ),
+            };
+            problems.push(Problem::error(span, format!("there is no embedded adapter {adapter:?}")).hint(hint));
+        }
+    }
+    for (name, group) in &document.groups {
+        check_group(name, group, places, &mut problems);
+    }
+    check_machines_of_two_groups(&document.groups, places, &mut problems);
+    if !places.contains(&place!["groups"]) {
+        problems.push(
+            Problem::warning(0..0, "there are no groups: nothing is protected")
+                .hint("add `[groups.NAME]` with `site`, `machines` and `rpo`"),
+        );
+    }
+    problems
+}
+
+fn check_host(host: &Host, places: &Places, problems: &mut Vec<Problem>) {
+    if let Some(threads) = host.worker_threads
+        && !(1..=WORKER_THREADS_MAX).contains(&threads)
+    {
+        let span = places.value(&place!["host", "worker-threads"]);
+        problems
+            .push(Problem::error(span, format!("{threads} worker threads are not between 1 and {WORKER_THREADS_MAX}")));
+    }
+}
+
+fn check_vault(vault: &Vault, places: &Places, problems: &mut Vec<Problem>) {
+    problems.extend(check_address(&vault.address, places.value(&place!["vault", "address"])));
+    if vault.passphrase_file.is_some() && vault.passphrase_env.is_some() {
+        problems.push(
+            Problem::error(
+                places.key(&place!["vault", "passphrase-env"]),
+                "the passphrase is said to be in two places",
+            )
+            .hint("keep `passphrase-file` or `passphrase-env`, not both"),
+        );
+    }
+    if let Some(variable) = &vault.passphrase_env {
+        problems.extend(check_variable(variable, places.value(&place!["vault", "passphrase-env"])));
+    }
+    for name in vault.options.keys() {
+        let place = place!["vault", "options", name.as_str()];
+        if is_secret_key(name) {
+            problems.push(literal_secret(&place, places.key(&place)));
+        } else if vault.secrets.contains_key(name) {
+            problems.push(Problem::error(places.key(&place), format!("`{name}` stands in [vault.secrets] too")));
+        }
+    }
+    for (name, secret) in &vault.secrets {
+        if let SecretPlace::Env(variable) = secret {
+            problems.extend(check_variable(variable, places.value(&place!["vault", "secrets", name.as_str()])));
+        }
+    }
+}
+
+fn check_address(address: &str, span: Range<usize>) -> Option<Problem> {
+    // A name or key before an `@` is a secret, and the vault's own error would repeat it.
+    if address.contains('@') {
+        return Some(literal_secret(&place!["vault", "secret-access-key"], span));
+    }
+    match address.parse::<Address>() {
+        Err(error) => Some(Problem::error(span, error.to_string())),
+        Ok(Address::Memory { .. }) => {
+            let problem = Problem::error(span, "a vault in memory is gone when the command ends");
+            Some(problem.hint("write `file:/folder` or the address of an object store"))
+        }
+        Ok(_) => None,
+    }
+}
+
+fn check_variable(name: &str, span: Range<usize>) -> Option<Problem> {
+    let usable = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (!usable).then(|| {
+        // What stands here may be the secret itself: it is not repeated.
+        Problem::error(span, "this cannot be the name of an environment variable")
+            .hint("write the variable's name, such as \"FARSHORE_PASSPHRASE\", not what it holds")
+    })
+}
+
+fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut Vec<Problem>) {
+    let at = |key: &str| place!["groups", name.as_str(), key];
+    problems.extend(check_site(&group.site, &at("site"), places));
+    if let Some(recovery_site) = &group.recovery_site {
+        problems.extend(check_site(recovery_site, &at("recovery-site"), places));
+        if *recovery_site == group.site {
+            let span = places.value(&at("recovery-site"));
+            problems.push(
+                Problem::warning(span, format!("group {name} is recovered at the site where it runs"))
+                    .hint("what destroys the site destroys both; a recovery site is better elsewhere"),
+            );
+        }
+    }
+    check_machines(name, &group.machines, &at("machines"), places, problems);
+    if group.stall_limit > STALL_LIMIT_MAX {
+        let seconds = STALL_LIMIT_MAX.as_secs();
+        problems
+            .push(Problem::error(places.value(&at("stall-limit")), format!("no guest is held longer than {seconds}s")));
+    }
+}
+
+fn check_site(site: &SiteName, at: &Path, places: &Places) -> Option<Problem> {
+    let sites = place!["sites"];
+    let known = places.names(&sites);
+    if known.contains(&site.as_str()) {
+        return None;
+    }
+    let problem = Problem::error(places.value(at), format!("there is no site {:?}", site.as_str()));
+    Some(match closest(site.as_str(), known.iter().copied()) {
+        Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
+        None if known.is_empty() => problem.hint(format!("add `[sites.{site}]`")),
+        None => problem.hint(format!("the sites are \"{}\"; add `[sites.{site}]` for another", known.join("\", \""))),
+    })
+}
+
+fn check_machines(name: &GroupName, machines: &[MachineId], at: &Path, places: &Places, problems: &mut Vec<Problem>) {
+    if machines.is_empty() {
+        let problem = Problem::error(places.value(at), format!("group {name} has no machines"));
+        problems.push(problem.hint("`farshore machine discover` shows the machines of each site"));
+    }
+    if machines.len() > GROUP_MACHINES_MAX {
+        let message = format!("group {name} has {} machines; it can have {GROUP_MACHINES_MAX}", machines.len());
+        problems.push(Problem::error(places.value(at), message));
+    }
+    for (index, machine) in machines.iter().enumerate() {
+        if machines.iter().take(index).any(|earlier| earlier == machine) {
+            let place: Path = at.iter().cloned().chain([Part::Index(index)]).collect();
+            problems.push(Problem::error(
+                places.value(&place),
+                format!("machine {:?} stands here twice", machine.as_str()),
+            ));
+        }
+    }
+}
+
+fn check_machines_of_two_groups(groups: &BTreeMap<GroupName, Group>, places: &Places, problems: &mut Vec<Problem>) {
+    let mut owners: BTreeMap<(&SiteName, &MachineId), &GroupName> = BTreeMap::new();
+    for (name, group) in groups {
+        for (index, machine) in group.machines.iter().enumerate() {
+            let earlier = *owners.entry((&group.site, machine)).or_insert(name);
+            if earlier != name {
+                let span = places.value(&place!["groups", name.as_str(), "machines", index]);
+                let message =
+                    format!("machine {:?} is also in group {earlier}: it is read and stored twice", machine.as_str());
+                problems.push(Problem::warning(span, message));
+            }
+        }
+    }
+}

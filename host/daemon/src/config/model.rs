@@ -1,0 +1,252 @@
+//! The words of `farshore.toml`, as plain serde types.
+//!
+//! Keys are in kebab-case, and an unknown key is an error. No type here holds a secret: a secret is named by a file or
+//! an environment variable, and read when it is used. Paths are as the operator wrote them; a relative one counts from
+//! the folder of the configuration file (see [`crate::config::Configuration::path`]).
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use farshore_core::{Consistency, GroupName, MachineId, SiteName};
+use farshore_plugin::{SiteGrants, SiteTemplates};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::units;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Document {
+    /// This host.
+    #[serde(default)]
+    pub host: Host,
+    /// Where recovery points are kept. Every configuration needs it; it is optional here so that one mistake in it does
+    /// not hide the others.
+    pub vault: Option<Vault>,
+    /// Places that run machines.
+    #[serde(default)]
+    pub sites: BTreeMap<SiteName, Site>,
+    /// Machines that are protected and recovered together.
+    #[serde(default)]
+    pub groups: BTreeMap<GroupName, Group>,
+}
+
+/// This host's own folders and threads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Host {
+    /// Journals of captures that are under way. Losing it loses no recovery point.
+    pub state_folder: PathBuf,
+    /// Compiled components. It can be emptied at any time.
+    pub cache_folder: PathBuf,
+    /// Threads that do the work; as many as the machine has processors when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_threads: Option<u16>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            state_folder: Path::new("/var/lib/farshore").to_owned(),
+            cache_folder: Path::new("/var/cache/farshore").to_owned(),
+            worker_threads: None,
+        }
+    }
+}
+
+/// Where recovery points are kept, and what opens it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Vault {
+    /// `file:/folder`, `s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`.
+    pub address: String,
+    /// A file whose first line is the passphrase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passphrase_file: Option<PathBuf>,
+    /// An environment variable that holds the passphrase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passphrase_env: Option<String>,
+    /// What the store needs to know beside its address, such as `region` and `endpoint`. Nothing secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, OptionValue>,
+    /// The store's secrets, each by the place where it is found.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretPlace>,
+}
+
+/// A store's option: a text, a number or a truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    /// As it stands.
+    Text(String),
+    /// A number.
+    Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+}
+
+impl fmt::Display for OptionValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Integer(number) => number.fmt(formatter),
+            Self::Boolean(truth) => truth.fmt(formatter),
+        }
+    }
+}
+
+// Written by hand, because an untagged enum forgets where the mistake was.
+impl<'de> Deserialize<'de> for OptionValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = OptionValue;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text, a whole number, true or false")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OptionValue, E> {
+                Ok(OptionValue::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<OptionValue, E> {
+                Ok(OptionValue::Integer(number))
+            }
+
+            fn visit_bool<E: de::Error>(self, truth: bool) -> Result<OptionValue, E> {
+                Ok(OptionValue::Boolean(truth))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Where a secret is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum SecretPlace {
+    /// The first line of a file.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+/// A place that runs machines, reached through one adapter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Site {
+    /// The component.
+    pub adapter: Adapter,
+    /// What the component is told; its own schema says what can stand here.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// What the component may reach, for each mode.
+    #[serde(default)]
+    pub grants: SiteGrants,
+    /// The programs that the component may run, for each mode.
+    #[serde(default)]
+    pub programs: SiteTemplates,
+}
+
+/// Which component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Adapter {
+    /// One that is embedded in this binary, by its name.
+    Embedded(String),
+    /// One in a file.
+    File(AdapterFile),
+}
+
+/// A component in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AdapterFile {
+    /// The file.
+    pub path: PathBuf,
+    /// `blake3:` and 64 hexadecimal digits. A file with another digest is refused.
+    pub digest: ComponentDigest,
+}
+
+/// What a component's bytes must hash to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct ComponentDigest(String);
+
+impl ComponentDigest {
+    /// The digest as it is written: `blake3:` and 64 hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ComponentDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.strip_prefix("blake3:").unwrap_or_default();
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digits.len() == 64 && digits.bytes().all(is_digit) {
+            Ok(Self(text))
+        } else {
+            Err(de::Error::custom("a digest is \"blake3:\" and 64 lower-case hexadecimal digits"))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Adapter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Adapter;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of an embedded adapter, or { path = \"...\", digest = \"blake3:...\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Adapter, E> {
+                Ok(Adapter::Embedded(name.to_owned()))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Adapter, A::Error> {
+                AdapterFile::deserialize(de::value::MapAccessDeserializer::new(map)).map(Adapter::File)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Machines of one site that are protected and recovered together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Group {
+    /// Where the machines run.
+    pub site: SiteName,
+    /// What the site calls them.
+    pub machines: Vec<MachineId>,
+    /// Where they are recovered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_site: Option<SiteName>,
+    /// The most that may be lost, in time: how old the newest point may become.
+    #[serde(with = "units::duration")]
+    pub rpo: Duration,
+    /// No guest is held longer than this while the machines are brought to one instant.
+    #[serde(with = "units::duration", default = "default_stall_limit")]
+    pub stall_limit: Duration,
+    /// What the guests are asked to do before the instant.
+    #[serde(default = "default_consistency")]
+    pub consistency: Consistency,
+}
+
+const fn default_stall_limit() -> Duration {
+    Duration::from_millis(500)
+}
+
+const fn default_consistency() -> Consistency {
+    Consistency::Crash
+}

@@ -1,0 +1,201 @@
+use super::{
+    Examined,
+    problem::{LocatedProblem, Severity},
+};
+
+fn examine(text: &str) -> Vec<LocatedProblem> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("farshore.toml");
+    std::fs::write(&file, text).expect("written");
+    Examined::read(&file).expect("readable").located()
+}
+
+/// Each problem as `line:column: message | hint`.
+fn told(text: &str) -> Vec<String> {
+    examine(text)
+        .into_iter()
+        .map(|problem| {
+            let hint = problem.hint.map(|hint| format!(" | {hint}")).unwrap_or_default();
+            format!("{}:{}: {}{hint}", problem.line, problem.column, problem.message)
+        })
+        .collect()
+}
+
+const GOOD: &str = r#"
+[vault]
+address = "file:/srv/vault"
+passphrase-file = "passphrase"
+
+[sites.farm]
+adapter = "qemu"
+
+[sites.shelter]
+adapter = "qemu"
+
+[groups.shop]
+site = "farm"
+machines = ["web", "db"]
+recovery-site = "shelter"
+rpo = "5s"
+"#;
+
+#[test]
+fn a_right_file_has_no_problems() {
+    assert_eq!(told(GOOD), Vec::<String>::new());
+}
+
+#[test]
+fn every_kind_of_mistake_is_found_in_one_reading() {
+    let text = r#"
+[hosts]
+x = 1
+
+[host]
+worker-threads = 0
+state-folder = 7
+
+[vault]
+address = "ftp://somewhere"
+passphrase-file = "a"
+passphrase-env = "B"
+
+[sites.farm]
+adaptor = "qemu"
+
+[sites."Not a name"]
+adapter = "qemu"
+
+[sites.other]
+adapter = { path = "x.wasm", digest = "sha256:00" }
+
+[sites.third]
+adapter = "quemu"
+
+[groups.shop]
+site = "frm"
+machines = ["web", "web"]
+recovery-sit = "shelter"
+rpo = "soon"
+
+[groups.empty]
+site = "nowhere"
+machines = []
+rpo = "5s"
+stall-limit = "1h"
+consistency = "perfect"
+"#;
+    let told = told(text);
+    let expected = [
+        "2:2: there is no key `hosts` at the top of the file | did you mean `host`?",
+        "6:18: 0 worker threads are not between 1 and 1024",
+        "7:16: invalid type: integer `7`, expected path string",
+        "10:11: \"ftp://somewhere\" is not the address of a vault",
+        "12:1: the passphrase is said to be in two places",
+        "15:1: there is no key `adaptor` in [sites.farm] | did you mean `adapter`?",
+        "14:1: [sites.farm] has no `adapter` | add a line `adapter = ...`",
+        "17:8: \"Not a name\" cannot name a site",
+        "21:40: a digest is \"blake3:\" and 64 lower-case hexadecimal digits",
+        "24:11: there is no embedded adapter \"quemu\" | did you mean \"qemu\"?",
+        "29:1: there is no key `recovery-sit` in [groups.shop] | did you mean `recovery-site`?",
+        "30:7: \"soon\" is not a length of time",
+        "38:15: unknown variant `perfect`, expected `crash` or `application`",
+    ];
+    for expected in expected {
+        assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}\nnot in\n{}", told.join("\n"));
+    }
+    assert_eq!(told.len(), expected.len(), "{}", told.join("\n"));
+}
+
+#[test]
+fn names_that_lead_nowhere_are_found_with_a_suggestion() {
+    let text = GOOD.replace("site = \"farm\"", "site = \"frm\"").replace("\"db\"]", "\"web\"]");
+    assert_eq!(
+        told(&text),
+        ["13:8: there is no site \"frm\" | did you mean \"farm\"?", "14:20: machine \"web\" stands here twice",]
+    );
+}
+
+#[test]
+fn a_site_with_a_mistake_still_counts_as_there() {
+    let text = GOOD.replace("[sites.farm]\nadapter = \"qemu\"", "[sites.farm]\nadapter = 1");
+    let told = told(&text);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(
+        told[0].starts_with("7:11: invalid type: integer `1`, expected the name of an embedded adapter"),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn several_mistakes_of_syntax_do_not_hide_the_rest() {
+    let text = GOOD.replace("rpo = \"5s\"", "rpo = \"5s\nmachine = []");
+    let told = told(&text);
+    assert!(told.iter().any(|line| line.starts_with("16:") && line.contains("this is not TOML")), "{told:#?}");
+}
+
+#[test]
+fn a_literal_secret_is_refused_and_never_shown() {
+    let text = r#"
+[vault]
+address = "s3://bucket/prefix"
+passphrase = "hunter2"
+
+[vault.options]
+secret_access_key = "hunter2"
+region = "eu-west-1"
+
+[vault.secrets]
+session-token = "hunter2"
+sas = { env = "hunter2 with blanks" }
+"#;
+    let problems = examine(text);
+    let refused =
+        problems.iter().filter(|problem| problem.message.contains("a secret never stands in this file")).count();
+    assert_eq!(refused, 3, "{problems:#?}");
+    assert_eq!(problems.iter().filter(|problem| problem.severity == Severity::Error).count(), 4, "{problems:#?}");
+    for problem in &problems {
+        let shown = problem.render() + &serde_json::to_string(problem).expect("JSON");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let userinfo = examine("[vault]\naddress = \"s3://KEY:hunter2@bucket\"\n");
+    assert!(!format!("{userinfo:?}").contains("hunter2"), "{userinfo:#?}");
+}
+
+#[test]
+fn a_file_without_a_vault_or_groups_is_told_so() {
+    let told = told("");
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].starts_with("1:1: there is no [vault]"), "{told:#?}");
+}
+
+#[test]
+fn nonsense_of_any_kind_ends_in_problems_and_not_in_a_panic() {
+    for text in [
+        "\u{0}",
+        "[[[",
+        "a = [[[[[[",
+        "[a]\n[a]\n",
+        "[groups]\nx = 1\n",
+        "sites = []\n",
+        "vault = \"x\"",
+        "é = é",
+        "[sites.a.b.c]\nx=1",
+    ] {
+        assert!(!examine(text).is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_shown_places_are_those_of_the_text() {
+    let problems = examine(
+        "[vault]\naddress = \"file:/v\"\n\t rpo = 5 # why\n[groups.a]\nsite = 1\nmachines = [\"m\"]\nrpo = \"1s\"\n",
+    );
+    let shown: String = problems.iter().map(LocatedProblem::render).collect();
+    assert!(
+        shown.contains(
+            "farshore.toml:3:3: error: there is no key `rpo` in [vault]\n  3 | \t rpo = 5 # why\n    | \t ^^^\n"
+        ),
+        "{shown}"
+    );
+    assert!(shown.contains("farshore.toml:5:8: error: "), "{shown}");
+}

@@ -1,0 +1,82 @@
+//! Lengths of time as people write them: `250ms`, `5s`, `15m`, `1h30m`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serializer};
+
+/// What a length of time looks like, for error messages.
+const DURATION_EXAMPLES: &str = "a length of time such as \"250ms\", \"5s\", \"15m\" or \"24h\"";
+
+/// Reads a length of time above zero. Units are `ms`, `s`, `m` and `h`; several may stand together, largest first.
+///
+/// # Errors
+/// A sentence that shows what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unreadable = || format!("{text:?} is not {DURATION_EXAMPLES}");
+    let signed: jiff::SignedDuration = text.parse().map_err(|_| unreadable())?;
+    let duration = Duration::try_from(signed).map_err(|_| unreadable())?;
+    if duration.is_zero() {
+        Err(format!("{text:?} is no time at all: expected {DURATION_EXAMPLES}"))
+    } else {
+        Ok(duration)
+    }
+}
+
+/// Writes a length of time as [`parse_duration`] reads it.
+pub fn format_duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    match milliseconds {
+        0..1_000 => format!("{milliseconds}ms"),
+        _ if milliseconds % 1_000 != 0 => format!("{}s{}ms", milliseconds / 1_000, milliseconds % 1_000),
+        _ => {
+            let seconds = milliseconds / 1_000;
+            let parts = [(seconds / 3_600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
+        }
+    }
+}
+
+/// For `#[serde(with = "...")]` on a [`Duration`].
+pub mod duration {
+    use super::*;
+
+    /// Reads it from text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map_err(serde::de::Error::custom)
+    }
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_duration(*duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_and_written() {
+        for (text, milliseconds) in [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+            ("1h30m", 5_400_000),
+            ("1s5ms", 1_005),
+        ] {
+            let duration = parse_duration(text).expect(text);
+            assert_eq!(duration, Duration::from_millis(milliseconds), "{text}");
+            assert_eq!(format_duration(duration), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_length_of_time_is_refused_with_an_example() {
+        for text in ["", "5", "s", "-5s", "0s", "soon", "5 parsecs", "99999999999999999999h", "1d"] {
+            let message = parse_duration(text).expect_err(text);
+            assert!(message.contains("\"15m\""), "{message}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What can go wrong at the edge: the command line, the configuration, the terminal.
+
+use std::path::PathBuf;
+
+use farshore_core::{Code, CodePage, Coded};
+
+use crate::config::{
+    problem::{LocatedProblem, closest},
+    secret::SecretError,
+};
+
+macro_rules! pages {
+    ($($number:literal $title:literal,)*) => {
+        /// FS60xx: the command line and the configuration.
+        pub static CODES: &[CodePage] = &[$(CodePage {
+            code: Code::new($number),
+            title: $title,
+            page: include_str!(concat!("../codes/FS", $number, ".md")),
+        },)*];
+    };
+}
+
+pages! {
+    6001 "The configuration cannot be read",
+    6002 "The configuration has mistakes",
+    6003 "The command line is not understood",
+    6004 "The configuration has no such name",
+    6005 "A secret cannot be had",
+    6006 "Nobody is there to type the passphrase",
+    6007 "Something destructive was not confirmed",
+    6008 "The output exists already",
+    6009 "The output cannot be written",
+    6010 "There is no such error code",
+    6011 "The command was interrupted",
+    6012 "A folder of this host cannot be used",
+    6014 "The group has no recovery site",
+    6015 "A check found damage",
+    6016 "It ended with errors",
+    6017 "The operating system refused what every command needs",
+}
+
+/// A failure of the edge itself. What the crates below report keeps its own type and code.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The file is not there, or access is denied.
+    #[error("the configuration {file} cannot be read", file = file.display())]
+    ConfigurationUnreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file has mistakes.
+    #[error("the configuration {file} has {errors} mistake{s}", file = file.display(), s = if *errors == 1 { "" } else { "s" })]
+    ConfigurationWrong {
+        /// The file.
+        file: PathBuf,
+        /// How many of the problems are errors.
+        errors: usize,
+        /// All of them, in the file's order.
+        problems: Vec<LocatedProblem>,
+    },
+    /// clap did not understand the arguments.
+    #[error("{message}")]
+    Usage {
+        /// What was not understood.
+        message: String,
+        /// What to do.
+        advice: Option<String>,
+    },
+    /// The operator named something that the configuration does not have.
+    #[error("the configuration has no {kind} {name:?}")]
+    Unknown {
+        /// `group` or `site`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A secret's place holds none.
+    #[error("{what} cannot be had")]
+    Secret {
+        /// Which secret.
+        what: String,
+        /// Why.
+        source: SecretError,
+    },
+    /// No file, no variable, no terminal.
+    #[error("the passphrase is needed, and nobody is there to type it")]
+    NobodyToAsk,
+    /// Two typings of a new passphrase differ, or it is empty.
+    #[error("the passphrase cannot be used: {why}")]
+    PassphraseUnusable {
+        /// Why.
+        why: &'static str,
+    },
+    /// The operator did not say yes.
+    #[error("{what} was not confirmed")]
+    NotConfirmed {
+        /// What would have been done.
+        what: String,
+    },
+    /// The file that should be written is there.
+    #[error("{path} exists already", path = path.display())]
+    OutputExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("{path} cannot be written", path = path.display())]
+    OutputFailed {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `explain` was asked for a code that no crate has.
+    #[error("there is no error code {text:?}")]
+    NoSuchCode {
+        /// What was asked for.
+        text: String,
+    },
+    /// `run show` was asked for a run that cannot be told.
+    #[error("there is no run {text:?}: {why}")]
+    NoSuchRun {
+        /// What was asked for.
+        text: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// `replicate --watch` without groups.
+    #[error("there are no groups to replicate")]
+    NothingToWatch,
+    /// SIGINT or SIGTERM.
+    #[error("interrupted by {signal}; {left}")]
+    Interrupted {
+        /// The signal's name.
+        signal: Signal,
+        /// In what state things were left.
+        left: &'static str,
+    },
+    /// A folder that the host needs cannot be made or read.
+    #[error("the {what} {path} cannot be used", path = path.display())]
+    Folder {
+        /// Which folder.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A drill or failover of a group that is only protected.
+    #[error("group {group:?} has no recovery site")]
+    NoRecoverySite {
+        /// The group.
+        group: String,
+    },
+    /// Threads could not be started.
+    #[error("the threads that do the work could not be started")]
+    Runtime {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A check ran to its end and found something.
+    #[error("the check found {count} damaged thing{s}", s = if *count == 1 { "" } else { "s" })]
+    Damage {
+        /// How many.
+        count: usize,
+    },
+    /// Something ran to its end, but not all of it went well.
+    #[error("{what}")]
+    EndedWithErrors {
+        /// What ended, and how.
+        what: String,
+    },
+}
+
+/// A signal that ends a command in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// From the keyboard.
+    Interrupt,
+    /// From another program.
+    Terminate,
+}
+
+impl std::fmt::Display for Signal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
+impl CliError {
+    /// The error for a name that the configuration does not have.
+    pub fn unknown<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.collect();
+        let advice = match closest(name, known.iter().copied()) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None if known.is_empty() => format!("it has no {kind}s at all"),
+            None => format!("it has \"{}\"", known.join("\", \"")),
+        };
+        Self::Unknown { kind, name: name.to_owned(), advice }
+    }
+}
+
+impl Coded for CliError {
+    fn code(&self) -> Code {
+        Code::new(match self {
+            Self::ConfigurationUnreadable { .. } => 6001,
+            Self::ConfigurationWrong { .. } => 6002,
+            Self::Usage { .. } => 6003,
+            Self::Unknown { .. } | Self::NoSuchRun { .. } | Self::NothingToWatch => 6004,
+            Self::Secret { .. } | Self::PassphraseUnusable { .. } => 6005,
+            Self::NobodyToAsk => 6006,
+            Self::NotConfirmed { .. } => 6007,
+            Self::OutputExists { .. } => 6008,
+            Self::OutputFailed { .. } => 6009,
+            Self::NoSuchCode { .. } => 6010,
+            Self::Interrupted { .. } => 6011,
+            Self::Folder { .. } => 6012,
+            Self::NoRecoverySite { .. } => 6014,
+            Self::Damage { .. } => 6015,
+            Self::EndedWithErrors { .. } => 6016,
+            Self::Runtime { .. } => 6017,
+        })
+    }
+
+    fn advice(&self) -> Option<String> {
+        let text = match self {
+            Self::ConfigurationUnreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "name another with --config FILE or FARSHORE_CONFIG; examples/config/minimal.toml is a start"
+            }
+            Self::Usage { advice, .. } => return advice.clone(),
+            Self::Unknown { advice, .. } => return Some(advice.clone()),
+            Self::NoSuchRun { .. } => "`farshore run list` shows the runs",
+            Self::NothingToWatch => "add `[groups.NAME]` to the configuration",
+            Self::NobodyToAsk => "set `passphrase-file` or `passphrase-env` in [vault], or run this in a terminal",
+            Self::NotConfirmed { .. } => "say --yes when you mean it",
+            Self::OutputExists { .. } => "name another, or remove it first: nothing is overwritten",
+            Self::NoSuchCode { .. } => "a code looks like FS1002; `farshore explain` without a code lists them all",
+            Self::NoRecoverySite { .. } => "add `recovery-site = \"...\"` to the group",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}

@@ -1,0 +1,86 @@
+//! What is heard of a cycle or a run, as progress on the terminal.
+
+use farshore_failover::{RunEvent, RunObserver};
+use farshore_platform::ReadinessLevel;
+use farshore_replication::{CycleEvent, CycleObserver};
+
+use crate::output::{Output, Progress, human};
+
+/// Shows what happens.
+pub struct Shown {
+    output: Output,
+    progress: Progress,
+    bars: bool,
+}
+
+impl Shown {
+    /// With bars or lines of progress.
+    pub fn with_progress(output: Output) -> Self {
+        Self { output, progress: Progress::new(output), bars: true }
+    }
+
+    /// Only what the operator must know: for commands that go on for ever.
+    pub fn quiet(output: Output) -> Self {
+        Self { output, progress: Progress::new(Output { json: true, ..output }), bars: false }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        self.progress.pause();
+    }
+
+    fn warn(&self, text: &str) {
+        self.progress.pause();
+        self.output.warn(text);
+    }
+}
+
+impl CycleObserver for Shown {
+    fn event(&self, event: CycleEvent) {
+        match event {
+            CycleEvent::Leftover(text) | CycleEvent::Warning(text) => self.warn(&text),
+            CycleEvent::Captured(report) if !report.note.is_empty() => self.warn(&report.note),
+            CycleEvent::Disk { machine, disk, size_bytes, reason, .. } if self.bars => {
+                if !reason.is_empty() {
+                    self.progress.remark(&format!("{machine} {disk}: {reason}"));
+                }
+                self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), None);
+            }
+            CycleEvent::Moved(bytes) => self.progress.advance(bytes),
+            CycleEvent::Captured(_) | CycleEvent::Disk { .. } | CycleEvent::Committed(_) => {}
+        }
+    }
+}
+
+impl RunObserver for Shown {
+    fn event(&self, event: RunEvent) {
+        match event {
+            RunEvent::Begun { run, resumed: false } => self.progress.remark(&format!("run {run}")),
+            RunEvent::Begun { run, resumed: true } => {
+                self.progress.remark(&format!("run {run}, which was cut short, goes on"));
+            }
+            RunEvent::Step(text) => {
+                self.progress.pause();
+                self.progress.remark(&text);
+            }
+            RunEvent::DiskStarted { machine, disk, size_bytes } => {
+                self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), None);
+            }
+            RunEvent::Moved(bytes) => self.progress.advance(bytes),
+            RunEvent::Readiness { machine, readiness } => {
+                let level = level(readiness.level);
+                self.progress.remark(&format!("{machine} is {level}: {}", readiness.evidence));
+            }
+            RunEvent::Warning(text) => self.warn(&text),
+        }
+    }
+}
+
+/// The word for how far a machine came.
+pub const fn level(level: ReadinessLevel) -> &'static str {
+    match level {
+        ReadinessLevel::Off => "off",
+        ReadinessLevel::Running => "running",
+        ReadinessLevel::Ready => "ready",
+    }
+}
