@@ -22,7 +22,7 @@ pub fn perform(settings: &Settings) -> Result<String, PlatformError> {
             std::hint::black_box(());
         },
         "allocate" => allocate(),
-        "trap" => core::arch::wasm32::unreachable(),
+        "trap" => std::process::abort(),
         "panic" => panic!("this is on purpose"),
         "recurse" => Ok(recurse(1).to_string()),
         "sleep" => loop {
