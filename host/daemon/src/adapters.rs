@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, io::Read as _, path::Path, sync::Arc};
 use farshore_core::{Clock, Coded as _, SiteName};
 use farshore_platform::{ComponentSite, SiteError};
 use farshore_plugin::{
-    Binding, Component, Digest, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates, abi::Description, limits,
+    Binding, Call, Component, Digest, Grants, HostOptions, LogLevel, LogObserver, Mode, Observer, PluginHost, Progress,
+    Refusal, Templates, abi::Description, limits,
 };
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     },
     context::Context,
     error::CliError,
-    output::Failure,
+    output::{Failure, Output},
 };
 
 /// The names of the components that are embedded in this binary.
@@ -32,6 +33,7 @@ static QEMU: &[u8] = include_bytes!(env!("FARSHORE_COMPONENT_QEMU"));
 /// The component host with the adapters of a configuration.
 pub struct Adapters {
     host: PluginHost,
+    output: Output,
     clock: Arc<dyn Clock>,
     loaded: BTreeMap<SiteName, Loaded>,
 }
@@ -59,7 +61,12 @@ impl Adapters {
         let mut options = HostOptions::new(folder.join("components"));
         options.clock = Arc::clone(&context.clock);
         options.entropy = Arc::clone(&context.entropy);
-        Ok(Self { host: PluginHost::new(options)?, clock: Arc::clone(&context.clock), loaded: BTreeMap::new() })
+        Ok(Self {
+            host: PluginHost::new(options)?,
+            output: context.output,
+            clock: Arc::clone(&context.clock),
+            loaded: BTreeMap::new(),
+        })
     }
 
     /// Loads a site's adapter and checks the site's settings against its schema. Contacts no platform.
@@ -132,10 +139,34 @@ impl Adapters {
             settings: serde_json::Value::Object(site.settings.clone()),
             grants: site.grants.for_mode(mode).clone(),
             programs: site.programs.for_mode(mode).clone(),
-            observer: Arc::new(LogObserver),
+            observer: Arc::new(Heard { site: name.clone(), output: self.output }),
         };
         let bound = loaded.component.bind(binding)?;
         Ok(Arc::new(ComponentSite::new(name.clone(), bound, Arc::clone(&self.clock))))
+    }
+}
+
+/// Shows a component's warnings to the operator; what else it says goes to the log.
+struct Heard {
+    site: SiteName,
+    output: Output,
+}
+
+impl Observer for Heard {
+    fn log(&self, call: &Call, level: LogLevel, line: &str) {
+        match level {
+            LogLevel::Warn => self.output.warn(&format!("site {}: {line}", self.site)),
+            LogLevel::Info | LogLevel::Debug => LogObserver.log(call, level, line),
+        }
+    }
+
+    fn progress(&self, call: &Call, progress: &Progress) {
+        LogObserver.progress(call, progress);
+    }
+
+    fn refused(&self, _: &Call, refusal: &Refusal) {
+        // The call ends with it, and the error says it in full.
+        tracing::debug!("{refusal}");
     }
 }
 

@@ -114,7 +114,7 @@ fn start_log(global: &Global) {
     const OWN: [&str; 7] = ["", "_core", "_vault", "_plugin", "_platform", "_replication", "_failover"];
     let default = match global.verbose {
         true => OWN.iter().fold("warn".to_owned(), |filter, name| format!("{filter},farshore{name}=debug")),
-        false => "error,farshore_plugin=warn".to_owned(),
+        false => "error".to_owned(),
     };
     let filter = EnvFilter::try_from_env("FARSHORE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);

@@ -121,21 +121,18 @@ fn check_variable(name: &str, span: Range<usize>) -> Option<Problem> {
         // What stands here may be the secret itself: it is not repeated.
         Problem::error(span, "this cannot be the name of an environment variable")
             .hint("write the variable's name, such as \"FARSHORE_PASSPHRASE\", not what it holds")
+            .secret()
     })
 }
 
 fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut Vec<Problem>) {
     let at = |key: &str| place!["groups", name.as_str(), key];
-    problems.extend(check_site(&group.site, &at("site"), places));
-    if let Some(recovery_site) = &group.recovery_site {
-        problems.extend(check_site(recovery_site, &at("recovery-site"), places));
-        if *recovery_site == group.site {
-            let span = places.value(&at("recovery-site"));
-            problems.push(
-                Problem::warning(span, format!("group {name} is recovered at the site where it runs"))
-                    .hint("what destroys the site destroys both; a recovery site is better elsewhere"),
-            );
-        }
+    if group.recovery_site.as_ref() == Some(&group.site) {
+        let span = places.value(&at("recovery-site"));
+        problems.push(
+            Problem::warning(span, format!("group {name} is recovered at the site where it runs"))
+                .hint("what destroys the site destroys both; a recovery site is better elsewhere"),
+        );
     }
     check_machines(name, &group.machines, &at("machines"), places, problems);
     if group.stall_limit > STALL_LIMIT_MAX {
@@ -145,18 +142,24 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
     }
 }
 
-fn check_site(site: &SiteName, at: &Path, places: &Places) -> Option<Problem> {
+/// Checks that groups name sites that are there. `references` are the places and the names, also of groups that have
+/// other mistakes.
+pub fn check_references(references: &[(Path, String)], places: &Places) -> Vec<Problem> {
     let sites = place!["sites"];
     let known = places.names(&sites);
-    if known.contains(&site.as_str()) {
-        return None;
-    }
-    let problem = Problem::error(places.value(at), format!("there is no site {:?}", site.as_str()));
-    Some(match closest(site.as_str(), known.iter().copied()) {
-        Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
-        None if known.is_empty() => problem.hint(format!("add `[sites.{site}]`")),
-        None => problem.hint(format!("the sites are \"{}\"; add `[sites.{site}]` for another", known.join("\", \""))),
-    })
+    let unknown =
+        references.iter().filter(|(_, site)| site.parse::<SiteName>().is_ok() && !known.contains(&site.as_str()));
+    let problem = |(at, site): &(Path, String)| {
+        let problem = Problem::error(places.value(at), format!("there is no site {site:?}"));
+        match closest(site, known.iter().copied()) {
+            Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
+            None if known.is_empty() => problem.hint(format!("add `[sites.{site}]`")),
+            None => {
+                problem.hint(format!("the sites are \"{}\"; add `[sites.{site}]` for another", known.join("\", \"")))
+            }
+        }
+    };
+    unknown.map(problem).collect()
 }
 
 fn check_machines(name: &GroupName, machines: &[MachineId], at: &Path, places: &Places, problems: &mut Vec<Problem>) {

@@ -60,6 +60,7 @@ impl Examined {
         let reading = read::read(&text);
         let mut problems = reading.problems;
         problems.extend(check::check(&reading.document, &reading.places, &adapters::EMBEDDED_NAMES));
+        problems.extend(check::check_references(&reading.site_references, &reading.places));
         Ok(Self { document: reading.document, places: reading.places, problems, file: file.to_owned(), text })
     }
 

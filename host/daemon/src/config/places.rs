@@ -33,7 +33,7 @@ pub type Path = Vec<Part>;
 
 /// A [`Path`] of keys and indices.
 macro_rules! place {
-    ($($part:expr),* $(,)?) => { vec![$($crate::config::places::Part::from($part)),*] };
+    ($($part:expr),* $(,)?) => { $crate::config::places::Path::from([$($crate::config::places::Part::from($part)),*]) };
 }
 pub(crate) use place;
 

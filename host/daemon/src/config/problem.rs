@@ -28,17 +28,25 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What stands there may be a secret: its line is not shown past the `=`.
+    pub secret: bool,
 }
 
 impl Problem {
     /// An error.
     pub fn error(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, span, message: message.into(), hint: None }
+        Self { severity: Severity::Error, span, message: message.into(), hint: None, secret: false }
     }
 
     /// A warning.
     pub fn warning(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, span, message: message.into(), hint: None }
+        Self { severity: Severity::Warning, span, message: message.into(), hint: None, secret: false }
+    }
+
+    /// The same about what may be a secret.
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     /// The same with a hint.
@@ -84,7 +92,7 @@ impl LocatedProblem {
         let marked = rest_of_line.char_indices().take_while(|(at, _)| start + at < problem.span.end).count().max(1);
         let source = text.get(line_start..).unwrap_or_default().split('\n').next().unwrap_or_default().trim_end();
         let excerpt = (!problem.span.is_empty()).then(|| {
-            let shown = hide_secret(source);
+            let shown = hide_secret(source, problem.secret);
             let room = shown.chars().count().saturating_sub(column - 1).max(1);
             (shown, marked.min(room))
         });
@@ -127,15 +135,15 @@ pub fn is_secret_key(key: &str) -> bool {
     if ["-file", "-env", "-path", "-id"].iter().any(|ending| key.ends_with(ending)) {
         return false;
     }
-    SECRET_WORDS.iter().any(|word| key.contains(word))
+    key == "sas" || SECRET_WORDS.iter().any(|word| key.contains(word))
 }
 
 /// The line up to its `=` when what follows may be a secret; else the line.
-fn hide_secret(line: &str) -> String {
+fn hide_secret(line: &str, secret: bool) -> String {
     match line.split_once('=') {
-        Some((key, _)) if key.split('.').any(is_secret_key) => format!("{key}= (not shown)"),
+        Some((key, _)) if secret || key.split('.').any(is_secret_key) => format!("{key}= (not shown)"),
         // A line without `=` may be the middle of a text that spans lines, which only a secret would do here.
-        None if line.contains("PRIVATE KEY") => "(not shown)".to_owned(),
+        None if secret || line.contains("PRIVATE KEY") => "(not shown)".to_owned(),
         _ => line.to_owned(),
     }
 }

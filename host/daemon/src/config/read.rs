@@ -27,16 +27,19 @@ pub struct Reading {
     pub places: Places,
     /// The mistakes of syntax, keys and types.
     pub problems: Vec<Problem>,
+    /// Where groups name sites, and which: also of groups that are left out of the document.
+    pub site_references: Vec<(Path, String)>,
 }
 
 /// Reads a configuration.
 pub fn read(text: &str) -> Reading {
     let (mut tree, errors) = DeTable::parse_recoverable(text);
     let places = Places::of(tree.get_ref());
+    let site_references = site_references(tree.get_ref());
     let mut problems: Vec<Problem> = errors.iter().take(ROUNDS_MAX).map(|error| syntax_problem(error, text)).collect();
     for _ in 0..ROUNDS_MAX {
         let error = match serde_path_to_error::deserialize(toml::Deserializer::from(tree.clone())) {
-            Ok(document) => return Reading { document, places, problems },
+            Ok(document) => return Reading { document, places, problems, site_references },
             Err(error) => error,
         };
         let mistake = Mistake::find(&parts(error.path()), error.inner(), &places);
@@ -47,7 +50,22 @@ pub fn read(text: &str) -> Reading {
             break;
         }
     }
-    Reading { document: Document::default(), places, problems }
+    Reading { document: Document::default(), places, problems, site_references }
+}
+
+fn site_references(tree: &DeTable<'_>) -> Vec<(Path, String)> {
+    let groups =
+        tree.iter().filter(|(key, _)| key.get_ref() == "groups").filter_map(|(_, value)| value.get_ref().as_table());
+    let mut references = Vec::new();
+    for (name, group) in groups.flatten() {
+        for (key, value) in group.get_ref().as_table().into_iter().flatten() {
+            let key = key.get_ref().as_ref();
+            if let ("site" | "recovery-site", Some(site)) = (key, value.get_ref().as_str()) {
+                references.push((place!["groups", name.get_ref().as_ref(), key], site.to_owned()));
+            }
+        }
+    }
+    references
 }
 
 fn syntax_problem(error: &toml::de::Error, text: &str) -> Problem {
@@ -170,6 +188,7 @@ pub(super) fn literal_secret(path: &[Part], span: Range<usize>) -> Problem {
     };
     Problem::error(span, "a secret never stands in this file itself: change it, since others may have read it")
         .hint(hint)
+        .secret()
 }
 
 fn stands(tree: &DeTable<'_>, path: &[Part]) -> bool {

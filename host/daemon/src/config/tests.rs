@@ -94,11 +94,15 @@ consistency = "perfect"
         "15:1: there is no key `adaptor` in [sites.farm] | did you mean `adapter`?",
         "14:1: [sites.farm] has no `adapter` | add a line `adapter = ...`",
         "17:8: \"Not a name\" cannot name a site",
-        "21:40: a digest is \"blake3:\" and 64 lower-case hexadecimal digits",
+        "21:39: a digest is \"blake3:\" and 64 lower-case hexadecimal digits",
         "24:11: there is no embedded adapter \"quemu\" | did you mean \"qemu\"?",
         "29:1: there is no key `recovery-sit` in [groups.shop] | did you mean `recovery-site`?",
         "30:7: \"soon\" is not a length of time",
-        "38:15: unknown variant `perfect`, expected `crash` or `application`",
+        "27:8: there is no site \"frm\" | did you mean \"farm\"?",
+        "33:8: there is no site \"nowhere\"",
+        "34:12: group empty has no machines",
+        "36:15: no guest is held longer than 30s",
+        "37:15: unknown variant `perfect`, expected `crash` or `application`",
     ];
     for expected in expected {
         assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}\nnot in\n{}", told.join("\n"));
@@ -198,4 +202,64 @@ fn the_shown_places_are_those_of_the_text() {
         "{shown}"
     );
     assert!(shown.contains("farshore.toml:5:8: error: "), "{shown}");
+}
+
+/// The keys that a table can have, as serde says them for a key that none has.
+fn keys_of(text: &str, table: &[super::places::Part]) -> Vec<String> {
+    let mut tree: toml::Table = toml::from_str(text).expect("TOML");
+    let mut place = &mut tree;
+    for part in table {
+        let super::places::Part::Key(key) = part else { panic!("a table") };
+        place = place.get_mut(key).and_then(toml::Value::as_table_mut).expect("a table");
+    }
+    place.insert("no-such-key".to_owned(), toml::Value::Boolean(true));
+    let error = match toml::Value::Table(tree).try_into::<super::Document>() {
+        Ok(_) => return Vec::new(),
+        Err(error) => error.message().to_owned(),
+    };
+    if error.contains("unknown field `no-such-key`") {
+        super::read::known_keys(&error).into_iter().map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// All tables below a path, with what stands in them.
+fn tables(value: &toml::Table, path: super::places::Path, found: &mut Vec<(super::places::Path, Vec<String>)>) {
+    found.push((path.clone(), value.keys().cloned().collect()));
+    for (key, value) in value {
+        if let Some(table) = value.as_table() {
+            let path = path.iter().cloned().chain([key.as_str().into()]).collect();
+            tables(table, path, found);
+        }
+    }
+}
+
+#[test]
+fn the_shipped_configurations_are_right_and_the_largest_has_every_key() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/config");
+    for name in ["minimal.toml", "maximal.toml"] {
+        let examined = Examined::read(&folder.join(name)).expect("readable");
+        assert_eq!(examined.located(), [], "{name}");
+    }
+    let text = std::fs::read_to_string(folder.join("maximal.toml")).expect("readable");
+    let tree: toml::Table = toml::from_str(&text).expect("TOML");
+    let mut found = Vec::new();
+    tables(&tree, Vec::new(), &mut found);
+    // Tables of one kind have the same keys; a key that stands in one of them is shown.
+    let mut kinds: std::collections::BTreeMap<Vec<String>, std::collections::BTreeSet<String>> = Default::default();
+    for (path, keys) in found {
+        kinds.entry(keys_of(&text, &path)).or_default().extend(keys);
+    }
+    kinds.remove(&Vec::new());
+    assert!(kinds.len() >= 8, "the kinds of tables are found: {kinds:#?}");
+    for (known, shown) in kinds {
+        for key in known {
+            // The other ways to give a passphrase exclude the one that is shown, and stand in its comment.
+            let shown = shown.contains(&key) || key == "passphrase-env" && text.contains("`passphrase-env = ");
+            // A mode without grants or programs is one that needs none.
+            let is_mode = ["observe", "protect", "drill", "live"].contains(&key.as_str());
+            assert!(shown || is_mode, "maximal.toml shows {key:?}");
+        }
+    }
 }

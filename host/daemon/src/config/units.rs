@@ -27,7 +27,7 @@ pub fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     match milliseconds {
         0..1_000 => format!("{milliseconds}ms"),
-        _ if milliseconds % 1_000 != 0 => format!("{}s{}ms", milliseconds / 1_000, milliseconds % 1_000),
+        _ if !milliseconds.is_multiple_of(1_000) => format!("{}s{}ms", milliseconds / 1_000, milliseconds % 1_000),
         _ => {
             let seconds = milliseconds / 1_000;
             let parts = [(seconds / 3_600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];

@@ -1,0 +1,118 @@
+//! Help, codes, the configurations that we ship, and signals.
+
+mod support;
+
+use std::{fs, io::BufRead as _, path::Path, process::Stdio};
+
+use support::{World, expect};
+
+#[test]
+fn every_command_has_help() {
+    let world = World::new();
+    let commands: [&[&str]; 20] = [
+        &[],
+        &["vault"],
+        &["vault", "create"],
+        &["vault", "info"],
+        &["vault", "check"],
+        &["machine"],
+        &["machine", "discover"],
+        &["replicate"],
+        &["points"],
+        &["restore"],
+        &["drill"],
+        &["failover"],
+        &["failover", "unplanned"],
+        &["run"],
+        &["run", "list"],
+        &["run", "show"],
+        &["config"],
+        &["config", "check"],
+        &["explain"],
+        &["demo"],
+    ];
+    for command in commands {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let output = world.run(&arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        let help = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(help.contains("Usage: farshore") && help.contains("--json"), "{help}");
+    }
+    let help = String::from_utf8(world.run(&["--help"]).stdout).expect("UTF-8");
+    assert!(help.contains("Exit statuses:"), "{help}");
+}
+
+#[test]
+fn every_code_that_is_listed_can_be_explained() {
+    let world = World::new();
+    let list: serde_json::Value = serde_json::from_slice(&world.run(&["--json", "explain"]).stdout).expect("JSON");
+    let codes = list.as_array().expect("a list");
+    assert!(codes.len() > 50, "{} codes", codes.len());
+    for area in [1, 2, 3, 4, 5, 6] {
+        let of_area = format!("FS{area}");
+        let code = codes.iter().filter_map(|code| code["code"].as_str()).find(|code| code.starts_with(&of_area));
+        let output = world.run(&["explain", code.expect("each area has codes")]);
+        let page = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(output.status.success() && page.contains("What to do"), "{page}");
+    }
+}
+
+#[test]
+fn a_right_configuration_is_shown_with_what_it_allows() {
+    let world = World::new();
+    let told = world.told(&["config", "check"]);
+    // The digest is that of the component of this build.
+    let told: String = told
+        .split_inclusive('\n')
+        .map(|line| match line.split_once("blake3:") {
+            Some((before, _)) => format!("{before}blake3:[DIGEST]\n"),
+            None => line.to_owned(),
+        })
+        .collect();
+    expect("config-check", &told);
+    let json = world.run(&["--json", "config", "check"]);
+    let summary: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    let grants = summary["sites"][0]["grants"].as_array().expect("grants");
+    assert!(grants.iter().all(|grant| grant["trusted"] == true && grant["kind"] == "unix"), "{summary}");
+}
+
+#[test]
+fn the_smallest_configuration_that_we_ship_is_right() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/config/minimal.toml");
+    let world = World::new();
+    let text = fs::read_to_string(file).expect("it is there");
+    // Only the cache cannot be where the example has it: a test may not write there.
+    world.write("farshore.toml", &format!("host.cache-folder = \"cache\"\n{text}"));
+    let output = world.run(&["config", "check"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_signal_ends_watching_in_order() {
+    let world = World::new();
+    assert!(world.run(&["vault", "create"]).status.success());
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = world
+            .command(&["--json", "replicate", "--watch"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        // The first line says that the platform does not answer, and that it will be asked again.
+        let mut line = String::new();
+        let mut lines = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+        lines.read_line(&mut line).expect("a line");
+        let told: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((&told["group"], &told["failures-in-a-row"]), (&"shop".into(), &1.into()), "{told}");
+        assert!(told["next-try-in-milliseconds"].is_u64(), "{told}");
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().expect("kill").success());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(status));
+        // The adapter's warnings come before it, each a line of its own.
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        let last = told.lines().last().expect("a line");
+        let error: serde_json::Value = serde_json::from_str(last).expect("a JSON object");
+        assert_eq!(error["code"], "FS6011");
+    }
+}
