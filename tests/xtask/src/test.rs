@@ -27,13 +27,11 @@ use crate::needs;
 use crate::process;
 use crate::stages::Stages;
 use crate::suites::{Reader, Suite};
-use crate::wasm::{Choice, Compiler, TARGET};
+use crate::wasm::Choice;
 use crate::wit_check;
 
 /// Tests read this variable to choose sizes, seeds and durations.
 const LONG_VARIABLE: &str = "FARSHORE_LONG";
-/// The workspace of the components that only tests need.
-const TEST_COMPONENTS: &str = "tests/components";
 /// How long the output may stay open after cargo ended.
 const PIPE_GRACE: Duration = Duration::from_secs(10);
 
@@ -62,7 +60,7 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
     demo::announce_first_build(checkout);
     if request.filter.is_none() {
-        stages.run("clippy", || check_lints(checkout, request.allow_costs))?;
+        stages.run("clippy", || check_lints(checkout))?;
     }
     stages.run("the program farshore, and the tests", || {
         demo::build_program(checkout)?;
@@ -95,21 +93,11 @@ fn check_formatting(checkout: &Checkout) -> Result<()> {
     Ok(())
 }
 
-fn check_lints(checkout: &Checkout, allow_costs: bool) -> Result<()> {
+fn check_lints(checkout: &Checkout) -> Result<()> {
     for folder in workspaces(checkout) {
         let mut command = process::cargo(checkout);
-        command.current_dir(&folder).args(["clippy", "--workspace"]);
-        if folder == checkout.path(TEST_COMPONENTS) {
-            // These are written for WebAssembly alone, and have no tests of their own.
-            if !matches!(Compiler::find(checkout, Choice::Auto, allow_costs)?, Compiler::Active(_)) {
-                eprintln!("Leaving out {}: the compiler in use has no target {TARGET}.", folder.display());
-                continue;
-            }
-            command.args(["--target", TARGET]);
-        } else {
-            command.arg("--all-targets");
-        }
-        process::run("clippy", command.args(["--", "--deny", "warnings"]))?;
+        command.current_dir(&folder).args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+        process::run("clippy", &mut command)?;
     }
     Ok(())
 }
@@ -126,7 +114,7 @@ pub fn check_wit(checkout: &Checkout) -> Result<()> {
 
 /// The host, the components that we ship, and the components that only tests need.
 fn workspaces(checkout: &Checkout) -> Vec<PathBuf> {
-    let mut folders = vec![checkout.root().to_path_buf(), checkout.path("plugins"), checkout.path(TEST_COMPONENTS)];
+    let mut folders = vec![checkout.root().to_path_buf(), checkout.path("plugins"), checkout.path("tests/components")];
     folders.retain(|folder| folder.join("Cargo.toml").is_file());
     folders
 }
