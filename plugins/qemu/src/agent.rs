@@ -32,7 +32,9 @@ impl<'h> Agent<'h> {
         let mut agent = Self { host, connection, buffer: Vec::new(), until };
         // Below 2^31, and different for each visit.
         let number = (now >> 10) & 0x7fff_ffff;
-        agent.write("guest-sync-delimited", &json!({ "id": number }))?;
+        // The byte makes the agent forget half a command of a former visitor's. It answers the byte itself with an error,
+        // which is passed over here; before any other command it would be taken for that command's answer.
+        agent.write(&[0xff], "guest-sync-delimited", &json!({ "id": number }))?;
         loop {
             if agent.read_message()?.get("return").and_then(Value::as_u64) == Some(number) {
                 return Ok(agent);
@@ -40,8 +42,8 @@ impl<'h> Agent<'h> {
         }
     }
 
-    fn write(&mut self, command: &str, arguments: &Value) -> Result<(), String> {
-        let mut bytes = vec![0xff];
+    fn write(&mut self, before: &[u8], command: &str, arguments: &Value) -> Result<(), String> {
+        let mut bytes = before.to_vec();
         bytes.extend_from_slice(json!({ "execute": command, "arguments": arguments }).to_string().as_bytes());
         bytes.push(b'\n');
         self.connection.write(&bytes).map_err(|error| crate::error::sentence(&error).to_owned())
@@ -83,7 +85,7 @@ impl<'h> Agent<'h> {
     /// # Errors
     /// What the agent answered, or that it did not.
     pub fn execute(&mut self, command: &str) -> Result<Value, String> {
-        self.write(command, &json!({}))?;
+        self.write(&[], command, &json!({}))?;
         let answer = self.read_message()?;
         match answer.get("error") {
             Some(error) => Err(format!("the guest agent refused {command}: {}", text(error, "desc"))),
