@@ -1,9 +1,9 @@
 //! Opening the vault of the configuration: its address, its store's options and secrets, its passphrase.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, sync::Arc};
+use std::{collections::BTreeMap, io::IsTerminal as _, num::NonZeroUsize, sync::Arc};
 
 use farshore_core::Passphrase;
-use farshore_vault::{Address, Context as VaultContext, Store, StoreOptions, Vault};
+use farshore_vault::{Address, Context as VaultContext, Store, StoreOptions, Vault, Workers};
 
 use crate::{
     config::{Configuration, model::SecretPlace, secret},
@@ -19,14 +19,20 @@ use crate::{
 pub async fn open(context: &Context, configuration: &Configuration) -> Result<Arc<Vault>, Failure> {
     let store = store(context.output, configuration)?;
     let passphrase = passphrase(context.output, configuration, Asking::Once).await?;
-    let opening = Vault::open(store, &passphrase, vault_context(context));
+    let opening = Vault::open(store, &passphrase, vault_context(context, configuration));
     let vault = context.until_stopped("nothing was done", opening).await??;
     Ok(Arc::new(vault))
 }
 
 /// What the vault takes from outside.
-pub fn vault_context(context: &Context) -> VaultContext {
-    VaultContext { clock: Arc::clone(&context.clock), entropy: Arc::clone(&context.entropy), ..VaultContext::system() }
+pub fn vault_context(context: &Context, configuration: &Configuration) -> VaultContext {
+    let mut vault_context = VaultContext::system();
+    vault_context.clock = Arc::clone(&context.clock);
+    vault_context.entropy = Arc::clone(&context.entropy);
+    if let Some(count) = configuration.host.worker_threads.and_then(|count| NonZeroUsize::new(count.into())) {
+        vault_context.workers = Workers::threads(count);
+    }
+    vault_context
 }
 
 /// The store behind the vault.

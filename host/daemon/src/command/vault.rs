@@ -27,7 +27,8 @@ async fn create(context: &Context) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let store = vault::store(context.output, &configuration)?;
     let passphrase = vault::passphrase(context.output, &configuration, Asking::Twice).await?;
-    let making = Vault::create(store, &passphrase, CreateOptions::default(), vault::vault_context(context));
+    let making =
+        Vault::create(store, &passphrase, CreateOptions::default(), vault::vault_context(context, &configuration));
     let left = "the vault may have been made: `farshore vault info` tells";
     let vault = context.until_stopped(left, making).await??;
     let info = vault.info().await?;

@@ -43,7 +43,7 @@ pub struct Host {
     pub state_folder: PathBuf,
     /// Compiled components. It can be emptied at any time.
     pub cache_folder: PathBuf,
-    /// Threads that do the work; as many as the machine has processors when it is left out.
+    /// Threads that identify, compress and seal; as many as the machine has processors when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_threads: Option<u16>,
 }
