@@ -26,8 +26,9 @@ use crate::{
     program,
 };
 
-/// What an adapter adds to a folder when it names a socket there, at most, in bytes.
-const SOCKET_NAME_BYTES_MAX: usize = 75;
+/// What the adapter adds to the folder of a capture's sockets, and to that of recovered machines, at most, in bytes.
+const CAPTURE_SOCKET_BYTES_MAX: usize = 75;
+const MACHINE_SOCKET_BYTES_MAX: usize = 40;
 
 /// What connects a recovered machine's network card: in a drill nothing does.
 const NETWORKS: [(&str, &[&str]); 2] = [
@@ -123,7 +124,9 @@ impl Site {
     /// The folder's path is too long for sockets in it, or it cannot be written.
     pub fn new(folder: &Path) -> Result<Self, DemoError> {
         let site = Self { folder: folder.to_owned(), machines: Vec::new(), groups: Vec::new(), fleece_limit_mib: 256 };
-        let longest = site.folder.join("recovered").as_os_str().len() + SOCKET_NAME_BYTES_MAX;
+        let length = |folder: PathBuf, name_bytes_max: usize| folder.as_os_str().len() + name_bytes_max;
+        let longest = length(site.run_folder(), CAPTURE_SOCKET_BYTES_MAX)
+            .max(length(site.recovered_folder(), MACHINE_SOCKET_BYTES_MAX));
         if longest > SOCKET_PATH_BYTES_MAX {
             let (path, length_bytes_max) = (site.folder, SOCKET_PATH_BYTES_MAX);
             return Err(DemoError::PathTooLong { path, length_bytes: longest, length_bytes_max });

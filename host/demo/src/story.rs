@@ -169,8 +169,7 @@ impl Drop for Sweeper {
 fn own_folder(chosen: Option<&Path>) -> Result<PathBuf, DemoError> {
     let Some(folder) = chosen else {
         let parent = std::env::temp_dir();
-        let made =
-            tempfile::Builder::new().prefix("farshore-demo-").tempdir_in(&parent).at("make a folder in", parent)?;
+        let made = tempfile::Builder::new().prefix("farshore-").tempdir_in(&parent).at("make a folder in", parent)?;
         return Ok(made.keep());
     };
     fs::create_dir_all(folder).at("make", folder)?;
@@ -288,13 +287,15 @@ impl Story {
 
     /// Tells points that came meanwhile, without waiting.
     fn take_points_that_came(&mut self, narrator: &mut Narrator) -> Result<(), DemoError> {
-        loop {
+        // Once production is lost there is no watch, and nothing comes any more.
+        while self.watch.is_some() {
             match self.take_point(Duration::ZERO, narrator) {
                 Ok(()) => {}
                 Err(DemoError::TooLate { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     /// Starts the group in isolation while production goes on, and lets Farshore clean up again.
