@@ -90,7 +90,7 @@ pub enum FailoverError {
     Journal {
         /// The run.
         run: RunId,
-        /// The entry, from 0.
+        /// The entry, from 1.
         number: u64,
         /// What is wrong.
         what: String,

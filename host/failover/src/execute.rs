@@ -41,6 +41,8 @@ use crate::{
 const PLATFORM_WORK_MAX: Duration = Duration::from_secs(1_800);
 /// Turning a source machine off is given up after this.
 const SOURCE_STOP_MAX: Duration = Duration::from_secs(60);
+/// How often raising the generation is tried again because the source committed first.
+const RAISE_RACES_MAX: u32 = 16;
 /// How often a machine is asked for its readiness.
 const READINESS_PAUSE: Duration = Duration::from_millis(500);
 
@@ -265,13 +267,16 @@ impl Execution {
     /// Raises the generation in the vault, so that the old active side can commit nothing any more.
     async fn fence_lineage(&self, journal: &mut RunJournal, plan: &FailoverPlan) -> Result<(), FailoverError> {
         self.observer.event(RunEvent::Step("fencing the old active side in the vault".to_owned()));
-        let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the newest commit"))?;
         let reason = format!("unplanned failover, run {}", journal.state().head.run);
-        let generation = plan
-            .lineage
-            .raise_generation(self.target.site(), &reason, &head)
-            .await
-            .map_err(FailoverError::vault("raising the generation"))?;
+        let mut races = 0;
+        // A source that still commits wins a number now and then; it cannot win them all.
+        let generation = loop {
+            let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the newest commit"))?;
+            match plan.lineage.raise_generation(self.target.site(), &reason, &head).await {
+                Err(farshore_vault::Error::LostRace { .. }) if races < RAISE_RACES_MAX => races += 1,
+                raised => break raised.map_err(FailoverError::vault("raising the generation"))?,
+            }
+        };
         journal.record(RunEntry::Fenced { at: self.clock.now(), generation }).await
     }
 

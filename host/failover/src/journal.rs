@@ -10,6 +10,9 @@ use crate::{FailoverError, RunEntry, RunHead, RunState};
 /// How many of the newest runs are looked through for one that did not end.
 const UNFINISHED_SEARCH_RUNS_MAX: usize = 1_000;
 
+/// The number of a run's first entry in the vault.
+const FIRST_NUMBER: u64 = 1;
+
 /// The journal of a run that this process executes.
 pub struct RunJournal {
     vault: Arc<Vault>,
@@ -25,7 +28,7 @@ impl RunJournal {
     pub async fn begin(vault: Arc<Vault>, head: RunHead) -> Result<Self, FailoverError> {
         let entry = encode(&RunEntry::Begun(head.clone()));
         vault.create_run(head.run, &entry).await.map_err(FailoverError::vault("beginning the run's journal"))?;
-        Ok(Self { vault, next_number: 1, state: RunState::new(head) })
+        Ok(Self { vault, next_number: FIRST_NUMBER + 1, state: RunState::new(head) })
     }
 
     /// Takes a run up again.
@@ -65,7 +68,7 @@ fn encode(entry: &RunEntry) -> Vec<u8> {
 async fn load(vault: &Vault, run: RunId) -> Result<(RunState, u64), FailoverError> {
     let entries = vault.run_entries(run).await.map_err(FailoverError::vault(format!("reading run {run}")))?;
     let mut state: Option<RunState> = None;
-    let mut number = 0;
+    let mut number = FIRST_NUMBER;
     for bytes in &entries {
         let wrong = |what: String| FailoverError::Journal { run, number, what };
         let entry: RunEntry = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
@@ -76,7 +79,7 @@ async fn load(vault: &Vault, run: RunId) -> Result<(RunState, u64), FailoverErro
         }
         number += 1;
     }
-    let state = state.ok_or(FailoverError::Journal { run, number: 0, what: "there is none".to_owned() })?;
+    let state = state.ok_or(FailoverError::Journal { run, number, what: "there is none".to_owned() })?;
     Ok((state, number))
 }
 

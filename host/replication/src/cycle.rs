@@ -165,7 +165,7 @@ impl Replicator {
         let capture = self.begin_capture(&mut journal, &lineage, parent.as_ref(), &mut meter, stop).await?;
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let stored = self.store(&capture, writer, parent.as_ref(), machines, &mut meter, stop).await;
+        let stored = self.store(&capture, &lineage, writer, parent.as_ref(), machines, &mut meter, stop).await;
         let (point, copied, copy_end) = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -323,9 +323,11 @@ impl Replicator {
     }
 
     /// Reads and stores all disks, and commits. Returns the point, what was moved, and when the copy ended.
+    #[expect(clippy::too_many_arguments, reason = "they are what a cycle has gathered by then")]
     async fn store(
         &self,
         capture: &Capture,
+        lineage: &Lineage,
         writer: PointWriter,
         parent: Option<&Point>,
         machines: Vec<Machine>,
@@ -360,8 +362,22 @@ impl Replicator {
             machines: drafts(machines, &disks, &bases),
             note: capture.report.note.clone(),
         };
-        let point = writer.commit(details).await.map_err(|source| self.commit_error(source))?;
+        let point = match writer.commit(details).await {
+            Ok(point) => point,
+            Err(error) => match self.committed_all_the_same(lineage, capture).await {
+                Some(point) => point,
+                None => return Err(self.vault_error("committing the recovery point", error)),
+            },
+        };
         Ok((point, copied, copy_end))
+    }
+
+    /// The point of a capture whose commit failed: the store may have kept it and lost the answer. If the vault cannot be
+    /// asked either, the capture is abandoned; should the point be there after all, the next cycle compares.
+    async fn committed_all_the_same(&self, lineage: &Lineage, capture: &Capture) -> Option<Point> {
+        let newest = lineage.head().await.ok()?.newest_point?;
+        let point = lineage.point(newest).await.ok()?;
+        (point.capture == Some(capture.entry.request.id)).then_some(point)
     }
 
     async fn store_disk(
@@ -452,10 +468,6 @@ impl Replicator {
 
     fn vault_error(&self, doing: &'static str, source: farshore_vault::Error) -> ReplicationError {
         ReplicationError::Vault { group: self.protection.group.clone(), doing, source }
-    }
-
-    fn commit_error(&self, source: farshore_vault::Error) -> ReplicationError {
-        self.vault_error("committing the recovery point", source)
     }
 
     fn copy_error(&self, disk: &CapturedDisk, error: CopyError) -> ReplicationError {

@@ -12,6 +12,7 @@ use farshore_platform::{
     Finding, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step, StepStatus,
     StopManner, Target, TransportError,
 };
+use tokio::sync::Notify;
 
 #[derive(Clone, Debug)]
 pub struct MadeDisk {
@@ -45,6 +46,7 @@ struct World {
 pub struct SimulatedTarget {
     name: SiteName,
     world: Arc<Mutex<World>>,
+    stopped: Notify,
 }
 
 fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
@@ -61,7 +63,11 @@ fn name_of(state: &AdapterState) -> String {
 
 impl SimulatedTarget {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { name: SiteName::new("recovery").expect("a name"), world: Arc::default() })
+        Arc::new(Self {
+            name: SiteName::new("recovery").expect("a name"),
+            world: Arc::default(),
+            stopped: Notify::new(),
+        })
     }
 
     /// The `call`th call from now on, counting from 0, never returns.
@@ -91,6 +97,11 @@ impl SimulatedTarget {
         locked(&self.world).never_ready = machine.cloned();
     }
 
+    /// Returns when a call was stopped for ever.
+    pub async fn was_stopped(&self) {
+        self.stopped.notified().await;
+    }
+
     async fn passing(&self) {
         let stop = {
             let mut world = locked(&self.world);
@@ -99,6 +110,7 @@ impl SimulatedTarget {
             stop
         };
         if stop {
+            self.stopped.notify_one();
             std::future::pending::<()>().await;
         }
     }

@@ -14,6 +14,7 @@ use farshore_platform::{
     AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport,
     Owned, SiteError, Source, Step, StepStatus, StopManner, TransportError,
 };
+use tokio::sync::Notify;
 
 pub const DISK_BYTES: u64 = 40 * CHUNK_BYTES;
 
@@ -54,6 +55,7 @@ pub enum Lie {
 pub struct SimulatedSite {
     name: SiteName,
     world: Arc<Mutex<World>>,
+    stopped: Notify,
 }
 
 fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
@@ -74,7 +76,8 @@ impl SimulatedSite {
         for name in machines {
             world.disks.insert(machine_id(name), vec![0; usize::try_from(DISK_BYTES).expect("small")]);
         }
-        Arc::new(Self { name: SiteName::new("production").expect("a name"), world: Arc::new(Mutex::new(world)) })
+        let name = SiteName::new("production").expect("a name");
+        Arc::new(Self { name, world: Arc::new(Mutex::new(world)), stopped: Notify::new() })
     }
 
     /// The guest writes.
@@ -133,6 +136,11 @@ impl SimulatedSite {
         locked(&self.world).tracking.keys().filter(|(tracked, _)| *tracked == machine).count()
     }
 
+    /// Returns when a call was stopped for ever.
+    pub async fn was_stopped(&self) {
+        self.stopped.notified().await;
+    }
+
     /// Stops here for ever if the switch says so. Called before and after each effect.
     async fn passing(&self) {
         let stop = {
@@ -142,6 +150,7 @@ impl SimulatedSite {
             stop
         };
         if stop {
+            self.stopped.notify_one();
             std::future::pending::<()>().await;
         }
     }
