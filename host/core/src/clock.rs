@@ -13,8 +13,8 @@ impl Timestamp {
     /// The time this many milliseconds after 1970 began. Times outside the years -9999 to 9999 are moved to the nearest
     /// bound.
     pub fn from_unix_milliseconds(milliseconds: i64) -> Self {
-        let (min, max) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
-        Self(milliseconds.clamp(min, max))
+        let (min, max) = (jiff::Timestamp::MIN.as_second() + 1, jiff::Timestamp::MAX.as_second() - 1);
+        Self(milliseconds.clamp(min * 1_000, max * 1_000))
     }
 
     /// Milliseconds since 1970 began; negative before.
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_time_survives_its_text_to_the_millisecond() {
         let time = Timestamp::from_unix_milliseconds(1_790_000_000_123);
-        assert_eq!(time.to_string(), "2026-09-21T13:33:20.123Z");
+        assert_eq!(time.to_string(), "2026-09-21T14:13:20.123Z");
         assert_eq!(time.to_string().parse::<Timestamp>().expect("its own text"), time);
     }
 
