@@ -2,9 +2,12 @@
 //!
 //! A control socket serves one client at a time: a second connection is accepted by the system, but QEMU says nothing on
 //! it until the first has gone. Silence instead of a greeting therefore means *busy*, and is reported as a conflict after
-//! a wait that outlasts our own short visits. Each request has an id of its own, so that an answer that came too late is
-//! never taken for the answer to the next request. Events are dropped: whoever waits for something asks for it, because an
-//! event that was sent before we came is never repeated.
+//! a wait that outlasts our own short visits. Events are dropped: whoever waits for something asks for it, because an event
+//! that was sent before we came is never repeated.
+//!
+//! A visitor that was killed leaves requests behind, and QEMU sends their answers to whoever comes next, even before its
+//! greeting. What precedes the greeting is therefore passed over, and a visit counts its requests from the nanosecond at
+//! which it began: no visit has the ids of another, and no late answer is taken for the answer to a later request.
 
 use std::fmt;
 
@@ -20,6 +23,8 @@ const GREETING_TIMEOUT_MILLISECONDS: u32 = 6_000;
 pub const COMMAND_TIMEOUT_MILLISECONDS: u32 = 15_000;
 const READ_BYTES_MAX: u32 = 256 * 1024;
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How much a killed visitor may have left before the greeting.
+const LEFT_MESSAGES_MAX: u32 = 10_000;
 const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
 
 /// Why a command did not do what it should.
@@ -89,13 +94,16 @@ impl<'h> Client<'h> {
             let advice = "is the machine running, and is this its control socket?";
             PlatformError::Unreachable(format!("machine {machine}: {}: {advice}", sentence(&error)))
         })?;
+        let begun = host.monotonic_nanoseconds().map_err(|error| {
+            PlatformError::Failed(format!("machine {machine}: the time cannot be read: {}", sentence(&error)))
+        })?;
         let mut client = Self {
             host,
             machine: machine.into(),
             connection,
             buffer: Vec::new(),
             scanned: 0,
-            next_id: 0,
+            next_id: begun,
             answers: Vec::new(),
             version: (0, 0),
         };
@@ -111,14 +119,24 @@ impl<'h> Client<'h> {
 
     fn greet(&mut self) -> QmpResult<()> {
         let until = self.deadline(GREETING_TIMEOUT_MILLISECONDS)?;
-        let greeting = self.read_message(until, "the greeting")?;
+        let greeting = self.read_greeting(until)?;
         let version = member(member(member(&greeting, "QMP"), "version"), "qemu");
         let number = |name| member(version, name).as_u64();
         let (Some(major), Some(minor)) = (number("major"), number("minor")) else {
-            return Err(QmpError::Protocol("it did not begin with QEMU's greeting".into()));
+            return Err(QmpError::Protocol("its greeting does not tell QEMU's version".into()));
         };
         self.version = (major, minor);
         self.execute("qmp_capabilities", json!({})).map(drop)
+    }
+
+    fn read_greeting(&mut self, until: u64) -> QmpResult<Value> {
+        for _ in 0..=LEFT_MESSAGES_MAX {
+            let message = self.read_message(until, "the greeting")?;
+            if message.get("QMP").is_some() {
+                return Ok(message);
+            }
+        }
+        Err(QmpError::Protocol(format!("more than {LEFT_MESSAGES_MAX} messages precede QEMU's greeting")))
     }
 
     /// The machine's name.
