@@ -1,19 +1,7 @@
 //! The pages of this crate's errors.
 
-use farshore_core::{Code, CodePage};
-
-macro_rules! pages {
-    ($($number:literal $title:literal,)*) => {
-        /// FS30xx: sites. FS31xx: transports.
-        pub static CODES: &[CodePage] = &[$(CodePage {
-            code: Code::new($number),
-            title: $title,
-            page: include_str!(concat!("../codes/FS", $number, ".md")),
-        },)*];
-    };
-}
-
-pages! {
+farshore_core::code_pages! {
+    /// FS30xx: sites. FS31xx: transports.
     3001 "The settings of a site cannot work",
     3002 "It does not exist at the site",
     3003 "The site does not answer",

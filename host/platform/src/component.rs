@@ -11,7 +11,7 @@ use farshore_plugin::{BoundComponent, CallError, TransportGrant, abi};
 
 use crate::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, DiskTransport,
-    Finding, MachineRequest, Owned, Readiness, SiteError, Source, Step, StopManner, Target, convert,
+    Finding, MachineRequest, Owned, OwnedKind, Readiness, SiteError, Source, Step, StopManner, Target, convert,
     file::{FileDisk, FileOptions},
     nbd::{NbdAddress, NbdDisk, NbdEndpoint, NbdOptions},
 };
@@ -80,12 +80,15 @@ impl ComponentSite {
         Err(self.nonsense(format!("{what} have more than {PAGES_MAX} pages")))
     }
 
-    async fn owned_items(&self, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
+    async fn owned_items(&self, kind: OwnedKind, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
         let owner = owner.to_string();
-        let items = self.pages("owned things", |cursor| self.component.list_owned(owner.clone(), cursor)).await?;
+        let ask = |cursor| self.component.list_owned(convert::owned_kind(kind), owner.clone(), cursor);
+        let items = self.pages("owned things", ask).await?;
         let items: Vec<Owned> = items.into_iter().map(convert::owned).collect();
-        match items.iter().find(|item| item.owner != owner) {
-            Some(item) => Err(self.nonsense(format!("{} has the owner {}, not {owner}", item.description, item.owner))),
+        match items.iter().find(|item| item.owner != owner || item.kind != kind) {
+            Some(Owned { description, kind: other, owner: whose, .. }) => Err(self.nonsense(format!(
+                "{description} is a {other} of the owner {whose}, not a {kind} of the owner {owner}"
+            ))),
             None => Ok(items),
         }
     }
@@ -234,7 +237,7 @@ impl Source for ComponentSite {
     }
 
     async fn owned(&self, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
-        self.owned_items(owner).await
+        self.owned_items(OwnedKind::Capture, owner).await
     }
 
     async fn release(&self, item: &Owned) -> Result<(), SiteError> {
@@ -328,7 +331,10 @@ impl Target for ComponentSite {
     }
 
     async fn owned(&self, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
-        self.owned_items(owner).await
+        // Machines first: what is released in this order takes its disks with it.
+        let mut items = self.owned_items(OwnedKind::Machine, owner).await?;
+        items.extend(self.owned_items(OwnedKind::Disk, owner).await?);
+        Ok(items)
     }
 
     async fn release(&self, item: &Owned) -> Result<(), SiteError> {

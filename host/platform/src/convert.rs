@@ -266,14 +266,17 @@ pub(crate) fn owned(from: abi::Owned) -> Owned {
     }
 }
 
-pub(crate) fn owned_to_wit(item: &Owned) -> abi::Owned {
-    let kind = match item.kind {
+pub(crate) const fn owned_kind(kind: OwnedKind) -> abi::Kind {
+    match kind {
         OwnedKind::Capture => abi::Kind::Capture,
         OwnedKind::Disk => abi::Kind::Disk,
         OwnedKind::Machine => abi::Kind::Machine,
-    };
+    }
+}
+
+pub(crate) fn owned_to_wit(item: &Owned) -> abi::Owned {
     abi::Owned {
-        kind,
+        kind: owned_kind(item.kind),
         id: item.id.clone(),
         owner: item.owner.clone(),
         run: item.run.clone(),

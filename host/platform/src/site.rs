@@ -223,6 +223,16 @@ pub enum OwnedKind {
     Machine,
 }
 
+impl fmt::Display for OwnedKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Capture => "capture",
+            Self::Disk => "disk",
+            Self::Machine => "machine",
+        })
+    }
+}
+
 /// A thing that carries an owner's tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned {

@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 /// The manifest in a component.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
-/// Compiled components that the cache folder keeps; the ones unused for longest go first.
+/// Compiled components that the cache folder keeps; the ones written longest ago go first.
 pub const CACHE_ENTRIES_MAX: usize = 64;
 /// One compiled component. A Python component compiles to 38 MiB.
 pub const CACHE_ENTRY_BYTES_MAX: u64 = 512 << 20;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farshore_core::{Clock, SystemClock};
 use farshore_plugin::{
     CallError, HostOptions, Limits, LoadError, Mode, Outcome, PluginHost,
-    abi::{CaptureOutcome, CaptureRequest, Consistency, PlatformError},
+    abi::{CaptureOutcome, CaptureRequest, Consistency, Kind, PlatformError},
 };
 use support::{World, bytes, told};
 
@@ -154,7 +154,7 @@ async fn states_tokens_notes_and_pages_keep_their_limits() {
     assert!(error.to_string().contains("a token has 1025 bytes; 1024 are allowed"), "{error}");
     let error = bound.end_capture(Vec::new(), CaptureOutcome::Abandoned).await.expect_err("a long note");
     assert!(error.to_string().contains("the note has 1025 bytes; 1024 are allowed"), "{error}");
-    let error = bound.list_owned("farshore".to_owned(), None).await.expect_err("a long page");
+    let error = bound.list_owned(Kind::Disk, "farshore".to_owned(), None).await.expect_err("a long page");
     assert!(error.to_string().contains("there are 101 items in a page; 100 are allowed"), "{error}");
     let error = bound.verify_capture(Vec::new()).await.expect_err("its own error");
     assert_eq!(error.outcome(), Outcome::PluginError);

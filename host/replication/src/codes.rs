@@ -1,19 +1,7 @@
 //! The pages of this crate's errors.
 
-use farshore_core::{Code, CodePage};
-
-macro_rules! pages {
-    ($($number:literal $title:literal,)*) => {
-        /// FS40xx: replication.
-        pub static CODES: &[CodePage] = &[$(CodePage {
-            code: Code::new($number),
-            title: $title,
-            page: include_str!(concat!("../codes/FS", $number, ".md")),
-        },)*];
-    };
-}
-
-pages! {
+farshore_core::code_pages! {
+    /// FS40xx: replication.
     4001 "The extents of a disk cannot be true",
     4002 "A disk shrank",
     4003 "A machine is missing",

@@ -2,8 +2,9 @@
 //!
 //! ## Order, and what a crash leaves at each place
 //! 1. The captures that an earlier process left are released (or kept in the journal if the platform does not answer).
-//! 2. The capture's id is journalled, then the adapter is asked to begin. *Crash:* the next `begin-capture` of the same
-//!    owner removes what is there.
+//!    Where the journal cannot name them, the platform is asked for what carries the owner's tag.
+//! 2. The capture's id is journalled, then the adapter is asked to begin. *Crash:* step 1 of the next cycle finds what is
+//!    there by its tag.
 //! 3. Every state that the adapter returns is journalled before it is used. *Crash:* step 1 of the next cycle ends the
 //!    capture as `abandoned`: change tracking goes on from the last committed point, and the next cycle is a delta.
 //! 4. Disks are read and stored. *Crash:* stored packs are orphans that the next writer of the lineage uses again.
@@ -21,7 +22,7 @@ use farshore_core::{
     Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, Sequence, Timestamp,
 };
 use farshore_platform::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, SiteError, Source, Step,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, Owned, SiteError, Source, Step,
     StepStatus, TrackedDisk,
 };
 use farshore_vault::{Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault};
@@ -159,7 +160,7 @@ impl Replicator {
             CaptureJournal::open(&self.state_folder, self.vault.id(), lineage.id(), &self.protection.group)?;
         let (writer, parent) = self.begin_point(&lineage).await?;
         let mut meter = AdapterMeter { clock: &*self.clock, spent: Duration::ZERO };
-        self.release_leftovers(&mut journal, parent.as_ref(), &mut meter).await?;
+        self.release_leftovers(&mut journal, &lineage, parent.as_ref(), &mut meter).await?;
 
         let machines = self.describe_machines(&mut meter).await?;
         let capture = self.begin_capture(&mut journal, &lineage, parent.as_ref(), &mut meter, stop).await?;
@@ -226,11 +227,13 @@ impl Replicator {
     async fn release_leftovers(
         &self,
         journal: &mut CaptureJournal,
+        lineage: &Lineage,
         newest: Option<&Point>,
         meter: &mut AdapterMeter<'_>,
     ) -> Result<(), ReplicationError> {
+        let may_lack_captures = journal.may_lack_captures();
         for entry in journal.entries().to_vec() {
-            // Without a state there is nothing to ask for: beginning the next capture removes what is there.
+            // Without a state there is nothing to ask for: it is found by its tag.
             let Some(state) = &entry.state else {
                 journal.forget(&entry)?;
                 continue;
@@ -250,7 +253,28 @@ impl Replicator {
                 }
             }
         }
+        if may_lack_captures {
+            self.release_unknown(journal, lineage, meter).await;
+        }
         Ok(())
+    }
+
+    /// Releases what carries the owner's tag though no journal names it. What cannot be released stands in nobody's way
+    /// now: beginning the next capture tries again, and says what it cannot remove.
+    async fn release_unknown(&self, journal: &CaptureJournal, lineage: &Lineage, meter: &mut AdapterMeter<'_>) {
+        let owner = OwnerTag { vault: self.vault.id(), lineage: lineage.id() };
+        let warn = |text| self.observer.event(CycleEvent::Warning(text));
+        let owned = match meter.time(self.source.owned(&owner)).await {
+            Ok(owned) => owned,
+            Err(error) => return warn(format!("what an earlier process left could not be listed: {error}")),
+        };
+        let known = |item: &Owned| journal.entries().iter().any(|entry| entry.request.id.to_string() == item.id);
+        for item in owned.iter().filter(|item| !known(item)) {
+            match meter.time(self.source.release(item)).await {
+                Ok(()) => self.observer.event(CycleEvent::Leftover(format!("released {}", item.description))),
+                Err(error) => warn(format!("{} could not be released yet: {error}", item.description)),
+            }
+        }
     }
 
     async fn describe_machines(&self, meter: &mut AdapterMeter<'_>) -> Result<Vec<Machine>, ReplicationError> {

@@ -11,7 +11,7 @@ use farshore_vault::Error as VaultError;
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicationError {
     /// The adapter or the platform failed.
-    #[error("group {group:?}: {doing}", group = group.as_str())]
+    #[error("group {group:?}: {doing} failed", group = group.as_str())]
     Site {
         /// The group.
         group: GroupName,
@@ -72,7 +72,7 @@ pub enum ReplicationError {
         machine: MachineId,
     },
     /// The vault failed.
-    #[error("group {group:?}: {doing}", group = group.as_str())]
+    #[error("group {group:?}: {doing} failed", group = group.as_str())]
     Vault {
         /// The group.
         group: GroupName,

@@ -44,6 +44,7 @@ struct Content {
 pub struct CaptureJournal {
     path: PathBuf,
     content: Content,
+    is_new: bool,
     _lock: File,
 }
 
@@ -75,12 +76,20 @@ impl CaptureJournal {
             }
             Err(TryLockError::Error(source)) => return Err(failed("locked")(source)),
         }
-        let content = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(failed("read"))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Content::default(),
+        let (content, is_new) = match fs::read(&path) {
+            Ok(bytes) => {
+                let content = serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(failed("read"))?;
+                (content, false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Content::default(), true),
             Err(error) => return Err(failed("read")(error)),
         };
-        Ok(Self { path, content, _lock: lock })
+        Ok(Self { path, content, is_new, _lock: lock })
+    }
+
+    /// Whether captures may exist that no entry describes: the file was not there, or a begin was never answered.
+    pub fn may_lack_captures(&self) -> bool {
+        self.is_new || self.content.entries.iter().any(|entry| entry.state.is_none())
     }
 
     /// The captures that may still exist, oldest first.

@@ -197,8 +197,12 @@ impl machines_abi::Guest for Component {
 }
 
 impl ownership_abi::Guest for Component {
-    fn list_owned(owner: String, cursor: Option<String>) -> Result<ownership_abi::OwnedPage, PlatformError> {
-        ownership::list(&Imports, &owner, cursor.as_deref())
+    fn list_owned(
+        kind: ownership_abi::Kind,
+        owner: String,
+        cursor: Option<String>,
+    ) -> Result<ownership_abi::OwnedPage, PlatformError> {
+        ownership::list(&Imports, kind, &owner, cursor.as_deref())
     }
 
     fn release_owned(item: ownership_abi::Owned) -> Result<Done, PlatformError> {

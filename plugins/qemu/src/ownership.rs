@@ -1,7 +1,7 @@
 //! Finding what is left when a journal is lost.
 //!
-//! A site with `machines` is asked for captures, a site with only a `machine-folder` for disks and machines: a component
-//! is not told its mode, and looking where the mode has no grant would end the call.
+//! Captures are looked for in every machine of the settings, disks and machines below the machine folder. The host names
+//! the kind, because looking where its mode has no grant would end the call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,16 +30,16 @@ const PAGE_ITEMS: usize = 100;
 ///
 /// # Errors
 /// As in the interface.
-pub fn list(host: &dyn Host, owner: &str, cursor: Option<&str>) -> Result<OwnedPage> {
+pub fn list(host: &dyn Host, kind: Kind, owner: &str, cursor: Option<&str>) -> Result<OwnedPage> {
     if !is_owner(owner) {
         return Err(PlatformError::Failed("the host asked for an owner that is not one".into()));
     }
     let settings = Settings::load(host)?;
-    let mut all = if settings.machines.is_empty() {
-        made_things(host, &settings, owner)?
-    } else {
-        captures(host, &settings, owner)?
+    let mut all = match kind {
+        Kind::Capture => captures(host, &settings, owner)?,
+        Kind::Disk | Kind::Machine => made_things(host, &settings, owner)?,
     };
+    all.retain(|item| item.kind == kind);
     let start: usize = cursor.map_or(Ok(0), str::parse).map_err(|_| PlatformError::Failed("a wrong cursor".into()))?;
     let end = start.saturating_add(PAGE_ITEMS);
     let next = (end < all.len()).then(|| end.to_string());

@@ -7,7 +7,8 @@
 //!
 //! A visitor that was killed leaves requests behind, and QEMU sends their answers to whoever comes next, even before its
 //! greeting. What precedes the greeting is therefore passed over, and a visit counts its requests from the nanosecond at
-//! which it began: no visit has the ids of another, and no late answer is taken for the answer to a later request.
+//! which it began: no visit has the ids of another, and no late answer is taken for the answer to a later request. When
+//! such an answer finds nobody, QEMU may even hang up on the next visitor: whoever is thrown out at the door comes again.
 
 use std::fmt;
 
@@ -21,6 +22,9 @@ use crate::{
 const GREETING_TIMEOUT_MILLISECONDS: u32 = 6_000;
 /// How long a command may take; a component's call has 30 s in all.
 pub const COMMAND_TIMEOUT_MILLISECONDS: u32 = 15_000;
+/// How often a visit is tried that QEMU ended before it began, and the pause between.
+const VISITS_MAX: u32 = 5;
+const REVISIT_PAUSE_MILLISECONDS: u32 = 50;
 const READ_BYTES_MAX: u32 = 256 * 1024;
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How much a killed visitor may have left before the greeting.
@@ -90,6 +94,31 @@ impl<'h> Client<'h> {
     /// # Errors
     /// `unreachable` when no QEMU listens there, `conflict` when another program occupies the socket.
     pub fn connect(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Self> {
+        let mut tries = 0..VISITS_MAX;
+        loop {
+            let last = tries.next().is_none();
+            let mut client = Self::dial(host, machine, socket)?;
+            let error = match client.greet() {
+                Ok(()) => return Ok(client),
+                Err(error) => error,
+            };
+            return Err(match error {
+                QmpError::TimedOut { .. } => PlatformError::Conflict(format!(
+                    "machine {machine}: another program is connected to its control socket {socket}: give Farshore a socket of its own (QEMU takes several -qmp options)"
+                )),
+                QmpError::Protocol(_) => client.error(&error),
+                QmpError::Refused { .. } | QmpError::Ended | QmpError::Connection(_) if last => client.error(&error),
+                QmpError::Refused { .. } | QmpError::Ended | QmpError::Connection(_) => {
+                    host.sleep(REVISIT_PAUSE_MILLISECONDS).map_err(|error| {
+                        PlatformError::Failed(format!("machine {machine}: the host cannot wait: {}", sentence(&error)))
+                    })?;
+                    continue;
+                }
+            });
+        }
+    }
+
+    fn dial(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Self> {
         let connection = host.connect_unix(socket).map_err(|error| {
             let advice = "is the machine running, and is this its control socket?";
             PlatformError::Unreachable(format!("machine {machine}: {}: {advice}", sentence(&error)))
@@ -97,7 +126,7 @@ impl<'h> Client<'h> {
         let begun = host.monotonic_nanoseconds().map_err(|error| {
             PlatformError::Failed(format!("machine {machine}: the time cannot be read: {}", sentence(&error)))
         })?;
-        let mut client = Self {
+        Ok(Self {
             host,
             machine: machine.into(),
             connection,
@@ -106,15 +135,7 @@ impl<'h> Client<'h> {
             next_id: begun,
             answers: Vec::new(),
             version: (0, 0),
-        };
-        client.greet().map_err(|error| match error {
-            QmpError::TimedOut { .. } => PlatformError::Conflict(format!(
-                "machine {machine}: another program is connected to its control socket {socket}: give Farshore a socket of its own (QEMU takes several -qmp options)"
-            )),
-            QmpError::Ended => PlatformError::Unreachable(format!("machine {machine}: {error}")),
-            other => client.error(&other),
-        })?;
-        Ok(client)
+        })
     }
 
     fn greet(&mut self) -> QmpResult<()> {

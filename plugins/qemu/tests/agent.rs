@@ -25,6 +25,8 @@ use support::{Machine, Qemu, TestHost, folder, host, request, sentence};
 struct Played {
     asked: Mutex<Vec<String>>,
     refuses: AtomicBool,
+    /// Who is killed at the moment at which the guest is frozen.
+    kills_when_frozen: Mutex<Option<Arc<AtomicBool>>>,
 }
 
 /// Answers as qemu-ga does. The thread ends with the test's process.
@@ -52,7 +54,13 @@ fn play(socket: &Path) -> Arc<Played> {
                     "guest-fsfreeze-freeze" if seen.refuses.load(Ordering::SeqCst) => {
                         json!({ "error": { "class": "GenericError", "desc": "a file system is busy" } }).to_string()
                     }
-                    _ => json!({ "return": 2 }).to_string(),
+                    _ => {
+                        let victim = seen.kills_when_frozen.lock().expect("no panic").clone();
+                        if let (Some(victim), "guest-fsfreeze-freeze") = (victim, command) {
+                            victim.store(true, Ordering::SeqCst);
+                        }
+                        json!({ "return": 2 }).to_string()
+                    }
                 };
                 let bytes = answer.bytes().map(|byte| if byte == 0 { 0xff } else { byte }).chain(*b"\n");
                 if stream.write_all(&bytes.collect::<Vec<u8>>()).is_err() {
@@ -104,21 +112,15 @@ fn a_guest_that_a_killed_host_left_frozen_is_thawed() {
     let folder = folder();
     let qemu = Qemu::start(folder.path(), &Machine { mebibytes: 8, ..Machine::default() });
     let (host, played) = with_agent(folder.path());
-    for kills in 0.. {
-        asked(&played);
-        *host.writes_left.borrow_mut() = Some(kills);
-        let outcome = capture::begin(&host, &application(2 * kills + 1));
-        *host.writes_left.borrow_mut() = None;
-        assert!(outcome.is_err(), "it was never left frozen");
-        let left = asked(&played);
-        let step = capture::begin(&host, &request(2 * kills + 2, &["orders"], &[])).expect("a capture");
-        capture::end(&host, &step.state, Some(Outcome::Abandoned)).expect("its end");
-        qemu.assert_clean();
-        if left == ["guest-fsfreeze-freeze"] {
-            assert_eq!(asked(&played), ["guest-fsfreeze-thaw"], "a crash-consistent capture asks nothing else");
-            return;
-        }
-    }
+    *played.kills_when_frozen.lock().expect("no panic") = Some(Arc::clone(&host.killed));
+    capture::begin(&host, &application(1)).expect_err("the host was killed");
+    assert_eq!(asked(&played), ["guest-fsfreeze-freeze"], "the guest was left frozen");
+    *played.kills_when_frozen.lock().expect("no panic") = None;
+    host.killed.store(false, Ordering::SeqCst);
+    let step = capture::begin(&host, &request(2, &["orders"], &[])).expect("a capture");
+    assert_eq!(asked(&played), ["guest-fsfreeze-thaw"], "a crash-consistent capture asks nothing else");
+    capture::end(&host, &step.state, Some(Outcome::Abandoned)).expect("its end");
+    qemu.assert_clean();
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 
 use farshore_adapter_qemu::{
+    bindings::exports::farshore::platform::ownership::Kind,
     bindings::exports::farshore::platform::source::{CaptureStatus, Changes, Instant, Outcome},
     capture,
     error::PlatformError,
@@ -203,13 +204,13 @@ fn a_lost_journal_is_found_through_its_owner() {
     let host = host(folder.path(), &["orders", "gone"]);
     let step = capture::begin(&host, &request(1, &["orders"], &[])).expect("a capture");
     drop(step);
-    let owned = ownership::list(&host, OWNER, None).expect("a list").items;
+    let owned = ownership::list(&host, Kind::Capture, OWNER, None).expect("a list").items;
     assert_eq!(owned.len(), 1, "{owned:?}");
     assert_eq!((owned[0].id.as_str(), owned[0].owner.as_str()), (&*id(1), OWNER));
-    assert!(ownership::list(&host, "farshore-another", None).expect("a list").items.is_empty());
+    assert!(ownership::list(&host, Kind::Capture, "farshore-another", None).expect("a list").items.is_empty());
     ownership::release(&host, &owned[0]).expect("its release");
     qemu.assert_clean();
-    assert!(ownership::list(&host, OWNER, None).expect("a list").items.is_empty());
+    assert!(ownership::list(&host, Kind::Capture, OWNER, None).expect("a list").items.is_empty());
     assert_eq!(qemu.bitmaps("disk0").len(), 1, "a committed point may rely on the bitmap");
 }
 

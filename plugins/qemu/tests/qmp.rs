@@ -56,6 +56,35 @@ fn what_a_killed_visitor_left_is_never_taken_for_an_answer() {
 }
 
 #[test]
+fn who_is_thrown_out_at_the_door_comes_again() {
+    let folder = folder();
+    let socket = folder.path().join("q.sock");
+    let host = host(folder.path(), &[]);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    std::thread::spawn(move || {
+        drop(listener.accept().expect("a visitor"));
+        let (mut stream, _) = listener.accept().expect("the visitor again");
+        writeln!(stream, "{GREETING}").expect("the visitor reads");
+        for request in requests(&stream) {
+            tell(&mut stream, &json!({ "return": {}, "id": request["id"] }));
+        }
+    });
+    let socket = socket.to_str().expect("text");
+    assert_eq!(Client::connect(&host, "orders", socket).expect("the second visit").version(), (7, 2));
+}
+
+#[test]
+fn a_socket_that_always_hangs_up_is_unreachable() {
+    let folder = folder();
+    let socket = folder.path().join("q.sock");
+    let host = host(folder.path(), &[]);
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let error = Client::connect(&host, "orders", socket.to_str().expect("text")).err().expect("nobody speaks");
+    assert!(matches!(error, PlatformError::Unreachable(_)), "{error:?}");
+}
+
+#[test]
 fn a_socket_that_is_not_qemus_is_named() {
     let folder = folder();
     let socket = folder.path().join("q.sock");

@@ -181,7 +181,9 @@ fn a_machine_lives_outlives_the_host_and_leaves_nothing() {
     );
 
     // The journal is lost: the folders tell, and the disks belong to the machine.
-    let owned = ownership::list(&another, OWNER, None).expect("a list").items;
+    let list = |kind| ownership::list(&another, kind, OWNER, None).expect("a list").items;
+    assert!(list(Kind::Capture).is_empty());
+    let owned = [list(Kind::Machine), list(Kind::Disk)].concat();
     assert_eq!(owned.iter().map(|item| (item.kind, item.id.clone())).collect::<Vec<_>>(), [(Kind::Machine, id(7))]);
     assert_eq!(owned[0].run, Some(id(99)));
 

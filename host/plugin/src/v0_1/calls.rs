@@ -5,8 +5,8 @@ use wasmtime::{Store, component::Instance};
 
 use super::abi::{
     CaptureEnd, CaptureOutcome, CaptureRequest, CaptureStep, CapturedDiskPage, Description, DiskRequest, DiskStep,
-    Done, FindingPage, Machine, MachineManner, MachinePage, MachineRequest, MachineStep, Owned, OwnedPage, PowerManner,
-    PowerStep, Readiness,
+    Done, FindingPage, Kind, Machine, MachineManner, MachinePage, MachineRequest, MachineStep, Owned, OwnedPage,
+    PowerManner, PowerStep, Readiness,
 };
 use crate::{BoundComponent, CallError, TransportGrant, bound::GuestFuture, state::CallState};
 
@@ -103,9 +103,9 @@ calls! {
         remove_machine = "remove-machine" call_remove_machine (state: Vec<u8> => &state) -> Done;
     }
     ownership "ownership" {
-        /// One page of everything that carries the owner tag.
+        /// One page of everything of a kind that carries the owner tag.
         list_owned = "list-owned" call_list_owned
-            (owner: String => &owner, cursor: Option<String> => cursor.as_deref()) -> OwnedPage;
+            (kind: Kind => kind, owner: String => &owner, cursor: Option<String> => cursor.as_deref()) -> OwnedPage;
         /// Removes one of them.
         release_owned = "release-owned" call_release_owned (item: Owned => &item) -> Done;
     }

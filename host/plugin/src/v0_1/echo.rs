@@ -5,7 +5,7 @@
 //! engines are known to fail, empty and large lists, texts beyond ASCII, options with and without a value at every depth.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     state::CallState,
 };
 
-const ECHO: &str = "farshore:echo/echo@0.1.0-draft.1";
+const ECHO: &str = "farshore:echo/echo@0.1.0-draft.2";
 
 /// What went wrong with each value of one function.
 struct Wrong(Vec<String>, usize);
@@ -65,7 +65,7 @@ impl Observer for Heard {
 
 fn component_path(name: &str) -> PathBuf {
     let folder = std::env::var_os("FARSHORE_COMPONENTS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"));
+    let folder = folder.unwrap_or_else(|| PathBuf::from("../../target/components"));
     folder.join(format!("{name}.wasm"))
 }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -35,8 +35,7 @@ impl Observer for Heard {
 
 /// The folder of built components.
 pub fn components() -> PathBuf {
-    std::env::var_os("FARSHORE_COMPONENTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"), PathBuf::from)
+    std::env::var_os("FARSHORE_COMPONENTS").map_or_else(|| PathBuf::from("../../target/components"), PathBuf::from)
 }
 
 /// The bytes of a built component.

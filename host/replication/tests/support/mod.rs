@@ -12,7 +12,7 @@ use farshore_core::{
 };
 use farshore_platform::{
     AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport,
-    Owned, SiteError, Source, Step, StepStatus, StopManner, TransportError,
+    Owned, OwnedKind, SiteError, Source, Step, StepStatus, StopManner, TransportError,
 };
 use tokio::sync::Notify;
 
@@ -161,7 +161,9 @@ impl SimulatedSite {
 
     fn begin(&self, request: &CaptureRequest) -> Step<CaptureReport> {
         let mut world = locked(&self.world);
-        world.captures.retain(|_, capture| capture.owner != request.owner);
+        let of_these_machines =
+            |capture: &Capture| capture.bytes.keys().any(|machine| request.machines.contains(machine));
+        world.captures.retain(|_, capture| capture.owner != request.owner || !of_these_machines(capture));
         let kept: Vec<_> = request.tracked.iter().map(|disk| disk.token.clone()).collect();
         world.tracking.retain(|(_, token), _| kept.contains(token));
         let new_token = format!("token-{}", request.id);
@@ -298,12 +300,27 @@ impl Source for SimulatedSite {
         self.fail("not simulated")
     }
 
-    async fn owned(&self, _: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
-        self.fail("not simulated")
+    async fn owned(&self, owner: &OwnerTag) -> Result<Vec<Owned>, SiteError> {
+        self.passing().await;
+        let owner = owner.to_string();
+        let item = |id: &String| Owned {
+            kind: OwnedKind::Capture,
+            id: id.clone(),
+            owner: owner.clone(),
+            run: None,
+            description: format!("the unfinished capture {id}"),
+            state: AdapterState(id.clone().into_bytes()),
+        };
+        let world = locked(&self.world);
+        Ok(world.captures.iter().filter(|(_, capture)| capture.owner == owner).map(|(id, _)| item(id)).collect())
     }
 
-    async fn release(&self, _: &Owned) -> Result<(), SiteError> {
-        self.fail("not simulated")
+    async fn release(&self, item: &Owned) -> Result<(), SiteError> {
+        self.passing().await;
+        // Without an outcome both trackings stay: the newest point may be of this capture or of the one before.
+        locked(&self.world).captures.remove(&item.id);
+        self.passing().await;
+        Ok(())
     }
 }
 

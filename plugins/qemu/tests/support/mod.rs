@@ -11,6 +11,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +47,8 @@ pub struct TestHost {
     pub start: Instant,
     pub templates: Vec<(String, Template)>,
     pub writes_left: WritesLeft,
+    /// Set by whoever plays a part of the world: the host is killed from then on.
+    pub killed: Arc<AtomicBool>,
     pub lines: RefCell<Vec<String>>,
     /// Before this command is sent to any machine, so many milliseconds pass.
     pub delay: Option<(&'static str, u64)>,
@@ -54,6 +60,7 @@ pub type Template = fn(&[Slot], &[Repetition]) -> Command;
 struct Socket {
     stream: UnixStream,
     writes_left: WritesLeft,
+    killed: Arc<AtomicBool>,
     delay: Option<(&'static str, u64)>,
 }
 
@@ -81,6 +88,9 @@ impl Connection for Socket {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), HostError> {
+        if self.killed.load(Ordering::SeqCst) {
+            return Err(HostError::Failed("the host was killed".into()));
+        }
         if let Some(left) = self.writes_left.borrow_mut().as_mut() {
             *left = left.checked_sub(1).ok_or_else(|| HostError::Failed("the host was killed".into()))?;
         }
@@ -99,11 +109,16 @@ impl Host for TestHost {
     }
 
     fn connect_unix(&self, path: &str) -> Result<Box<dyn Connection>, HostError> {
-        if *self.writes_left.borrow() == Some(0) {
+        if *self.writes_left.borrow() == Some(0) || self.killed.load(Ordering::SeqCst) {
             return Err(HostError::Failed("the host was killed".into()));
         }
         let stream = UnixStream::connect(path).map_err(|error| host_error(&error, path))?;
-        Ok(Box::new(Socket { stream, writes_left: Rc::clone(&self.writes_left), delay: self.delay }))
+        Ok(Box::new(Socket {
+            stream,
+            writes_left: Rc::clone(&self.writes_left),
+            killed: Arc::clone(&self.killed),
+            delay: self.delay,
+        }))
     }
 
     fn monotonic_nanoseconds(&self) -> Result<u64, HostError> {
@@ -129,7 +144,7 @@ impl Host for TestHost {
     }
 
     fn remove_file(&self, path: &str) -> Result<bool, HostError> {
-        if self.writes_left.borrow().is_some_and(|left| left == 0) {
+        if self.writes_left.borrow().is_some_and(|left| left == 0) || self.killed.load(Ordering::SeqCst) {
             return Err(HostError::Failed("the host was killed".into()));
         }
         let path = Path::new(path);
@@ -348,6 +363,7 @@ pub fn host(folder: &Path, machines: &[&str]) -> TestHost {
         start: Instant::now(),
         templates: Vec::new(),
         writes_left: WritesLeft::default(),
+        killed: Arc::default(),
         lines: RefCell::default(),
         delay: None,
     }

@@ -1,9 +1,9 @@
 // Sends back every type of `wit/`, in JavaScript.
 
-import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.1';
-import { write } from 'farshore:host/log@0.1.0-draft.1';
-import { report } from 'farshore:host/progress@0.1.0-draft.1';
-import { get } from 'farshore:host/settings@0.1.0-draft.1';
+import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.2';
+import { write } from 'farshore:host/log@0.1.0-draft.2';
+import { report } from 'farshore:host/progress@0.1.0-draft.2';
+import { get } from 'farshore:host/settings@0.1.0-draft.2';
 
 const unsupported = () => {
   throw { tag: 'unsupported', val: 'echo' };

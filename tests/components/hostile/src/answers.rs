@@ -17,6 +17,9 @@ use crate::{
     deeds, told,
 };
 
+/// The behaviour of an adapter that protects one machine with one disk: the file `path`, which it says has `value` bytes.
+const SOURCE: &str = "source";
+
 fn machine(id: &str, name: &str) -> Machine {
     Machine {
         id: id.to_owned(),
@@ -50,6 +53,7 @@ impl inventory::Guest for Component {
         let mut page = inventory::MachinePage { machines: vec![machine("one", "one")], next: None };
         let Some(first) = page.machines.first_mut() else { return Ok(page) };
         match settings.behaviour.as_str() {
+            SOURCE => first.disks.push(disk("d", settings.size()?)),
             "huge-name" => first.name = "x".repeat(2 << 20),
             "control-name" => first.name = "\u{1b}[2J".to_owned(),
             "empty-id" => first.id = String::new(),
@@ -84,6 +88,15 @@ fn pending(poll_after_milliseconds: u32) -> Pending {
 impl source::Guest for Component {
     fn begin_capture(_: source::CaptureRequest) -> Result<source::CaptureStep, PlatformError> {
         let settings = Settings::read()?;
+        if settings.behaviour == SOURCE {
+            let report = source::CaptureReport {
+                instant: source::Instant::Group,
+                consistency: source::Consistency::Crash,
+                held_microseconds: 0,
+                note: String::new(),
+            };
+            return Ok(source::CaptureStep { state: vec![7], status: source::CaptureStatus::Ready(report) });
+        }
         let (bytes, wait) = match settings.behaviour.as_str() {
             "huge-state" => ((64 << 10) + 1, 1),
             "huge-wait" => (0, 60_001),
@@ -97,6 +110,18 @@ impl source::Guest for Component {
     }
 
     fn list_disks(_: Vec<u8>, _: Option<String>) -> Result<source::CapturedDiskPage, PlatformError> {
+        let settings = Settings::read()?;
+        if settings.behaviour == SOURCE {
+            let disk = source::CapturedDisk {
+                machine: "one".to_owned(),
+                disk: "d".to_owned(),
+                size_bytes: settings.size()?,
+                token: None,
+                changes: source::Changes::Unknown("nothing is tracked".to_owned()),
+                allocation: source::Allocation::Unknown,
+            };
+            return Ok(source::CapturedDiskPage { disks: vec![disk], next: None });
+        }
         let disk = source::CapturedDisk {
             machine: "one".to_owned(),
             disk: "d".to_owned(),
@@ -110,7 +135,7 @@ impl source::Guest for Component {
 
     fn open_disk(_: Vec<u8>, _: String, _: String) -> Result<source::Transport, PlatformError> {
         let settings = Settings::read()?;
-        if settings.behaviour == "file" {
+        if ["file", SOURCE].contains(&settings.behaviour.as_str()) {
             return files::open(&settings.path, true).map_err(told);
         }
         let address = Address::Unix(settings.path);
@@ -118,11 +143,15 @@ impl source::Guest for Component {
     }
 
     fn verify_capture(_: Vec<u8>) -> Result<source::CaptureEnd, PlatformError> {
+        if Settings::read()?.behaviour == SOURCE {
+            return Ok(source::CaptureEnd { note: String::new() });
+        }
         Err(PlatformError::CaptureBroken("the store is full".to_owned()))
     }
 
     fn end_capture(_: Vec<u8>, _: source::Outcome) -> Result<source::CaptureEnd, PlatformError> {
-        Ok(source::CaptureEnd { note: "x".repeat(1_025) })
+        let note = if Settings::read()?.behaviour == SOURCE { String::new() } else { "x".repeat(1_025) };
+        Ok(source::CaptureEnd { note })
     }
 }
 
@@ -193,7 +222,7 @@ impl target_machines::Guest for Component {
 }
 
 impl ownership::Guest for Component {
-    fn list_owned(_: String, _: Option<String>) -> Result<ownership::OwnedPage, PlatformError> {
+    fn list_owned(_: ownership::Kind, _: String, _: Option<String>) -> Result<ownership::OwnedPage, PlatformError> {
         let owned = ownership::Owned {
             kind: ownership::Kind::Capture,
             id: String::new(),

@@ -6,7 +6,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../wit/host", "../../../wit/platform"],
-        world: "farshore:platform/adapter@0.1.0-draft.1",
+        world: "farshore:platform/adapter@0.1.0-draft.2",
         generate_all,
     });
 }
@@ -35,6 +35,10 @@ impl Settings {
     fn read() -> Result<Self, PlatformError> {
         let document = settings::get().map_err(told)?;
         serde_json::from_str(&document.json).map_err(|error| PlatformError::Settings(error.to_string()))
+    }
+
+    fn size(&self) -> Result<u64, PlatformError> {
+        self.value.parse().map_err(|_| PlatformError::Settings("`value` is not a number of bytes".to_owned()))
     }
 }
 

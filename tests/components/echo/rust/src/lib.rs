@@ -5,7 +5,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../../wit/host", "../../../../wit/platform", "../wit"],
-        world: "farshore:echo/echo-adapter@0.1.0-draft.1",
+        world: "farshore:echo/echo-adapter@0.1.0-draft.2",
         generate_all,
     });
 }
@@ -127,6 +127,6 @@ unsupported! { target_machines:
 }
 
 unsupported! { ownership:
-    list_owned(String, Option<String>) -> ownership::OwnedPage;
+    list_owned(ownership::Kind, String, Option<String>) -> ownership::OwnedPage;
     release_owned(ownership::Owned) -> Done;
 }
