@@ -1,19 +1,7 @@
 //! The pages of this crate's errors.
 
-use farshore_core::{Code, CodePage};
-
-macro_rules! pages {
-    ($($number:literal $title:literal,)*) => {
-        /// FS50xx: failover.
-        pub static CODES: &[CodePage] = &[$(CodePage {
-            code: Code::new($number),
-            title: $title,
-            page: include_str!(concat!("../codes/FS", $number, ".md")),
-        },)*];
-    };
-}
-
-pages! {
+farshore_core::code_pages! {
+    /// FS50xx: failover.
     5001 "A restored file cannot be made",
     5002 "There is no recovery point",
     5003 "The point does not have the machine",

@@ -10,7 +10,7 @@ use farshore_vault::Error as VaultError;
 #[derive(Debug, thiserror::Error)]
 pub enum FailoverError {
     /// The vault failed.
-    #[error("{doing}")]
+    #[error("{doing} failed")]
     Vault {
         /// What was being done.
         doing: String,
@@ -18,7 +18,7 @@ pub enum FailoverError {
         source: VaultError,
     },
     /// The adapter or the platform failed.
-    #[error("{doing}")]
+    #[error("{doing} failed")]
     Site {
         /// What was being done.
         doing: String,
@@ -26,7 +26,7 @@ pub enum FailoverError {
         source: SiteError,
     },
     /// A disk could not be written.
-    #[error("{doing}")]
+    #[error("{doing} failed")]
     Write {
         /// What was being done.
         doing: String,

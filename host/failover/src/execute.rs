@@ -17,6 +17,7 @@
 //! that was cut short is taken up by the next failover command. Steps are repeated with the ids that the journal has.
 
 use std::{
+    borrow::Cow,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -24,7 +25,9 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, VaultId};
+use farshore_core::{
+    Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, Sequence, VaultId,
+};
 use farshore_platform::{
     AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step,
     StepStatus, StopManner, Target,
@@ -242,9 +245,11 @@ impl Execution {
         plan: &FailoverPlan,
         stop: &CancellationToken,
     ) -> Result<RunReport, FailoverError> {
-        if journal.state().generation.is_none() {
-            self.fence_lineage(journal, plan).await?;
-        }
+        let plan = match journal.state().generation {
+            Some(_) => Cow::Borrowed(plan),
+            None => self.fence_lineage(journal, plan).await?,
+        };
+        let plan = &*plan;
         self.stop_source(journal, plan).await?;
         for machine in &plan.machines {
             if stop.is_cancelled() {
@@ -264,20 +269,55 @@ impl Execution {
         self.end(journal, None).await
     }
 
-    /// Raises the generation in the vault, so that the old active side can commit nothing any more.
-    async fn fence_lineage(&self, journal: &mut RunJournal, plan: &FailoverPlan) -> Result<(), FailoverError> {
+    /// Raises the generation in the vault, so that the old active side can commit nothing any more. What it committed
+    /// until then is not lost: a plan for the newest point moves to it.
+    async fn fence_lineage<'p>(
+        &self,
+        journal: &mut RunJournal,
+        plan: &'p FailoverPlan,
+    ) -> Result<Cow<'p, FailoverPlan>, FailoverError> {
         self.observer.event(RunEvent::Step("fencing the old active side in the vault".to_owned()));
         let reason = format!("unplanned failover, run {}", journal.state().head.run);
         let mut races = 0;
         // A source that still commits wins a number now and then; it cannot win them all.
-        let generation = loop {
+        let (generation, newest) = loop {
             let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the newest commit"))?;
             match plan.lineage.raise_generation(self.target.site(), &reason, &head).await {
                 Err(farshore_vault::Error::LostRace { .. }) if races < RAISE_RACES_MAX => races += 1,
-                raised => break raised.map_err(FailoverError::vault("raising the generation"))?,
+                raised => {
+                    let generation = raised.map_err(FailoverError::vault("raising the generation"))?;
+                    break (generation, head.newest_point);
+                }
             }
         };
-        journal.record(RunEntry::Fenced { at: self.clock.now(), generation }).await
+        let plan = match newest {
+            Some(newest) if plan.wants_newest && newest > plan.point => self.moved_to(plan, newest).await,
+            _ => Cow::Borrowed(plan),
+        };
+        let (point, captured_at) = (plan.point, plan.captured_at);
+        journal.record(RunEntry::Fenced { at: self.clock.now(), generation, point, captured_at }).await?;
+        Ok(plan)
+    }
+
+    /// The plan from a point that was committed after it was made; the plan as it is if that point does not hold all of
+    /// its machines.
+    async fn moved_to<'p>(&self, plan: &'p FailoverPlan, newest: Sequence) -> Cow<'p, FailoverPlan> {
+        let told = |text: String| self.observer.event(RunEvent::Warning(text));
+        let moved = match plan.lineage.point(newest).await {
+            Ok(detail) => plan.moved_to(detail, &*self.clock).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match moved {
+            Ok(moved) => {
+                let (before, after) = (plan.point, moved.point);
+                told(format!("point {after} was committed while point {before} was being confirmed: it is taken"));
+                Cow::Owned(moved)
+            }
+            Err(error) => {
+                told(format!("point {newest} was committed meanwhile, and cannot be taken: {error}"));
+                Cow::Borrowed(plan)
+            }
+        }
     }
 
     /// Turns the source's machines off. Machines with a proof in the journal are not asked again.

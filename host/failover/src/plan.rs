@@ -67,6 +67,9 @@ pub struct FailoverPlan {
     pub remarks: Vec<String>,
     /// What the source says; empty for a drill.
     pub source_answers: Vec<SourceAnswer>,
+    /// No point was asked for, so it is the newest.
+    #[serde(skip)]
+    pub(crate) wants_newest: bool,
     /// The lineage's own record of the point.
     #[serde(skip)]
     pub(crate) detail: Point,
@@ -75,6 +78,24 @@ pub struct FailoverPlan {
 }
 
 impl FailoverPlan {
+    /// The same plan from a later point of the same machines.
+    ///
+    /// # Errors
+    /// [`FailoverError::MachineNotInPoint`].
+    pub(crate) fn moved_to(&self, detail: Point, clock: &dyn Clock) -> Result<Self, FailoverError> {
+        let wanted: Vec<_> = self.machines.iter().map(|machine| machine.id.clone()).collect();
+        let machines = choose_machines(&self.group, &detail, &wanted)?;
+        Ok(Self {
+            point: detail.sequence,
+            captured_at: detail.captured_at,
+            age_seconds: clock.now().since(detail.captured_at).as_secs_f64(),
+            disk_bytes: disk_bytes(&machines),
+            machines,
+            detail,
+            ..self.clone()
+        })
+    }
+
     /// Why somebody has to attest that the source is off; none if its platform answers for every machine.
     pub fn attestation_needed(&self) -> Option<String> {
         let silent: Vec<_> = self
@@ -119,13 +140,18 @@ pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverErro
         point,
         captured_at: detail.captured_at,
         age_seconds: request.clock.now().since(detail.captured_at).as_secs_f64(),
-        disk_bytes: machines.iter().flat_map(|machine| &machine.disks).map(|disk| disk.size_bytes).sum(),
+        disk_bytes: disk_bytes(&machines),
         machines,
         remarks,
         source_answers,
+        wants_newest: request.point.is_none(),
         detail,
         lineage,
     })
+}
+
+fn disk_bytes(machines: &[Machine]) -> u64 {
+    machines.iter().flat_map(|machine| &machine.disks).map(|disk| disk.size_bytes).sum()
 }
 
 /// The chosen machines, each with the disks that the point holds.

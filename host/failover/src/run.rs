@@ -81,6 +81,10 @@ pub enum RunEntry {
         at: Timestamp,
         /// The new generation.
         generation: Generation,
+        /// The point that the run recovers: the planned one, or one that was committed before the vault refused more.
+        point: Sequence,
+        /// That point's instant.
+        captured_at: Timestamp,
     },
     /// What came of turning a source machine off.
     SourceStop(FenceReport),
@@ -207,7 +211,7 @@ pub struct MachineProgress {
 /// What a run's journal means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
-    /// What it was begun with, with the newest attestation.
+    /// What it was begun with, with the newest attestation, and with the point that fencing left as the newest.
     pub head: RunHead,
     /// The generation that it raised.
     pub generation: Option<Generation>,
@@ -238,7 +242,11 @@ impl RunState {
             RunEntry::Resumed { attestation, .. } => {
                 self.head.attestation = attestation.or(self.head.attestation.take());
             }
-            RunEntry::Fenced { generation, .. } => self.generation = Some(generation),
+            RunEntry::Fenced { generation, point, captured_at, .. } => {
+                self.generation = Some(generation);
+                self.head.point = point;
+                self.head.captured_at = captured_at;
+            }
             RunEntry::SourceStop(report) => self.fences.push(report),
             RunEntry::DiskIntended { machine, disk, id } => {
                 let progress = DiskProgress { id, state: None, restored: None, sealed: false };

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use farshore_core::{
     Basis, CHUNK_BYTES, Code, Coded as _, Consistency, Disk, DiskId, Firmware, GroupName, Instant, Machine, MachineId,
-    Passphrase, PowerState, SiteName, SystemClock, SystemEntropy, Timestamp,
+    Passphrase, PowerState, Sequence, SiteName, SystemClock, SystemEntropy, Timestamp,
 };
 use farshore_failover::{
     Execution, FailoverError, FailoverPlan, PlanRequest, RunEvent, RunKind, RunObserver, RunOutcome, RunReport,
@@ -59,8 +59,12 @@ fn machine(name: &str) -> Machine {
 }
 
 fn content(machine: usize, disk: usize) -> Vec<u8> {
+    later_content(0, machine, disk)
+}
+
+fn later_content(version: usize, machine: usize, disk: usize) -> Vec<u8> {
     let length = usize::try_from(DISK_BYTES).expect("small");
-    (0..length).map(|index| ((index / 7 + machine * 31 + disk * 17) % 250) as u8 + 1).collect()
+    (0..length).map(|index| ((index / 7 + machine * 31 + disk * 17 + version * 5) % 250) as u8 + 1).collect()
 }
 
 /// A vault in memory with one point of two machines of two disks.
@@ -71,6 +75,11 @@ async fn vault_with_point(name: &str) -> Arc<Vault> {
     let context =
         Context { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), workers: Workers::inline() };
     let vault = Vault::create(store, &Passphrase::new("correct horse"), options, context).await.expect("a new vault");
+    commit_point(&vault, 0).await;
+    Arc::new(vault)
+}
+
+async fn commit_point(vault: &Vault, version: usize) -> Sequence {
     let lineage = vault.create_lineage(&group(), &production()).await.expect("a lineage");
     let head = lineage.head().await.expect("a head");
     let writer = lineage.begin_point(head.generation, &production()).await.expect("a writer");
@@ -79,7 +88,7 @@ async fn vault_with_point(name: &str) -> Arc<Vault> {
         let mut disks = Vec::new();
         for (index, disk) in machine.disks.iter().enumerate() {
             let to = writer.add_disk(&machine.id, &disk.id, disk.size_bytes).await.expect("a disk");
-            to.write(0, Bytes::from(content(number, index))).await.expect("stored");
+            to.write(0, Bytes::from(later_content(version, number, index))).await.expect("stored");
             disks.push(PointDiskDraft { disk: disk.id.clone(), basis: Basis::Full, tracking_token: None });
         }
         machines.push(PointMachineDraft { machine, disks });
@@ -92,8 +101,7 @@ async fn vault_with_point(name: &str) -> Arc<Vault> {
         machines,
         note: String::new(),
     };
-    writer.commit(details).await.expect("a point");
-    Arc::new(vault)
+    writer.commit(details).await.expect("a point").sequence
 }
 
 struct Scene {
@@ -192,6 +200,23 @@ async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
         lineage.begin_point(farshore_core::Generation::FIRST, &production()).await.is_err(),
         "the source is fenced"
     );
+}
+
+#[tokio::test]
+async fn a_point_committed_while_the_operator_confirms_is_not_lost() {
+    let scene = Scene::new("meanwhile", Some(PowerState::Running)).await;
+    let plan = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    let newer = commit_point(&scene.vault, 1).await;
+    assert!(newer > plan.point);
+    let execution = scene.execution(None);
+    let report = execution.execute(&plan, &production(), &CancellationToken::new()).await.expect("a failover");
+    assert_eq!(report.point, newer);
+    for made in scene.target.machines().into_values() {
+        let number = usize::from(made.source.as_str() == "web");
+        assert!(made.disks == [later_content(1, number, 0), later_content(1, number, 1)], "{}", made.source);
+    }
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    assert_eq!(runs[0].state.as_ref().expect("readable").head.point, newer, "the journal says so too");
 }
 
 #[tokio::test]
