@@ -3,7 +3,9 @@
 use std::path::Path;
 
 fn main() {
-    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components/qemu.wasm");
+    // A build script runs in its package's folder. The folder of build time would be another checkout's, where two share
+    // a target folder.
+    let component = Path::new("../../target/components/qemu.wasm");
     println!("cargo::rerun-if-changed={}", component.display());
     match component.canonicalize() {
         Ok(path) => println!("cargo::rustc-env=FARSHORE_COMPONENT_QEMU={}", path.display()),

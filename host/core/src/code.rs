@@ -57,6 +57,20 @@ pub struct CodePage {
     pub page: &'static str,
 }
 
+/// Makes the table `CODES` of a crate: each number with its title, and its page in `codes/FSnnnn.md` of that crate. It is
+/// used in a file right below the crate's `src`.
+#[macro_export]
+macro_rules! code_pages {
+    ($(#[$meta:meta])* $($number:literal $title:literal),* $(,)?) => {
+        $(#[$meta])*
+        pub static CODES: &[$crate::CodePage] = &[$($crate::CodePage {
+            code: $crate::Code::new($number),
+            title: $title,
+            page: include_str!(concat!("../codes/FS", $number, ".md")),
+        }),*];
+    };
+}
+
 /// An error that an operator can look up.
 pub trait Coded: std::error::Error {
     /// Its code.

@@ -66,7 +66,7 @@ pub enum Command {
     Machine(MachineCommand),
     /// Replicate groups into the vault.
     Replicate(ReplicateArguments),
-    /// List the recovery points.
+    /// List the recovery points. Their numbers are those of the group's commits, which also count its first and each failover.
     Points(PointsArguments),
     /// Write the disks of a recovery point to files.
     Restore(RestoreArguments),

@@ -45,7 +45,9 @@ mod tests {
         for (_, _, pages) in tables() {
             for CodePage { code, title, page } in pages {
                 assert!(!title.is_empty() && !title.ends_with('.'), "{code}: {title:?}");
-                assert!(page.contains("What to do"), "the page of {code} says what to do");
+                for part in ["## What happened", "## What to do"] {
+                    assert!(page.contains(part), "the page of {code} has {part:?}");
+                }
                 assert!(page.trim().lines().count() >= 3, "the page of {code} says what happened");
                 assert!(!page.contains("TODO"), "{code}");
             }

@@ -2,25 +2,15 @@
 
 use std::path::PathBuf;
 
-use farshore_core::{Code, CodePage, Coded};
+use farshore_core::{Code, Coded};
 
 use crate::config::{
     problem::{LocatedProblem, closest},
     secret::SecretError,
 };
 
-macro_rules! pages {
-    ($($number:literal $title:literal,)*) => {
-        /// FS60xx: the command line and the configuration.
-        pub static CODES: &[CodePage] = &[$(CodePage {
-            code: Code::new($number),
-            title: $title,
-            page: include_str!(concat!("../codes/FS", $number, ".md")),
-        },)*];
-    };
-}
-
-pages! {
+farshore_core::code_pages! {
+    /// FS60xx: the command line and the configuration.
     6001 "The configuration cannot be read",
     6002 "The configuration has mistakes",
     6003 "The command line is not understood",

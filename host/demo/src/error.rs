@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
-use farshore_core::{Code, CodePage, Coded};
+use farshore_core::{Code, Coded};
 
 /// How the demonstration, or a guest of the tests, fails.
 #[derive(Debug, thiserror::Error)]
@@ -151,27 +151,17 @@ impl<T> AtPath<T> for io::Result<T> {
     }
 }
 
-macro_rules! pages {
-    ($($number:literal $title:literal),* $(,)?) => {
-        /// The error codes of this crate.
-        pub static CODES: &[CodePage] = &[$(CodePage {
-            code: Code::new($number),
-            title: $title,
-            page: include_str!(concat!("../codes/FS", stringify!($number), ".md")),
-        }),*];
-    };
-}
-
-pages! {
-    6901 "programs for the demonstration are missing",
-    6902 "a program of the demonstration failed",
-    6903 "a package for the guest is not on offer",
-    6904 "a file of the demonstration cannot be used",
-    6905 "a path is too long for a socket",
-    6906 "the demonstration waited too long",
-    6907 "the demonstration's guest ended by itself",
+farshore_core::code_pages! {
+    /// The error codes of this crate.
+    6901 "Programs for the demonstration are missing",
+    6902 "A program of the demonstration failed",
+    6903 "A package for the guest is not on offer",
+    6904 "A file of the demonstration cannot be used",
+    6905 "A path is too long for a socket",
+    6906 "The demonstration waited too long",
+    6907 "The demonstration's guest ended by itself",
     6908 "QEMU or the guest agent refused a command",
-    6909 "a farshore command failed inside the demonstration",
-    6910 "the recovered guest is not as it must be",
-    6911 "the demonstration was stopped",
+    6909 "A farshore command failed inside the demonstration",
+    6910 "The recovered guest is not as it must be",
+    6911 "The demonstration was stopped",
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use self::{
     narrator::{Narrator, size},
-    points::{SeenPoint, age_max, member},
+    points::{SeenPoint, age_max},
 };
 use crate::{
     command::{Farshore, Finished, Running},
@@ -317,7 +317,7 @@ impl Story {
         let outcome = text(&answer, "outcome");
         let left = recovered::machines_below(&self.site.recovered_folder())?;
         let alone = machine.is_without_network();
-        let cleaned = member(&answer, "cleaned_up").and_then(Value::as_bool) == Some(true) && left.is_empty();
+        let cleaned = answer.get("cleaned_up").and_then(Value::as_bool) == Some(true) && left.is_empty();
         match &boot {
             Some(boot) => narrator.say(&format!("the drilled machine's console said: {}", boot.text)),
             None => narrator.say("the drilled machine's console did not say that it was up"),
@@ -397,7 +397,7 @@ impl Story {
         let seconds = boot.seen.saturating_sub(began).as_secs_f64();
         narrator.say(&format!("farshore says: {}", text(&answer, "loss")));
         narrator.say(&format!("the recovered machine's console says: {}", boot.text));
-        if let Some(run) = member(&answer, "run").and_then(Value::as_str) {
+        if let Some(run) = answer.get("run").and_then(Value::as_str) {
             command(&self.farshore, narrator, &["run", "show", run])?;
         }
         let Some(agent) = &seen.machine.agent else { return Ok((boot, seconds)) };
@@ -484,12 +484,12 @@ fn command(farshore: &Farshore, narrator: &mut Narrator, arguments: &[&str]) -> 
 }
 
 fn text(value: &Value, name: &str) -> String {
-    member(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// What a line of the watch says of a cycle that failed.
 fn failure(line: &Value) -> Option<String> {
-    let error = member(line, "error")?;
+    let error = line.get("error")?;
     Some(format!("[{}] {}", text(error, "code"), text(error, "message")))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use farshore_core::{Code, CodePage, Coded, DiskId, Generation, GroupName, MachineId, RunId, Sequence, SiteName};
+use farshore_core::{Code, Coded, DiskId, Generation, GroupName, MachineId, RunId, Sequence, SiteName};
 
 /// The error of a store, shared so that every caller that waits for the same failed work gets it.
 pub type SharedSource = Arc<dyn std::error::Error + Send + Sync + 'static>;
@@ -228,14 +228,10 @@ macro_rules! pages {
     ($($name:ident = $number:literal, $title:literal;)*) => {
         $(const $name: Code = Code::new($number);)*
 
-        /// The pages behind this crate's codes.
-        pub static CODES: &[CodePage] = &[
-            $(CodePage {
-                code: $name,
-                title: $title,
-                page: include_str!(concat!("../codes/FS", stringify!($number), ".md")),
-            },)*
-        ];
+        farshore_core::code_pages! {
+            /// The pages behind this crate's codes.
+            $($number $title),*
+        }
     };
 }
 

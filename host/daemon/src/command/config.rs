@@ -19,7 +19,6 @@ use crate::{
 };
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Summary {
     file: String,
     vault: String,
@@ -29,7 +28,6 @@ struct Summary {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct SiteSummary {
     site: SiteName,
     adapter: String,
@@ -41,7 +39,6 @@ struct SiteSummary {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct GrantSummary {
     mode: Mode,
     kind: &'static str,
@@ -51,7 +48,6 @@ struct GrantSummary {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct GroupSummary {
     group: GroupName,
     site: SiteName,

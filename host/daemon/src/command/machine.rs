@@ -15,7 +15,6 @@ use crate::{
 };
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct SiteMachines {
     site: SiteName,
     machines: Vec<Described>,
@@ -24,7 +23,6 @@ struct SiteMachines {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Described {
     #[serde(flatten)]
     machine: Machine,

@@ -12,7 +12,6 @@ use crate::{
 };
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct GroupPoints {
     group: GroupName,
     active_site: SiteName,

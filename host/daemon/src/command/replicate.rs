@@ -170,7 +170,6 @@ async fn on_and_on(context: &Context, groups: Vec<Replicated>) -> Result<(), Fai
 
 /// A line of `--watch --json` for a cycle that failed.
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct FailedLine<'a> {
     group: &'a GroupName,
     error: Failure,
@@ -182,7 +181,6 @@ struct FailedLine<'a> {
 
 /// A line of `--watch --json` for a point.
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct PointLine<'a> {
     #[serde(flatten)]
     report: &'a CycleReport,

@@ -19,7 +19,6 @@ use crate::{
 };
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Restored {
     group: GroupName,
     point: Sequence,
@@ -28,7 +27,6 @@ struct Restored {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct RestoredDisk {
     machine: MachineId,
     disk: DiskId,
@@ -53,8 +51,14 @@ pub async fn run(context: &Context, arguments: &RestoreArguments) -> Result<(), 
     let progress = Progress::new(context.output);
     let mut restored = Vec::new();
     for ((machine, disk), path) in disks.into_iter().zip(files) {
-        let report = restore_one(context, &reader, &machine, &disk, &path, &progress).await?;
-        restored.push(RestoredDisk { machine, disk, path, report });
+        match restore_one(context, &reader, &machine, &disk, &path, &progress).await {
+            Ok(report) => restored.push(RestoredDisk { machine, disk, path, report }),
+            Err(failure) => {
+                progress.pause();
+                tell_complete(context, &restored);
+                return Err(failure);
+            }
+        }
     }
     progress.pause();
     let captured_at = reader.point().captured_at;
@@ -127,6 +131,18 @@ async fn restore_one(
         Err(FailoverError::Stopped) => Err(context.interrupted("the half-written file was removed").into()),
         result => Ok(result?),
     }
+}
+
+/// A disk that was restored is not thrown away because another could not be: it may be hours of work, and all there is.
+fn tell_complete(context: &Context, restored: &[RestoredDisk]) {
+    if restored.is_empty() {
+        return;
+    }
+    let files: Vec<_> = restored.iter().map(|disk| disk.path.display().to_string()).collect();
+    let files = files.join(", ");
+    context.output.warn(&format!(
+        "what was restored before the failure is complete and stays: {files}; --disk restores one disk alone"
+    ));
 }
 
 fn render(restored: &Restored, now: Timestamp) -> String {

@@ -28,7 +28,6 @@ pub async fn run(context: &Context, command: &RunCommand) -> Result<(), Failure>
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Listed {
     run: RunId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +75,6 @@ fn render_list(runs: &[Listed], now: Timestamp) -> String {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Shown<'a> {
     head: &'a RunHead,
     status: String,
@@ -87,7 +85,6 @@ struct Shown<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct ShownMachine {
     machine: farshore_core::MachineId,
     steps: Vec<String>,

@@ -43,7 +43,6 @@ async fn create(context: &Context) -> Result<(), Failure> {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct Info {
     #[serde(flatten)]
     vault: VaultInfo,
@@ -52,7 +51,6 @@ struct Info {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct GroupInfo {
     group: GroupName,
     lineage: LineageId,

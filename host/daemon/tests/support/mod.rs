@@ -101,7 +101,7 @@ impl World {
 /// Compares with `tests/expected/NAME.txt`. With `FARSHORE_UPDATE_EXPECTED=1` it writes the file instead: read the
 /// difference before you keep it.
 pub fn expect(name: &str, told: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected").join(format!("{name}.txt"));
+    let file = Path::new("tests/expected").join(format!("{name}.txt"));
     if std::env::var_os("FARSHORE_UPDATE_EXPECTED").is_some() {
         fs::create_dir_all(file.parent().expect("a folder")).expect("made");
         fs::write(&file, told).expect("written");

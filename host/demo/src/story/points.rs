@@ -23,16 +23,15 @@ pub(super) struct SeenPoint {
 impl SeenPoint {
     /// Reads the point of a line; none if the line is about something else.
     pub(super) fn parse(line: &Value) -> Option<Self> {
-        let point = member(line, "point").filter(|point| point.is_object())?;
-        let time = |name| member(point, name)?.as_str()?.parse::<Timestamp>().ok();
-        let disks =
-            member(point, "machines")?.as_array()?.iter().filter_map(|machine| member(machine, "disks")?.as_array());
-        let basis = disks.flatten().find_map(|disk| member(disk, "basis")?.as_str());
+        let point = line.get("point").filter(|point| point.is_object())?;
+        let time = |name| point.get(name)?.as_str()?.parse::<Timestamp>().ok();
+        let disks = point.get("machines")?.as_array()?.iter().filter_map(|machine| machine.get("disks")?.as_array());
+        let basis = disks.flatten().find_map(|disk| disk.get("basis")?.as_str());
         Some(Self {
-            number: member(point, "sequence")?.as_u64()?,
+            number: point.get("sequence")?.as_u64()?,
             captured_at: time("captured_at")?,
             committed_at: time("committed_at")?,
-            stored_bytes: member(member(point, "stats")?, "bytes_stored")?.as_u64()?,
+            stored_bytes: point.get("stats")?.get("bytes_stored")?.as_u64()?,
             basis: basis.unwrap_or("unknown").to_owned(),
         })
     }
@@ -47,11 +46,6 @@ impl SeenPoint {
 pub(super) fn age_max(points: &[SeenPoint], end: Timestamp) -> Duration {
     let until = points.iter().skip(1).map(|next| next.committed_at).chain([end]);
     points.iter().zip(until).map(|(point, until)| until.since(point.captured_at)).max().unwrap_or_default()
-}
-
-/// A member of an object, whether its name is written with dashes or underscores.
-pub(super) fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
-    value.get(name).or_else(|| value.get(name.replace('_', "-")))
 }
 
 #[cfg(test)]
