@@ -151,7 +151,7 @@ impl CycleObserver for Silent {
 
 /// The site of a world's guest with the embedded adapter's component, as the binary would bind it.
 async fn bind(world: &World, guest: &str) -> Witnessed {
-    let component = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/components/qemu.wasm"));
+    let component = std::fs::read("../../target/components/qemu.wasm");
     let component = component.expect("`cargo xtask components` was run");
     let host = PluginHost::new(HostOptions::new(world.folder().join("cache"))).expect("an engine");
     let component = host.load(component).await.expect("the component loads");

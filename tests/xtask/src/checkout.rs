@@ -13,14 +13,14 @@ pub struct Checkout {
 }
 
 impl Checkout {
-    /// The checkout that this program was built from, with the cache of the user who runs it.
+    /// The checkout that `cargo xtask` was called in, with the cache of the user who runs it.
     ///
     /// Fails if the sources are gone, or if neither `XDG_CACHE_HOME` nor `HOME` is set.
     pub fn find() -> Result<Self> {
-        // `cargo run` names the package's folder at run time; the one of build time serves a direct start.
+        // Of run time: two checkouts may share a target folder, and so a program that one of them built.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map(PathBuf::from)
-            .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")));
+            .context("this program is started by `cargo xtask`, which says where the checkout is")?;
         let root = package.ancestors().nth(2).context("the package has no checkout around it")?.to_path_buf();
         ensure!(
             root.join("wit/host/host.wit").is_file(),
