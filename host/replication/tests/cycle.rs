@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use farshore_core::{
-    Basis, CHUNK_BYTES, Code, Coded as _, Consistency, GroupName, Passphrase, SeededEntropy, Sequence, SiteName,
-    SystemClock,
+    Basis, CHUNK_BYTES, Code, Coded as _, Consistency, Entropy as _, GroupName, Passphrase, SeededEntropy, Sequence,
+    SiteName, SystemClock,
 };
 use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, ReplicationError, Replicator};
 use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
@@ -164,6 +164,93 @@ async fn what_no_journal_names_is_found_by_its_tag() {
         replicator(&vault, &site, &["web"], another.path()).cycle(&stop).await.expect("the next cycle");
         assert_eq!(site.captures(), 0);
         return;
+    }
+}
+
+/// What a seed decides, one step after another.
+struct Dice(SeededEntropy);
+
+impl Dice {
+    /// A number below `end`.
+    fn below(&self, end: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % end
+    }
+}
+
+/// Forty steps in which the guests write, tracking is lost, captures break, the site lies and the host is killed at any
+/// call. Whatever happened: each point is what the disks were, and the next undisturbed cycle leaves nothing behind.
+async fn live_through(seed: u64) {
+    let names = ["web", "db"];
+    let dice = Dice(SeededEntropy::new(seed));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault(&format!("soak-{seed}")).await, SimulatedSite::new(&names));
+    let stop = CancellationToken::new();
+    let mut known: BTreeMap<Sequence, Vec<Vec<u8>>> = BTreeMap::new();
+    for step in 0..40 {
+        for name in names {
+            for _ in 0..dice.below(4) {
+                let (offset, length) = (dice.below(DISK_BYTES - 1), dice.below(3 * CHUNK_BYTES) + 1);
+                let zero = dice.below(4) == 0;
+                let bytes = noise(dice.below(250) as u8, length.min(DISK_BYTES - offset));
+                site.write(name, offset, &if zero { vec![0; bytes.len()] } else { bytes });
+            }
+        }
+        let trouble = dice.below(8);
+        match trouble {
+            0 => site.lose_tracking(),
+            1 => site.break_captures(true),
+            2 => site.lie(if dice.below(2) == 0 { Lie::OverlappingExtents } else { Lie::ExtentsPastTheEnd }),
+            3 | 4 => site.stop_at(Some(dice.below(24))),
+            _ => {}
+        }
+        let replicator = Replicator {
+            entropy: Arc::new(SeededEntropy::new(seed << 8 | step)),
+            ..replicator(&vault, &site, &names, folder.path())
+        };
+        let ended = tokio::select! {
+            ended = replicator.cycle(&stop) => Some(ended),
+            () = site.was_stopped() => None,
+        };
+        site.stop_at(None);
+        site.break_captures(false);
+        site.lie(Lie::None);
+        let content: Vec<_> = names.iter().map(|name| site.content(name)).collect();
+        let what = format!("seed {seed}, step {step}, trouble {trouble}");
+        let lineage = vault.lineage(&group()).await.expect("the vault answers");
+        let newest = match &lineage {
+            Some(lineage) => lineage.head().await.expect("a head").newest_point,
+            None => None,
+        };
+        match &ended {
+            Some(Ok(report)) => {
+                assert_eq!(newest, Some(report.point.sequence), "{what}");
+                assert!(!matches!(trouble, 1), "{what}: a broken capture makes no point");
+                assert_eq!(site.captures(), 0, "{what}");
+                assert!(names.iter().all(|name| site.tracked(name) == 1), "{what}: one tracking is left");
+            }
+            Some(Err(error)) => assert!(matches!(trouble, 1 | 2), "{what}: {error}"),
+            None => {}
+        }
+        if let Some(newest) = newest.filter(|newest| !known.contains_key(newest)) {
+            known.insert(newest, content);
+        }
+        // Older points are looked at now and then, the newest always.
+        for (point, disks) in known.iter().rev().take(1).chain(known.iter().filter(|_| step == 39)) {
+            for (name, disk) in names.iter().zip(disks) {
+                assert!(restored(&vault, *point, name).await == *disk, "{what}: {name} at point {point}");
+            }
+        }
+    }
+    assert!(known.len() > 5, "seed {seed}: some cycles went well");
+}
+
+#[tokio::test]
+async fn whatever_happens_points_are_true_and_nothing_stays() {
+    let seeds = if std::env::var_os("FARSHORE_LONG").is_some() { 0..1_000 } else { 0..12 };
+    for seed in seeds {
+        live_through(seed).await;
     }
 }
 

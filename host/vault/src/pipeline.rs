@@ -222,6 +222,8 @@ impl Session {
         let start = slots.len() * CHUNK;
         let plain = &data[start..start + chunks.len() * CHUNK];
         let (codec, buffer) = compressor.compress(plain);
+        #[cfg(test)]
+        let buffer = bad_memory::pass(bad_memory::Place::Compressed, buffer);
         let payload_and_nonce = buffer.len();
         let stored_bytes = payload_and_nonce + FRAME_OVERHEAD_BYTES;
         let (pack, ordinal) = self.packer.reserve(self.shared.entropy(), stored_bytes, chunks.len());
@@ -229,6 +231,8 @@ impl Session {
         let count = u8::try_from(chunks.len()).expect("a frame has at most 16 chunks");
         let context = FrameContext { pack: pack.id, ordinal, codec: codec as u8, chunks: count, identity };
         let sealed = self.key.seal_frame(&context, buffer);
+        #[cfg(test)]
+        let sealed = bad_memory::pass(bad_memory::Place::Sealed, sealed);
         self.verify(&context, &chunks, &sealed, plain)?;
         {
             let mut known = lock(&self.known);
@@ -350,5 +354,38 @@ impl Compressor {
         let mut buffer = SessionKey::frame_buffer(payload.len());
         buffer.extend_from_slice(payload);
         (codec, buffer)
+    }
+}
+
+/// A bit that flips on its way, for the tests of the verification. Only what is computed in the test's own thread is hurt,
+/// as it is with [`crate::Workers::inline`].
+#[cfg(test)]
+pub(crate) mod bad_memory {
+    use std::cell::Cell;
+
+    /// Where it flips.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Place {
+        /// After compressing, before sealing.
+        Compressed,
+        /// After sealing, before storing.
+        Sealed,
+    }
+
+    thread_local! {
+        static FLIPS: Cell<Option<Place>> = const { Cell::new(None) };
+    }
+
+    /// From now on a bit flips there, or none does.
+    pub(crate) fn flip(place: Option<Place>) {
+        FLIPS.set(place);
+    }
+
+    pub(super) fn pass(place: Place, mut buffer: Vec<u8>) -> Vec<u8> {
+        if FLIPS.get() == Some(place) {
+            let middle = buffer.len() / 2;
+            buffer[middle] ^= 0x10;
+        }
+        buffer
     }
 }

@@ -109,22 +109,19 @@ fn disks(client: &mut Client<'_>, machine: &MachineSettings, graph: &Graph) -> R
         Err(PlatformError::Unsupported(_)) => Vec::new(),
         Err(error) => return Err(error),
     };
-    let mut orders = Vec::with_capacity(devices.len());
-    for device in &devices {
-        let order = get(client, &device.path, "bootindex").and_then(|value| value.as_i64());
-        orders.push(order.filter(|order| *order >= 0));
-    }
+    let names = ["bootindex", "type", "serial"];
+    let told = get_all(client, devices.iter().flat_map(|device| names.map(|name| (device.path.as_str(), name))))?;
+    let told: Vec<&[Option<Value>]> = told.chunks(names.len()).collect();
+    let orders: Vec<Option<i64>> =
+        told.iter().map(|told| told.first()?.as_ref()?.as_i64().filter(|order| *order >= 0)).collect();
     // Where nothing says an order, the firmware takes the first disk.
     let first = orders.iter().flatten().min().copied();
     let boot = orders.iter().position(|order| first.is_some() && *order == first).unwrap_or(0);
     let mut disks = Vec::with_capacity(devices.len());
-    for (index, device) in devices.into_iter().enumerate() {
+    for (index, (device, told)) in devices.into_iter().zip(told).enumerate() {
         let mut properties = vec![property("format", &*device.base.driver)];
-        for (name, property_name) in [("type", "device-type"), ("serial", "serial")] {
-            let value = get(client, &device.path, name);
-            if let Some(value) = value.as_ref().and_then(Value::as_str).filter(|value| !value.is_empty()) {
-                properties.push(property(property_name, value));
-            }
+        for (name, value) in ["device-type", "serial"].into_iter().zip(told.iter().skip(1)) {
+            properties.extend(as_text(value.as_ref()).map(|value| property(name, value)));
         }
         disks.push(Disk {
             id: device.disk.clone(),
@@ -136,33 +133,44 @@ fn disks(client: &mut Client<'_>, machine: &MachineSettings, graph: &Graph) -> R
     Ok(disks)
 }
 
-fn get(client: &mut Client<'_>, path: &str, name: &str) -> Option<Value> {
-    client.execute("qom-get", json!({ "path": path, "property": name })).ok()
+/// Properties of QEMU's objects, each by the object's path and its name; none where an object does not have it.
+fn get_all<'n>(
+    client: &mut Client<'_>,
+    wanted: impl IntoIterator<Item = (&'n str, &'n str)>,
+) -> Result<Vec<Option<Value>>> {
+    client.ask_all("qom-get", wanted.into_iter().map(|(path, name)| json!({ "path": path, "property": name })))
+}
+
+fn as_text(value: Option<&Value>) -> Option<String> {
+    value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 fn network_interfaces(client: &mut Client<'_>) -> Result<Vec<NetworkInterface>> {
-    let mut found = Vec::new();
-    for folder in ["/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"] {
-        let children = client.run("qom-list", json!({ "path": folder }))?;
-        let devices = items(&children).iter().filter(|child| text(child, "type").starts_with("child<"));
-        for child in devices.take(DEVICES_MAX) {
+    let folders = ["/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"];
+    let children = client.ask_all("qom-list", folders.map(|folder| json!({ "path": folder })))?;
+    let mut devices = Vec::new();
+    for (folder, children) in folders.into_iter().zip(&children) {
+        let children = children.as_ref().map_or(&[][..], items);
+        for child in children.iter().filter(|child| text(child, "type").starts_with("child<")).take(DEVICES_MAX) {
             let (id, kind) = (text(child, "name"), text(child, "type"));
             let kind = kind.strip_prefix("child<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(kind);
-            let path = format!("{folder}/{id}");
-            // Every network interface has both; asking for a property that is not there costs one refused command.
-            let Some(mac) = get(client, &path, "mac") else { continue };
-            let network = get(client, &path, "netdev");
-            let as_text = |value: Option<&Value>| {
-                value.and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-            };
-            if found.len() < NETWORK_INTERFACES_MAX {
-                found.push(NetworkInterface {
-                    id: id.to_owned(),
-                    mac: as_text(Some(&mac)).map(|mac| mac.to_ascii_lowercase()),
-                    network: as_text(network.as_ref()),
-                    properties: vec![property("device-type", kind)],
-                });
-            }
+            devices.push((format!("{folder}/{id}"), id, kind));
+        }
+    }
+    // Nothing says which objects are network interfaces, but every one of those has both properties.
+    let paths = || devices.iter().map(|(path, _, _)| path.as_str());
+    let told = get_all(client, paths().flat_map(|path| [(path, "mac"), (path, "netdev")]))?;
+    let mut found = Vec::new();
+    for ((_, id, kind), told) in devices.iter().zip(told.chunks(2)) {
+        if let [Some(mac), network] = told
+            && found.len() < NETWORK_INTERFACES_MAX
+        {
+            found.push(NetworkInterface {
+                id: (*id).to_owned(),
+                mac: as_text(Some(mac)).map(|mac| mac.to_ascii_lowercase()),
+                network: as_text(network.as_ref()),
+                properties: vec![property("device-type", *kind)],
+            });
         }
     }
     Ok(found)

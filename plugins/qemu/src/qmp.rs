@@ -25,6 +25,8 @@ pub const COMMAND_TIMEOUT_MILLISECONDS: u32 = 15_000;
 /// How often a visit is tried that QEMU ended before it began, and the pause between.
 const VISITS_MAX: u32 = 5;
 const REVISIT_PAUSE_MILLISECONDS: u32 = 50;
+/// How many questions are sent before the first answer is read: few enough that no buffer between us and QEMU fills up.
+const QUESTIONS_AT_ONCE: usize = 64;
 const READ_BYTES_MAX: u32 = 256 * 1024;
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How much a killed visitor may have left before the greeting.
@@ -201,12 +203,42 @@ impl<'h> Client<'h> {
     /// # Errors
     /// When the connection failed.
     pub fn send(&mut self, command: &str, arguments: Value) -> QmpResult<Sent> {
+        let (sent, line) = self.request(command, arguments);
+        self.connection.write(line.as_bytes()).map_err(QmpError::Connection)?;
+        Ok(sent)
+    }
+
+    /// Asks many questions of one kind at once, and returns their answers in order: none where QEMU refused. It takes the
+    /// time of one round trip for every [`QUESTIONS_AT_ONCE`] of them instead of one for each.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn ask_all(&mut self, command: &str, questions: impl IntoIterator<Item = Value>) -> Result<Vec<Option<Value>>> {
+        let questions: Vec<Value> = questions.into_iter().collect();
+        let mut answers = Vec::with_capacity(questions.len());
+        for some in questions.chunks(QUESTIONS_AT_ONCE) {
+            let (sent, lines): (Vec<Sent>, Vec<String>) =
+                some.iter().map(|arguments| self.request(command, arguments.clone())).unzip();
+            self.connection
+                .write(lines.concat().as_bytes())
+                .map_err(|error| self.error(&QmpError::Connection(error)))?;
+            for sent in sent {
+                match self.receive(&sent, COMMAND_TIMEOUT_MILLISECONDS) {
+                    Ok(answer) => answers.push(Some(answer)),
+                    Err(QmpError::Refused { .. }) => answers.push(None),
+                    Err(error) => return Err(self.error(&error)),
+                }
+            }
+        }
+        Ok(answers)
+    }
+
+    fn request(&mut self, command: &str, arguments: Value) -> (Sent, String) {
         self.next_id = self.next_id.saturating_add(1);
         let sent = Sent { id: self.next_id, command: command.into() };
         let mut line = json!({ "execute": command, "arguments": arguments, "id": sent.id }).to_string();
         line.push('\n');
-        self.connection.write(line.as_bytes()).map_err(QmpError::Connection)?;
-        Ok(sent)
+        (sent, line)
     }
 
     /// Waits for the answer to a command.

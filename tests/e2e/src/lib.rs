@@ -32,3 +32,8 @@ pub use farshore_demo::{
 pub use leftovers::{Leftovers, leftovers, processes_with_uuid};
 pub use pair::PairRelay;
 pub use world::{COMMAND_MAX, World, image, json};
+
+/// Whether this is a long run, `cargo xtask test --long`: more rounds of the same.
+pub fn is_long() -> bool {
+    std::env::var_os("FARSHORE_LONG").is_some()
+}

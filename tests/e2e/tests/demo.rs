@@ -24,7 +24,7 @@ fn the_demonstration_brings_production_back() {
     assert!(number("last_row_recovered") <= number("last_row_acknowledged"), "{report}");
     assert!(number("seconds_lost") >= 0.0 && number("seconds_to_recover") > 0.0, "{report}");
     assert!(number("rpo_seconds_max") > 0.0, "{report}");
-    assert!(story.contains("farshore points") && story.contains("farshore explain"), "it names what to try next: {story}");
+    assert!(story.contains("vault check --full") && story.contains("explain FS"), "it names what to try next: {story}");
     let inside = folder.to_str().expect("text");
     let processes = fs::read_dir("/proc").expect("processes").flatten().filter(|process| {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();

@@ -35,7 +35,8 @@ impl Scene {
     }
 
     fn behave(&self, behaviour: &str, path: &str, value: u64) {
-        let component = fs::canonicalize("../../target/components/hostile.wasm").expect("`cargo xtask components` was run");
+        let component =
+            fs::canonicalize("../../target/components/hostile.wasm").expect("`cargo xtask components` was run");
         let digest = Digest::of(&fs::read(&component).expect("the component"));
         let folder = self.disk.parent().expect("a folder");
         let text = format!(

@@ -7,7 +7,6 @@ use farshore_core::{Clock as _, Entropy as _, SeededEntropy, SystemClock};
 use farshore_e2e::{Stop, World, leftovers};
 use serde_json::Value;
 
-const KILLS: usize = 12;
 /// A cycle of the guest takes less than this; the kill comes at a random moment within it.
 const CYCLE_MILLISECONDS_MAX: u16 = 600;
 
@@ -52,7 +51,7 @@ fn nothing_is_lost_and_nothing_is_left() {
     cycle(&world);
     let seed = SystemClock.now().as_unix_milliseconds().unsigned_abs();
     let entropy = SeededEntropy::new(seed);
-    for kill in 0..KILLS {
+    for kill in 0..if farshore_e2e::is_long() { 150 } else { 12 } {
         let before = sequences(&world);
         let mut running = world.start(&["replicate", "--watch"]).expect("a watch");
         // The first cycle begins when the vault is open; a committed point shows that.

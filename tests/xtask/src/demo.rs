@@ -34,15 +34,20 @@ pub fn run(checkout: &Checkout, arguments: &[OsString], allow_costs: bool) -> Re
 /// The whole workspace is named so that libraries get the same features as in `cargo test --workspace`, and are built
 /// once for both.
 pub fn build_program(checkout: &Checkout) -> Result<PathBuf> {
+    build(checkout, "farshore", "host/daemon/Cargo.toml")
+}
+
+/// Builds the program of this name of the package with this manifest, and says where it is. See [`build_program`].
+pub fn build(checkout: &Checkout, program: &str, manifest: &str) -> Result<PathBuf> {
     let mut command = process::cargo(checkout);
-    command.args(["build", "--workspace", "--bin", "farshore", "--message-format=json-render-diagnostics"]);
+    command.args(["build", "--workspace", "--bin", program, "--message-format=json-render-diagnostics"]);
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("starting {}", process::shown(&command)))?;
-    process::succeeded("building farshore", &command, output.status)?;
-    find_executable(&String::from_utf8_lossy(&output.stdout), &checkout.path("host/daemon/Cargo.toml"))
+    process::succeeded(&format!("building {program}"), &command, output.status)?;
+    find_executable(&String::from_utf8_lossy(&output.stdout), &checkout.path(manifest))
 }
 
 /// Says what the first build costs, when this is one.

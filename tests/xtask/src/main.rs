@@ -2,6 +2,7 @@
 //!
 //! It must not depend on a crate of the host: it has to work while those do not compile.
 
+mod bench;
 mod checkout;
 mod clock;
 mod components;
@@ -12,6 +13,7 @@ mod fingerprint;
 mod long;
 mod needs;
 mod process;
+mod s3_server;
 mod stages;
 mod suites;
 mod test;
@@ -58,6 +60,8 @@ enum Verb {
     Test(TestArguments),
     /// Install what is missing, build Farshore, and show it: a machine is protected, lost, and brought back.
     Demo(DemoArguments),
+    /// Install what is missing, build Farshore, and measure it beside restic, borg and zstd; writes tests/bench/RESULTS.md.
+    Bench(BenchArguments),
 }
 
 #[derive(Debug, Args)]
@@ -100,6 +104,17 @@ struct DemoArguments {
     passed_on: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct BenchArguments {
+    /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on to the bench: --rounds, --mebibytes, --seed, --output. `-- --help` describes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +150,7 @@ impl Command {
                 test::run(&checkout, &test::Request { filter, long, allow_costs: yes })
             }
             Verb::Demo(arguments) => demo::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Bench(arguments) => bench::run(&checkout, &arguments.passed_on, arguments.yes),
         }
     }
 }

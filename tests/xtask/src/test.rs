@@ -25,6 +25,7 @@ use crate::echo;
 use crate::long;
 use crate::needs;
 use crate::process;
+use crate::s3_server;
 use crate::stages::Stages;
 use crate::suites::{Reader, Suite};
 use crate::wasm::Choice;
@@ -32,6 +33,8 @@ use crate::wit_check;
 
 /// Tests read this variable to choose sizes, seeds and durations.
 const LONG_VARIABLE: &str = "FARSHORE_LONG";
+/// Cases of a property test that names no number of its own, in a long run; otherwise 256.
+const PROPERTY_CASES_LONG: &str = "20000";
 /// How long the output may stay open after cargo ended.
 const PIPE_GRACE: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,7 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     // Before anything that compiles the daemon, which embeds them.
     stages.run("components", || components::build(checkout, &[], Choice::Auto, request.allow_costs))?;
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
+    stages.run("the S3 server", || s3_server::ready(checkout))?;
     demo::announce_first_build(checkout);
     if request.filter.is_none() {
         stages.run("clippy", || check_lints(checkout))?;
@@ -138,7 +142,7 @@ fn run_tests(checkout: &Checkout, folder: &Path, request: &Request, suites: &mut
         command.args(["--", filter]);
     }
     match request.long {
-        true => command.env(LONG_VARIABLE, "1"),
+        true => command.env(LONG_VARIABLE, "1").env("PROPTEST_CASES", PROPERTY_CASES_LONG),
         false => command.env_remove(LONG_VARIABLE),
     };
     let (reader, outcome) = run_counted(&mut command, PIPE_GRACE, &mut io::stdout())?;

@@ -63,11 +63,18 @@ async fn a_raise_on_a_head_that_has_moved_is_refused() {
     assert!(lineage.raise_generation(&site("b"), "", &invented).await.is_err(), "a head that never was");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_writers_exactly_one_wins() {
+    let rounds = if std::env::var_os("FARSHORE_LONG").is_some() { 500 } else { 5 };
+    for round in 0..rounds {
+        one_of_many_writers_wins(round * 6..(round + 1) * 6).await;
+    }
+}
+
+async fn one_of_many_writers_wins(seeds: std::ops::Range<u64>) {
     let objects = Arc::new(InMemory::new());
     let mut writers = Vec::new();
-    for seed in 0..6 {
+    for seed in seeds {
         let vault = vault_on(store(&objects), seeded(seed)).await;
         writers.push((stalled(&lineage(&vault).await).await, seed));
     }

@@ -114,8 +114,12 @@ async fn play(steps: Vec<Step>, context: Context) {
     }
 }
 
+fn cases() -> u32 {
+    if std::env::var_os("FARSHORE_LONG").is_some() { 600 } else { 24 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
     fn every_point_restores_what_the_model_says(steps in prop::collection::vec(step(), 1..40), inline in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

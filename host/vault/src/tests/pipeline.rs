@@ -14,7 +14,10 @@ use object_store::{
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::session::{IN_FLIGHT_BYTES_MAX, PACKS_UPLOADING_MAX};
+use crate::{
+    pipeline::bad_memory::{self, Place},
+    session::{IN_FLIGHT_BYTES_MAX, PACKS_UPLOADING_MAX},
+};
 
 /// Creates wait until they are let through.
 #[derive(Debug)]
@@ -183,4 +186,27 @@ async fn a_writer_that_is_dropped_leaves_nothing_visible_and_stops_its_disks() {
     let error = disk.write(0, Bytes::from(noise(1, 1 << 20))).await.expect_err("given up");
     assert!(matches!(error, crate::Error::Stopped { .. }), "{error}");
     assert_eq!(lineage.points(None, 1).await.expect("readable"), []);
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_before_the_upload_is_noticed_and_stores_nothing() {
+    let whole = Arc::new(InMemory::new());
+    let vault = vault_on(store(&whole), seeded(1)).await;
+    let source = lineage(&vault).await;
+    let text = |words: &str| words.repeat(CHUNK).as_bytes()[..8 * CHUNK].to_vec();
+    for (place, content) in [
+        (Place::Compressed, noise(1, 8 * CHUNK)),
+        (Place::Compressed, text("rows that compress well; ")),
+        (Place::Sealed, noise(2, 8 * CHUNK)),
+        (Place::Sealed, text("other rows that compress well; ")),
+    ] {
+        let before = objects(&whole).await.len();
+        bad_memory::flip(Some(place));
+        let error = commit_disk(&source, &content).await.expect_err("the memory is bad");
+        bad_memory::flip(None);
+        assert_eq!(farshore_core::Coded::code(&error).to_string(), "FS1018", "{place:?}: {error}");
+        assert_eq!(objects(&whole).await.len(), before, "{place:?}: nothing was stored");
+        let point = commit_disk(&source, &content).await.expect("the memory is good again");
+        assert!(restore(&source, &point).await.expect("readable") == content, "{place:?}");
+    }
 }
