@@ -45,7 +45,7 @@ use crate::{
     names::{BitmapName, Names, NodeName, Role, Scope},
     nbd_probe,
     ports::{Host, Level, Place},
-    qmp::{Client, QmpError},
+    qmp::{Client, Door, QmpError},
     settings::{MachineSettings, Settings},
 };
 
@@ -577,14 +577,13 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
             notes.push(format!("machine {} is no longer in the site's settings", machine.name));
             continue;
         };
-        let mut client = match Client::connect(host, &machine.name, &known.qmp) {
-            Ok(client) => client,
+        let mut client = match Client::knock(host, &machine.name, &known.qmp)? {
+            Door::Open(client) => client,
             // Without QEMU there are no nodes, and bitmaps that it saved are dropped by the next capture.
-            Err(PlatformError::Unreachable(text)) => {
+            Door::Deserted(text) => {
                 notes.push(text);
                 continue;
             }
-            Err(error) => return Err(error),
         };
         cleanup::remove_nodes(host, known, &mut client, scope)?;
         let replaced: BTreeSet<&String> = machine.disks.iter().filter_map(|disk| disk.replaces.as_ref()).collect();

@@ -57,8 +57,8 @@ fn captures(host: &dyn Host, settings: &Settings, owner: &str) -> Result<Vec<Own
                     found.entry(id).or_default().insert(machine.name.clone());
                 }
             }
-            // Whatever was in a QEMU that is gone is gone.
-            Err(error) => host.log(Level::Warn, platform_sentence(&error)),
+            // Whatever was in a QEMU that is gone is gone. That it does not answer is said by whoever lists machines.
+            Err(error) => host.log(Level::Debug, platform_sentence(&error)),
         }
     }
     let owned = |(id, machines): (String, BTreeSet<String>)| {

@@ -90,18 +90,42 @@ pub struct Client<'h> {
     version: (u64, u64),
 }
 
+/// What is behind a control socket.
+pub enum Door<'h> {
+    /// A QEMU that answers.
+    Open(Client<'h>),
+    /// Nobody: there is no such socket, or the system says that nothing listens on it. The text says which.
+    Deserted(String),
+}
+
 impl<'h> Client<'h> {
     /// Visits the machine behind a socket.
     ///
     /// # Errors
-    /// `unreachable` when no QEMU listens there, `conflict` when another program occupies the socket.
+    /// `unreachable` when no QEMU listens there or it hangs up, `conflict` when another program occupies the socket.
     pub fn connect(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Self> {
+        match Self::knock(host, machine, socket)? {
+            Door::Open(client) => Ok(client),
+            Door::Deserted(text) => Err(PlatformError::Unreachable(text)),
+        }
+    }
+
+    /// Visits the machine behind a socket, or says that nobody is there. That is said on the system's word alone: a QEMU
+    /// that hangs up, keeps silent or cannot be connected to for another reason may well be running.
+    ///
+    /// # Errors
+    /// `unreachable` when it hangs up, `conflict` when another program occupies the socket, `failed` when the socket cannot
+    /// be connected to although something may listen.
+    pub fn knock(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Door<'h>> {
         let mut tries = 0..VISITS_MAX;
         loop {
             let last = tries.next().is_none();
-            let mut client = Self::dial(host, machine, socket)?;
+            let mut client = match Self::dial(host, machine, socket)? {
+                Door::Open(client) => client,
+                nobody @ Door::Deserted(_) => return Ok(nobody),
+            };
             let error = match client.greet() {
-                Ok(()) => return Ok(client),
+                Ok(()) => return Ok(Door::Open(client)),
                 Err(error) => error,
             };
             return Err(match error {
@@ -120,15 +144,27 @@ impl<'h> Client<'h> {
         }
     }
 
-    fn dial(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Self> {
-        let connection = host.connect_unix(socket).map_err(|error| {
-            let advice = "is the machine running, and is this its control socket?";
-            PlatformError::Unreachable(format!("machine {machine}: {}: {advice}", sentence(&error)))
-        })?;
+    /// Connects, without a word yet.
+    fn dial(host: &'h dyn Host, machine: &str, socket: &str) -> Result<Door<'h>> {
+        let connection = match host.connect_unix(socket) {
+            Ok(connection) => connection,
+            // For a unix socket the host says `unreachable` when the system refuses the connection (ECONNREFUSED).
+            Err(error @ (HostError::NotFound(_) | HostError::Unreachable(_))) => {
+                let advice = "is the machine running, and is this its control socket?";
+                return Ok(Door::Deserted(format!("machine {machine}: {}: {advice}", sentence(&error))));
+            }
+            // Too many who wait there, a missing permission, the time that a call has, a limit of ours: all of them say
+            // nothing of the machine.
+            Err(error) => {
+                let text =
+                    format!("machine {machine}: its control socket cannot be connected to: {}", sentence(&error));
+                return Err(PlatformError::Failed(text));
+            }
+        };
         let begun = host.monotonic_nanoseconds().map_err(|error| {
             PlatformError::Failed(format!("machine {machine}: the time cannot be read: {}", sentence(&error)))
         })?;
-        Ok(Self {
+        Ok(Door::Open(Self {
             host,
             machine: machine.into(),
             connection,
@@ -137,7 +173,7 @@ impl<'h> Client<'h> {
             next_id: begun,
             answers: Vec::new(),
             version: (0, 0),
-        })
+        }))
     }
 
     fn greet(&mut self) -> QmpResult<()> {

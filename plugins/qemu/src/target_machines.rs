@@ -30,7 +30,7 @@ use crate::{
     error::{PlatformError, Result, platform_sentence, sentence, while_doing},
     ports::{Host, HostError, Repetition, Slot, text},
     power::{self, Progress},
-    qmp::Client,
+    qmp::{Client, Door},
     settings::Settings,
     target_disks::{DiskState, is_id, is_owner, remove_empty_folders, run_folder},
 };
@@ -105,8 +105,18 @@ fn made_up_mac(id: &str, index: usize) -> String {
 enum Presence<'h> {
     /// It is there.
     There(Client<'h>),
-    /// Nothing listens on its socket.
+    /// Nothing listens on its socket, or there is none.
     Absent(String),
+}
+
+/// The error of a machine of which nobody knows whether it runs. Whoever gets it must not touch what the machine uses.
+fn may_still_run(error: PlatformError) -> PlatformError {
+    let text = format!("{}; the machine may still run, so nothing of it was touched", platform_sentence(&error));
+    match error {
+        PlatformError::Unreachable(_) => PlatformError::Unreachable(text),
+        PlatformError::Conflict(_) => PlatformError::Conflict(text),
+        _ => PlatformError::Failed(text),
+    }
 }
 
 impl MachineState {
@@ -145,12 +155,11 @@ impl MachineState {
     }
 
     fn presence<'h>(&self, host: &'h dyn Host, settings: &Settings) -> Result<Presence<'h>> {
-        let mut client = match Client::connect(host, &self.name, &self.qmp(settings)?) {
-            Ok(client) => client,
-            Err(PlatformError::Unreachable(text)) => return Ok(Presence::Absent(text)),
-            Err(error) => return Err(error),
+        let mut client = match Client::knock(host, &self.name, &self.qmp(settings)?).map_err(may_still_run)? {
+            Door::Open(client) => client,
+            Door::Deserted(text) => return Ok(Presence::Absent(text)),
         };
-        let answer = client.run("query-uuid", json!({}))?;
+        let answer = client.run("query-uuid", json!({})).map_err(may_still_run)?;
         let (found, expected) = (text(&answer, "UUID"), uuid(&self.id));
         if found != expected {
             return Err(PlatformError::Conflict(format!(

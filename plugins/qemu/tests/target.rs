@@ -4,7 +4,7 @@ mod support;
 
 use std::{
     io::{Seek, Write},
-    os::unix::net::UnixStream,
+    os::unix::net::{UnixListener, UnixStream},
     process::Command,
 };
 
@@ -257,4 +257,55 @@ fn what_cannot_start_says_why() {
     let problems: Vec<_> = target_machines::check(&host, &uefi).expect("findings").findings;
     assert_eq!(problems.iter().filter(|finding| finding.blocking).count(), 2, "{problems:?}");
     assert!(problems.iter().any(|finding| !finding.blocking && finding.problem.contains("start-machine-uefi")));
+}
+
+#[test]
+fn a_machine_that_may_still_run_is_neither_started_nor_removed() {
+    let folder = folder();
+    let mut host = target(folder.path());
+    // A template that must not run: it would be a second QEMU on the same disks.
+    host.templates = vec![("start-machine".into(), |_, _| panic!("a machine that may run was started"))];
+    let disk = target_disks::begin(&host, &disk_request(1, 1 << 20)).expect("a disk").state;
+    let Place::File { path } = target_disks::open(&host, &disk).expect("a place") else { panic!("not a file") };
+    let request =
+        MachineRequest { id: id(7), owner: OWNER.into(), run: id(99), machine: machine(1), disks: vec![disk] };
+    let state = target_machines::define(&host, &request).expect("defined").state;
+    let socket = folder.path().join(format!("{}.qmp", id(7)));
+    let refuse = |expected: fn(&PlatformError) -> bool| {
+        let start = target_machines::start(&host, &state).expect_err("it may run");
+        let stop = target_machines::stop(&host, &state, Manner::Forced).expect_err("it may run");
+        let remove = target_machines::remove(&host, &state).expect_err("it may run");
+        for error in [start, stop, remove] {
+            assert!(expected(&error) && sentence(&error).contains("may still run"), "{error:?}");
+        }
+        assert!(std::path::Path::new(&path).exists(), "its disk is gone");
+        assert!(socket.symlink_metadata().is_ok(), "its socket is gone");
+    };
+
+    // The socket cannot be connected to, for a reason that says nothing of who listens.
+    std::os::unix::fs::symlink(&socket, &socket).expect("a link to itself");
+    refuse(|error| matches!(error, PlatformError::Failed(_)));
+    std::fs::remove_file(&socket).expect("removed");
+
+    // Somebody listens, and says nothing.
+    let silent = UnixListener::bind(&socket).expect("a socket");
+    refuse(|error| matches!(error, PlatformError::Conflict(_)));
+    drop(silent);
+    std::fs::remove_file(&socket).expect("removed");
+
+    // Somebody listens, and hangs up each time.
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let ending = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let shared = std::sync::Arc::clone(&ending);
+    let hanging_up = std::thread::spawn(move || {
+        listener.incoming().take_while(|_| !shared.load(std::sync::atomic::Ordering::SeqCst)).for_each(drop);
+    });
+    refuse(|error| matches!(error, PlatformError::Unreachable(_)));
+    ending.store(true, std::sync::atomic::Ordering::SeqCst);
+    drop(UnixStream::connect(&socket).expect("the last visitor"));
+    hanging_up.join().expect("it ends");
+
+    // The socket is still there and nothing listens: the machine is gone, and so is what it left.
+    target_machines::remove(&host, &state).expect("removed");
+    assert!(!std::path::Path::new(&path).exists() && socket.symlink_metadata().is_err());
 }
