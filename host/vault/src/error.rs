@@ -300,6 +300,11 @@ impl Coded for Error {
             Self::Store { source, .. } if is_out_of_space(source.as_ref()) => {
                 "make room in the store; nothing that was committed is harmed".to_owned()
             }
+            Self::Store { operation: "create", .. } => {
+                "see whether the store can be reached and may be written to (it may be mounted read-only, or its \
+                 credentials may only read); then try again. Recovering needs no right to write"
+                    .to_owned()
+            }
             Self::Store { .. } => {
                 "see whether the store is reachable and its credentials are right; then try again".to_owned()
             }
@@ -310,7 +315,7 @@ impl Coded for Error {
                 "see whether a second host replicates this group; then start a new cycle".to_owned()
             }
             Self::DiskShrank { disk, .. } => {
-                format!("if {disk} really was made smaller or replaced, allow it, and it is copied anew")
+                format!("if {disk} really was made smaller or replaced, protect its machine under a new group name")
             }
             Self::VerificationFailed { .. } => "test this machine's memory before you trust it with data".to_owned(),
             _ => return None,
@@ -318,6 +323,9 @@ impl Coded for Error {
         Some(advice)
     }
 }
+
+/// The operation of [`Error::Store`] of an object that was created and could not be made durable.
+pub(crate) const NOT_DURABLE: &str = "make durable";
 
 /// Whether the system said somewhere below that no room is left.
 fn is_out_of_space(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -338,6 +346,12 @@ impl Error {
     /// A request that makes no sense.
     pub(crate) fn invalid(problem: impl Into<String>) -> Self {
         Self::InvalidRequest { problem: problem.into() }
+    }
+
+    /// Whether an object was created, and is visible, but may be gone after a power failure. A commit of which this is
+    /// said must not be taken for durable though it can be read.
+    pub fn is_not_durable(&self) -> bool {
+        matches!(self, Self::Store { operation: NOT_DURABLE, .. })
     }
 
     /// Whether the vault itself is at fault: what `check` reports as a finding.

@@ -47,4 +47,4 @@ pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
 pub use store::Store;
-pub use vault::{CreateOptions, KdfParameters, KindUsage, Usage, Vault, VaultInfo};
+pub use vault::{CreateOptions, KdfParameters, KindUsage, UnreadableLineage, Usage, Vault, VaultInfo};

@@ -33,6 +33,9 @@ const SEARCHES_MAX: usize = 8;
 /// How many commits are read side by side when points are listed.
 const COMMITS_READ_AT_ONCE: usize = 8;
 
+/// A list of points ends after so many commits that cannot be read: a listing may claim any number of them.
+const UNREADABLE_LISTED_MAX: usize = 1000;
+
 /// The most bytes of a reason or note.
 pub(crate) const NOTE_BYTES_MAX: usize = 4096;
 
@@ -244,25 +247,49 @@ impl Lineage {
     /// # Errors
     /// A commit is missing or damaged, or the store failed.
     pub async fn points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<Point>> {
-        let newest = self.head().await?.newest_point.map_or(0, Sequence::get);
+        self.list_points(before, limit).await?.into_iter().map(|(_, point)| point).collect()
+    }
+
+    /// The same item by item: a commit that is missing or damaged takes the place of a point, and hides no other. Whether
+    /// it was a point nobody can tell.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
+        let newest = match self.head().await {
+            Ok(head) => head.newest_point.map_or(0, Sequence::get),
+            // Without the newest commit only a listing tells where to begin; each commit is read all the same.
+            Err(error) if error.is_damage() => self.0.newest_listed().await?,
+            Err(error) => return Err(error),
+        };
         let last = before.map_or(newest, |before| newest.min(before.get().saturating_sub(1)));
         let commits = futures::stream::iter((2..=last).rev()).map(|number| {
             let shared = Arc::clone(&self.0);
             async move {
                 let sequence = Sequence::new(number);
-                shared.read(sequence).await?.ok_or_else(|| Error::ObjectMissing {
+                let missing = || Error::ObjectMissing {
                     object: commit_key(shared.id, sequence),
                     reason: "there are later commits in its lineage".to_owned(),
-                })
+                };
+                (sequence, shared.read(sequence).await.and_then(|commit| commit.ok_or_else(missing)))
             }
         });
-        let points = commits.buffered(COMMITS_READ_AT_ONCE).try_filter_map(|commit: Commit| async move {
-            match commit.body.event {
-                Event::Point(point) => Ok(Some(*point)),
-                Event::Genesis { .. } | Event::GenerationRaised { .. } => Ok(None),
+        let points = commits.buffered(COMMITS_READ_AT_ONCE).filter_map(|(sequence, commit)| async move {
+            match commit {
+                Ok(commit) => match commit.body.event {
+                    Event::Point(point) => Some(Ok((sequence, Ok(*point)))),
+                    Event::Genesis { .. } | Event::GenerationRaised { .. } => None,
+                },
+                Err(error) if error.is_damage() => Some(Ok((sequence, Err(error)))),
+                Err(error) => Some(Err(error)),
             }
         });
-        points.take(limit).try_collect().await
+        let mut unreadable: usize = 0;
+        let few_unreadable = move |(_, point): &(Sequence, Result<Point>)| {
+            unreadable = unreadable.saturating_add(usize::from(point.is_err()));
+            futures::future::ready(Ok(unreadable <= UNREADABLE_LISTED_MAX))
+        };
+        points.take(limit).try_take_while(few_unreadable).try_collect().await
     }
 
     /// The point of this number.
@@ -295,6 +322,7 @@ impl Lineage {
         };
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
         let built_on = HeadCommit { head: expected.clone(), hash: commit.hash };
+        shared.store.prove_conditions(shared.entropy()).await?;
         match shared.create(&built_on, head, event).await? {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
@@ -304,7 +332,8 @@ impl Lineage {
     /// Begins the next point, on behalf of the site that the caller takes to be active in this generation.
     ///
     /// # Errors
-    /// [`Error::Fenced`] when another site or generation is current.
+    /// [`Error::Fenced`] when another site or generation is current; [`Error::ConditionsIgnored`], or the store failed,
+    /// when nothing can be written safely.
     pub async fn begin_point(&self, generation: Generation, site: &SiteName) -> Result<PointWriter> {
         PointWriter::begin(Arc::clone(&self.0), generation, site).await
     }
@@ -338,6 +367,7 @@ pub(crate) async fn create_genesis(
     if let Some(commit) = read_commit(store, &keys.genesis, id, Sequence::FIRST).await? {
         return Ok(commit);
     }
+    store.prove_conditions(&*context.entropy).await?;
     let secret = SecretBytes::random(&*context.entropy);
     let body = commit::genesis(id, group, active_site, *secret.expose(), context.clock.now());
     create_commit(store, &keys.genesis, &body, &*context.entropy).await?;

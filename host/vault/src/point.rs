@@ -27,7 +27,8 @@ pub struct Point {
     /// The capture that it was read from, as the writer said: after a crash it learns from this whether its capture became
     /// a point.
     pub capture: Option<CaptureId>,
-    /// The instant that the disks show, as the source's host counts time.
+    /// A time at or before the instant that the disks show, as the source's host counts time: when the capture was asked
+    /// for, so that the point's age is never understated.
     pub captured_at: Timestamp,
     /// When the commit was written, as the writer counts time.
     pub committed_at: Timestamp,
@@ -116,7 +117,8 @@ pub struct PointStats {
 pub struct PointDetails {
     /// The capture that the disks were read from, if there was one.
     pub capture: Option<CaptureId>,
-    /// The instant that the disks show, as the source's host counts time.
+    /// A time at or before the instant that the disks show, as the source's host counts time: when the capture was asked
+    /// for, so that the point's age is never understated.
     pub captured_at: Timestamp,
     /// What the instants of the machines have in common.
     pub instant: Instant,

@@ -19,8 +19,9 @@ use crate::{
     wire::{Kind, PROLOGUE_BYTES, length_u32, open_prologue, prologue},
 };
 
-/// The most bytes that an entry of a run's journal may have.
-pub const RUN_ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes that an entry of a run's journal may have. An adapter's state of 64 KiB must fit in, also several of
+/// them and as base64 inside JSON.
+pub const RUN_ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most entries that a run's journal may have.
 pub const RUN_ENTRIES_MAX: u64 = 65_536;
@@ -63,6 +64,7 @@ impl Vault {
             let what = "the number of entries of a run's journal";
             return Err(Error::LimitExceeded { what, found: number, limit: RUN_ENTRIES_MAX });
         }
+        self.0.store.prove_conditions(&*self.0.context.entropy).await?;
         let key = entry_key(run, number);
         let mut bytes = prologue(Kind::RunEntry, length_u32(entry.len())).to_vec();
         let purpose = Purpose::RunEntry { run, number };

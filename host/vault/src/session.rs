@@ -161,6 +161,8 @@ impl PointWriter {
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
         }
+        // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
+        shared.store.prove_conditions(shared.entropy()).await?;
         let parent = match head.newest_point {
             Some(sequence) => Some(Arc::new(shared.point(sequence).await?)),
             None => None,
@@ -213,14 +215,6 @@ impl PointWriter {
             });
         }
         self.add(WorkingDisk::new(machine.clone(), disk.clone(), size_bytes, before.and_then(|before| before.map)))
-    }
-
-    /// Adds a disk that begins as zeros whatever the parent holds: for a disk that was replaced or made smaller.
-    ///
-    /// # Errors
-    /// [`Error::LimitExceeded`]; [`Error::InvalidRequest`] when it was added before.
-    pub async fn replace_disk(&self, machine: &MachineId, disk: &DiskId, size_bytes: u64) -> Result<DiskWriter> {
-        self.add(WorkingDisk::new(machine.clone(), disk.clone(), size_bytes, None))
     }
 
     fn add(&self, disk: WorkingDisk) -> Result<DiskWriter> {

@@ -5,6 +5,9 @@
 //! and a store may answer "exists" to its own repetition; both are resolved by reading the object back and comparing it
 //! with what was to be written, which holds fresh random bytes in every kind of object.
 //!
+//! Reading needs no right to write: that conditions are honoured is proven before the first write of an opened vault, so
+//! that a read-only or full store can still be recovered from.
+//!
 //! Nothing is decided by a listing: it only proposes keys, each of which is then read.
 
 use std::{
@@ -23,8 +26,12 @@ use object_store::{
     Error as ObjectError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, aws,
     azure, gcp, local::LocalFileSystem, memory::InMemory, path::Path,
 };
+use tokio::sync::OnceCell;
 
-use crate::{Address, Error, Result, StoreOptions, error::SharedSource};
+use crate::{
+    Address, Error, Result, StoreOptions,
+    error::{NOT_DURABLE, SharedSource},
+};
 
 /// How often a create is tried when its outcome cannot be told and the object is not there.
 const CREATE_ATTEMPTS_MAX: usize = 3;
@@ -44,6 +51,10 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     address: Arc<str>,
+    /// Set once the store has proven that it honours conditions.
+    proven: Arc<OnceCell<()>>,
+    /// Whether the objects are files of this system, so that no reply can be lost on its way.
+    is_local: bool,
 }
 
 impl fmt::Debug for Store {
@@ -154,7 +165,8 @@ impl Store {
                 (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
             }
         };
-        Ok(Self { objects, prefix, address: address.to_string().into() })
+        let is_local = matches!(address, Address::File { .. });
+        Ok(Self { objects, prefix, address: address.to_string().into(), proven: Arc::default(), is_local })
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
@@ -163,7 +175,7 @@ impl Store {
     /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
         let address = format!("{objects}/{prefix}").into();
-        Ok(Self { objects, prefix: parse_prefix(prefix)?, address })
+        Ok(Self { objects, prefix: parse_prefix(prefix)?, address, proven: Arc::default(), is_local: false })
     }
 
     /// The address, as it is shown to people.
@@ -182,7 +194,8 @@ impl Store {
     /// Creates the object if there is none. The parts are written one after the other.
     ///
     /// # Errors
-    /// [`Error::Store`] when it could not be told whether the object is there; it may be.
+    /// [`Error::Store`] when it could not be told whether the object is there; it may be. The same when it is there, but
+    /// may be gone after a power failure.
     pub(crate) async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created> {
         let path = self.path(key);
         let payload: PutPayload = parts.iter().cloned().collect();
@@ -196,6 +209,12 @@ impl Store {
                 return Err(Self::failed("create", key, error));
             }
             match self.holds(&path, &parts).await {
+                // No reply was lost here: the file was linked to its name, and its folder could not be synced (the client
+                // links, then syncs, and gives one error for both). Another sync could falsely succeed, because Linux
+                // reports a failed write once only.
+                Ok(Some(true)) if self.is_local && !matches!(error, ObjectError::AlreadyExists { .. }) => {
+                    return Err(Self::failed(NOT_DURABLE, key, error));
+                }
                 Ok(Some(true)) => return Ok(Created::Mine),
                 Ok(Some(false)) => return Ok(Created::Other),
                 Ok(None) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
@@ -333,12 +352,33 @@ impl Store {
         Ok(false)
     }
 
+    /// Lets the store prove, before the first write, that it honours conditions: once for all clones of this handle. Who
+    /// only reads never asks, and needs no right to write.
+    ///
+    /// # Errors
+    /// As those of the proof; it is tried again the next time.
+    pub(crate) async fn prove_conditions(&self, entropy: &dyn Entropy) -> Result<()> {
+        self.proven.get_or_try_init(|| self.probe(entropy)).await.copied()
+    }
+
+    /// As if its objects were files of this system.
+    #[cfg(test)]
+    pub(crate) fn assume_local(self) -> Self {
+        Self { is_local: true, ..self }
+    }
+
+    /// Takes the proof as given, as for a handle of a vault that was written to before.
+    #[cfg(test)]
+    pub(crate) fn assume_conditions(self) -> Self {
+        Self { proven: Arc::new(OnceCell::new_with(Some(()))), ..self }
+    }
+
     /// Proves that the store honours create-if-absent, by two creates of the object `probe` with different content, at
     /// the same time when the vault is made. At most one may win, and the object must hold the winner's content.
     ///
     /// # Errors
     /// [`Error::ConditionsIgnored`] with what happened instead.
-    pub(crate) async fn probe(&self, entropy: &dyn Entropy) -> Result<()> {
+    async fn probe(&self, entropy: &dyn Entropy) -> Result<()> {
         let mut contents = [[0; 32]; 2];
         contents.iter_mut().for_each(|content| entropy.fill(content));
         // The number keeps the two apart even if randomness repeats.

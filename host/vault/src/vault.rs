@@ -64,8 +64,20 @@ pub struct VaultInfo {
     pub created_at: Timestamp,
     /// How dear it is to try a passphrase.
     pub kdf: KdfParameters,
-    /// Its lineages, by name of their groups.
+    /// Its lineages that can be read, by name of their groups.
     pub lineages: Vec<LineageInfo>,
+    /// Its other lineages: the names of their groups are not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<UnreadableLineage>,
+}
+
+/// A lineage whose first commit is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadableLineage {
+    /// Its id.
+    pub id: LineageId,
+    /// What is wrong, as a sentence.
+    pub problem: String,
 }
 
 /// What a vault takes up in its store.
@@ -122,7 +134,7 @@ impl Vault {
         if store.size(HEADER_KEY).await?.is_some() {
             return Err(exists());
         }
-        store.probe(&*context.entropy).await?;
+        store.prove_conditions(&*context.entropy).await?;
         let id = VaultId::random(&*context.entropy);
         let keys = VaultKeys::new(id, SecretBytes::random(&*context.entropy));
         let (passphrase, entropy, made) = (passphrase.clone(), Arc::clone(&context.entropy), keys.clone());
@@ -136,18 +148,19 @@ impl Vault {
         }
     }
 
-    /// Opens a vault. It takes the time of one key derivation.
+    /// Opens a vault. It takes the time of one key derivation, and writes nothing: a vault on a full or read-only store
+    /// can be recovered from. Before its first write the store must prove that it honours conditions, so that whatever
+    /// writes may fail with [`Error::ConditionsIgnored`].
     ///
     /// # Errors
-    /// [`Error::VaultMissing`], [`Error::WrongPassphrase`], [`Error::UnsupportedFormat`], [`Error::Damaged`],
-    /// [`Error::ConditionsIgnored`], a bad key derivation, or the store failed.
+    /// [`Error::VaultMissing`], [`Error::WrongPassphrase`], [`Error::UnsupportedFormat`], [`Error::Damaged`], a bad key
+    /// derivation, or the store failed.
     pub async fn open(store: Store, passphrase: &Passphrase, context: Context) -> Result<Self> {
         let header = Self::read_header(&store).await?;
         let (passphrase, derive_from) = (passphrase.clone(), header.clone());
         let key = context.workers.run(move || derive_from.passphrase_key(&passphrase)).await??;
         let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };
         let keys = header.unlock(&key).ok_or_else(wrong)?;
-        store.probe(&*context.entropy).await?;
         Ok(Self::new(store, context, keys, header))
     }
 
@@ -165,7 +178,7 @@ impl Vault {
     /// Another handle as if another process had opened the vault, without the cost of its key derivation.
     #[cfg(test)]
     pub(crate) fn reopen(&self, store: Store, context: Context) -> Self {
-        Self::new(store, context, self.0.keys.clone(), self.0.header.clone())
+        Self::new(store.assume_conditions(), context, self.0.keys.clone(), self.0.header.clone())
     }
 
     /// Its id.
@@ -176,15 +189,23 @@ impl Vault {
     /// What can be told of it.
     ///
     /// # Errors
-    /// A lineage's first commit is damaged, or the store failed.
+    /// The store failed.
     pub async fn info(&self) -> Result<VaultInfo> {
+        let (mut lineages, mut unreadable) = (Vec::new(), Vec::new());
+        for (id, lineage) in self.list_lineages().await? {
+            match lineage {
+                Ok(lineage) => lineages.push(lineage),
+                Err(error) => unreadable.push(UnreadableLineage { id, problem: error.to_string() }),
+            }
+        }
         Ok(VaultInfo {
             id: self.id(),
             address: self.0.store.address().to_owned(),
             format: FORMAT,
             created_at: self.0.header.created_at,
             kdf: self.0.header.kdf,
-            lineages: self.lineages().await?,
+            lineages,
+            unreadable,
         })
     }
 
@@ -193,14 +214,28 @@ impl Vault {
     /// # Errors
     /// A lineage's first commit is missing or damaged, or the store failed.
     pub async fn lineages(&self) -> Result<Vec<LineageInfo>> {
+        self.list_lineages().await?.into_iter().map(|(_, lineage)| lineage).collect()
+    }
+
+    /// The same item by item: a lineage whose first commit is damaged hides no other. The name of its group is then not
+    /// known. Those that can be read come first, by name of their groups.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn list_lineages(&self) -> Result<Vec<(LineageId, Result<LineageInfo>)>> {
         let mut lineages = Vec::new();
         for id in self.lineage_ids().await? {
-            let shared = self.lineage_by_id(id).await?;
-            if let Some(shared) = shared {
-                lineages.push(LineageInfo { id, group: shared.group.clone() });
+            match self.lineage_by_id(id).await {
+                Ok(Some(shared)) => lineages.push((id, Ok(LineageInfo { id, group: shared.group.clone() }))),
+                Ok(None) => {}
+                Err(error) if error.is_damage() => lineages.push((id, Err(error))),
+                Err(error) => return Err(error),
             }
         }
-        lineages.sort_unstable_by(|left, right| left.group.cmp(&right.group));
+        lineages.sort_by_key(|(_, lineage)| match lineage {
+            Ok(lineage) => (false, Some(lineage.group.clone())),
+            Err(_) => (true, None),
+        });
         Ok(lineages)
     }
 
@@ -227,6 +262,11 @@ impl Vault {
         Ok(Arc::clone(lineages.entry(made.id).or_insert_with(|| Arc::new(made))))
     }
 
+    /// The id that the lineage of this group has, or would have. It follows from the vault's keys: nothing is read.
+    pub fn lineage_id(&self, group: &GroupName) -> LineageId {
+        self.0.keys.lineage_id(group)
+    }
+
     /// The lineage of a group; none if it has none yet.
     ///
     /// # Errors
@@ -240,7 +280,7 @@ impl Vault {
     /// same lineage, and the first of them decides the active site.
     ///
     /// # Errors
-    /// Its first commit is damaged, or the store failed.
+    /// Its first commit is damaged, the store failed, or it may not be written to.
     pub async fn create_lineage(&self, group: &GroupName, active_site: &SiteName) -> Result<Lineage> {
         let genesis = create_genesis(&self.0.store, &self.0.context, &self.0.keys, group, active_site).await?;
         Ok(Lineage(self.remember(&genesis)?))

@@ -73,3 +73,44 @@ async fn a_missing_pack_is_found_without_reading_all_data() {
     assert_eq!(finding.points.iter().map(|point| point.sequence.get()).collect::<Vec<_>>(), [2]);
     assert!(finding.problem.contains("farshore vault check"), "{}", finding.problem);
 }
+
+#[tokio::test]
+async fn a_damaged_commit_hides_no_other_point_and_a_damaged_lineage_no_other_group() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    for seed in 0..4 {
+        commit_disk(&lineage, &noise(seed, CHUNK)).await.expect("committed");
+    }
+    let another = GroupName::new("another").expect("a good name");
+    let other = vault.create_lineage(&another, &site("a")).await.expect("a lineage");
+    let damage = async |id: farshore_core::LineageId, number: u64| {
+        let key = format!("v/{}", crate::commit::commit_key(id, farshore_core::Sequence::new(number)));
+        let path = Path::from(key.as_str());
+        let mut bytes = objects.get(&path).await.expect("there").bytes().await.expect("there").to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        objects.put(&path, bytes.into()).await.expect("written");
+    };
+    // Commits 2 to 5 are points. First one in the middle is damaged, then the newest, which is the head, too.
+    for (number, readable) in [(3, vec![5, 4, 2]), (5, vec![4, 2])] {
+        damage(lineage.id(), number).await;
+        let vault = vault_on(store(&objects), context()).await;
+        let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+        assert!(lineage.points(None, 10).await.is_err_and(|error| error.is_damage()));
+        let listed = lineage.list_points(None, 10).await.expect("listed");
+        assert_eq!(listed.iter().map(|(sequence, _)| sequence.get()).collect::<Vec<_>>(), [5, 4, 3, 2]);
+        let whole: Vec<_> = listed.iter().filter(|(_, point)| point.is_ok()).collect();
+        assert_eq!(whole.iter().map(|(sequence, _)| sequence.get()).collect::<Vec<_>>(), readable);
+        for (sequence, point) in whole {
+            let point = point.as_ref().expect("it is whole");
+            let seed = sequence.get() - 2;
+            assert!(restore(&lineage, point).await.expect("readable") == noise(seed, CHUNK));
+        }
+    }
+    damage(other.id(), 1).await;
+    let vault = vault_on(store(&objects), context()).await;
+    let info = vault.info().await.expect("listed");
+    assert_eq!(info.lineages.iter().map(|known| &known.group).collect::<Vec<_>>(), [&group()]);
+    assert_eq!(info.unreadable.iter().map(|unreadable| unreadable.id).collect::<Vec<_>>(), [other.id()]);
+}

@@ -36,6 +36,8 @@ pub(crate) struct FaultyStore {
     pub(crate) pack_bytes: AtomicU64,
     /// Creates ignore that an object exists.
     pub(crate) ignores_conditions: bool,
+    /// Nothing may be written, as with credentials that may only read.
+    pub(crate) read_only: bool,
 }
 
 impl FaultyStore {
@@ -50,6 +52,7 @@ impl FaultyStore {
             dead: AtomicBool::new(false),
             pack_bytes: AtomicU64::new(0),
             ignores_conditions: false,
+            read_only: false,
         }
     }
 
@@ -92,6 +95,10 @@ impl ObjectStore for FaultyStore {
         let fault = self.next();
         if fault == Some(Fault::Before) {
             return Err(Self::error());
+        }
+        if self.read_only {
+            let path = location.to_string();
+            return Err(Error::PermissionDenied { path, source: "these credentials may only read".into() });
         }
         if self.ignores_conditions {
             options.mode = PutMode::Overwrite;

@@ -94,13 +94,56 @@ async fn a_store_that_ignores_conditions_is_refused() {
 
     // One that was sound when the vault was made and is not any more.
     let objects = Arc::new(InMemory::new());
-    Vault::create(store(&objects), &Passphrase::new("p"), FLOOR, context()).await.expect("made");
-    let error = Vault::open(ignoring(&objects), &Passphrase::new("p"), context()).await.expect_err("refused");
-    assert!(matches!(error, Error::ConditionsIgnored { .. }), "{error}");
+    let made = Vault::create(store(&objects), &Passphrase::new("p"), FLOOR, context()).await.expect("made");
+    commit_disk(&lineage(&made).await, &noise(1, CHUNK)).await.expect("committed");
+    let before = self::objects(&objects).await;
+    let vault =
+        Vault::open(ignoring(&objects), &Passphrase::new("p"), context()).await.expect("nothing is written yet");
+    let run = farshore_core::RunId::from_bytes([7; 16]);
+    let there = vault.lineage(&group()).await.expect("readable").expect("there");
+    let head = there.head().await.expect("readable");
+    let another = GroupName::new("another").expect("a good name");
+    for error in [
+        there.begin_point(head.generation, &head.active_site).await.map(drop).expect_err("refused"),
+        there.raise_generation(&site("b"), "lost", &head).await.map(drop).expect_err("refused"),
+        vault.create_lineage(&another, &site("a")).await.map(drop).expect_err("refused"),
+        vault.create_run(run, b"x").await.expect_err("refused"),
+    ] {
+        assert!(matches!(error, Error::ConditionsIgnored { .. }), "{error}");
+    }
+    assert_eq!(self::objects(&objects).await, before, "no writer went past the proof");
     for _ in 0..3 {
-        open(&Arc::clone(&objects), "p").await.map(drop).unwrap_or_else(|error| panic!("a sound store: {error}"));
+        let vault = open(&Arc::clone(&objects), "p").await.expect("a sound store");
+        drop(begin(&lineage(&vault).await).await);
         objects.delete(&Path::from("v/probe")).await.expect("deleted");
     }
+}
+
+#[tokio::test]
+async fn a_vault_that_cannot_be_written_to_can_be_recovered_from() {
+    let objects = Arc::new(InMemory::new());
+    let made = Vault::create(store(&objects), &Passphrase::new("p"), FLOOR, context()).await.expect("made");
+    let content = noise(1, 3 * CHUNK);
+    let point = commit_disk(&lineage(&made).await, &content).await.expect("committed");
+    let run = farshore_core::RunId::from_bytes([7; 16]);
+    made.create_run(run, b"x").await.expect("written");
+
+    let mut read_only = FaultyStore::sound(&objects);
+    read_only.read_only = true;
+    let vault = Vault::open(wrap(Arc::new(read_only)), &Passphrase::new("p"), context()).await.expect("opened");
+    assert_eq!(vault.info().await.expect("readable").lineages.len(), 1);
+    assert_eq!(vault.runs(10).await.expect("listed"), [run]);
+    assert_eq!(vault.run_entries(run).await.expect("readable").len(), 1);
+    assert_eq!(vault.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked").findings, []);
+    let lineage = vault.create_lineage(&group(), &site("a")).await.expect("it is there already");
+    assert_eq!(lineage.points(None, 10).await.expect("listed"), std::slice::from_ref(&point));
+    assert!(restore(&lineage, &point).await.expect("readable") == content);
+
+    let head = lineage.head().await.expect("readable");
+    let error = lineage.begin_point(head.generation, &head.active_site).await.map(drop).expect_err("read-only");
+    assert!(matches!(&error, Error::Store { operation: "create", object, .. } if object == "probe"), "{error}");
+    assert!(error.to_string().contains("may only read"), "{error}");
+    assert!(error.advice().is_some_and(|advice| advice.contains("read-only")), "{error}");
 }
 
 #[tokio::test]
@@ -131,6 +174,16 @@ async fn a_folder_is_made_by_create_and_never_by_open() {
 }
 
 #[tokio::test]
+async fn a_file_whose_folder_could_not_be_synced_is_not_called_durable() {
+    let store = || wrap(Arc::new(FaultyStore::new(&Arc::default(), 0, Fault::After, false)));
+    let parts = || vec![Bytes::from_static(b"content")];
+    let created = store().create("x", parts()).await.expect("over a network it was only the reply that was lost");
+    assert_eq!(created, crate::store::Created::Mine);
+    let error = store().assume_local().create("x", parts()).await.expect_err("it may be gone tomorrow");
+    assert!(error.is_not_durable(), "{error}");
+}
+
+#[tokio::test]
 async fn options_are_the_providers_own() {
     let options = |pairs: &[(&str, &str)]| {
         StoreOptions::new(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
@@ -152,7 +205,7 @@ async fn options_are_the_providers_own() {
 fn every_code_has_its_page() {
     for (number, page) in (1001..).zip(crate::CODES) {
         assert_eq!(page.code, farshore_core::Code::new(number));
-        assert!(page.page.contains("**What to do.**") && page.page.len() > 150, "{}", page.code);
+        assert!(page.page.contains("## What to do") && page.page.len() > 150, "{}", page.code);
         assert!(!page.title.ends_with('.'), "{}", page.title);
     }
     assert_eq!(crate::CODES.len(), 19);

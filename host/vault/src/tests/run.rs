@@ -45,6 +45,8 @@ async fn entries_are_bounded_and_a_gap_is_damage() {
     let large = vec![1; RUN_ENTRY_BYTES_MAX + 1];
     assert!(matches!(vault.create_run(run, &large).await, Err(Error::LimitExceeded { .. })));
     vault.create_run(run, &large[1..]).await.expect("at the limit");
+    // States of adapters, 64 KiB each, fit in as base64 inside JSON.
+    const { assert!(RUN_ENTRY_BYTES_MAX >= 8 * (64 << 10)) };
     for number in 2..=20 {
         vault.append_run(run, number, &[]).await.expect("written");
     }

@@ -21,7 +21,7 @@ async fn world() -> World {
     let contents = [noise(1, 20 * CHUNK), vec![b'x'; 70 * CHUNK]];
     for content in &contents {
         let writer = begin(&lineage).await;
-        let disk = writer.replace_disk(&machine_id(), &disk_id("d"), content.len() as u64).await.expect("added");
+        let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await.expect("added");
         write_all(&disk, content).await.expect("accepted");
         writer.commit(details(&[(&machine_id(), &["d"])])).await.expect("committed");
     }
