@@ -1,7 +1,7 @@
 //! Moving a captured disk's bytes into the vault.
 //!
-//! Extents come from the transport a bounded number at a time; they are checked, widened to whole chunks and merged, cut
-//! into reads, and several reads are in flight at once. The vault's writer pushes back when its pipeline is full, which
+//! Extents come from the transport a bounded number at a time, checked to cover the disk without gaps or overlaps: a gap
+//! would silently be taken for zeros or for unchanged. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's writer pushes back when its pipeline is full, which
 //! stops new reads: memory is bounded by `reads_in_flight * read_bytes` here and by the vault's own limit there.
 
 use std::sync::{
@@ -9,8 +9,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use farshore_core::{CHUNK_BYTES, Extent, ExtentError, ExtentSequence};
-use farshore_platform::{BlockStatus, DiskTransport, TransportError};
+use farshore_core::{CHUNK_BYTES, Extent, ExtentError};
+use farshore_platform::{BlockStatus, DiskTransport, TransportError, extents};
 use farshore_vault::{DiskWriter, Error as VaultError};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -63,15 +63,10 @@ pub struct DiskCopy {
 #[derive(Debug)]
 pub(crate) enum CopyError {
     Transport(TransportError),
-    Extents(ExtentError),
+    /// What the context says cannot be true.
+    Extents(TransportError),
     Vault(VaultError),
     Stopped,
-}
-
-impl From<ExtentError> for CopyError {
-    fn from(error: ExtentError) -> Self {
-        Self::Extents(error)
-    }
 }
 
 /// A part of a disk of whole chunks, cut at the disk's end.
@@ -81,11 +76,10 @@ struct Region {
     wanted: bool,
 }
 
-/// Turns extents of any alignment into regions of whole chunks that cover the disk without gaps or overlaps. A chunk is
-/// wanted if any byte of it is.
+/// Turns extents of any alignment, in order and apart, into regions of whole chunks that cover the disk without gaps or
+/// overlaps. A chunk is wanted if any byte of it is.
 struct ChunkRegions {
     disk_bytes: u64,
-    sequence: ExtentSequence,
     /// Everything before this was given out.
     given_to: u64,
     wanted: Option<Extent>,
@@ -93,11 +87,10 @@ struct ChunkRegions {
 
 impl ChunkRegions {
     fn new(disk_bytes: u64) -> Self {
-        Self { disk_bytes, sequence: ExtentSequence::new(disk_bytes), given_to: 0, wanted: None }
+        Self { disk_bytes, given_to: 0, wanted: None }
     }
 
     fn push(&mut self, extent: Extent, wanted: bool) -> Result<Vec<Region>, ExtentError> {
-        self.sequence.accept(extent)?;
         if !wanted {
             return Ok(Vec::new());
         }
@@ -140,9 +133,9 @@ impl ChunkRegions {
 /// The regions of a disk as a context tells them; all of it wanted if there is no context.
 fn regions<'a>(
     transport: &'a dyn DiskTransport,
+    disk_bytes: u64,
     plan: &'a CopyPlan,
 ) -> impl Stream<Item = Result<Region, CopyError>> + 'a {
-    let disk_bytes = transport.size_bytes();
     let context = match plan {
         CopyPlan::Changed { context } => Some(context.as_str()),
         CopyPlan::Everything { allocation_context } => allocation_context.as_deref(),
@@ -151,30 +144,27 @@ fn regions<'a>(
         CopyPlan::Changed { .. } => status.flags & FLAG_CHANGED != 0,
         CopyPlan::Everything { .. } => status.flags & FLAG_ZERO == 0,
     };
-    let whole = move || {
+    let Some(context) = context else {
         let extent = Extent { offset: 0, length: disk_bytes };
-        let regions = if disk_bytes == 0 { vec![] } else { vec![Ok(Region { extent, wanted: true })] };
-        stream::iter(regions)
+        let whole = (disk_bytes > 0).then_some(Ok(Region { extent, wanted: true }));
+        return stream::iter(whole).left_stream();
     };
-    let Some(context) = context else { return whole().left_stream() };
-    let start = Some((0, ChunkRegions::new(disk_bytes)));
+    let start = Some((extents(transport, context, disk_bytes), ChunkRegions::new(disk_bytes)));
     stream::try_unfold(start, move |walk| async move {
-        let Some((offset, mut chunks)) = walk else { return Ok(None) };
-        if offset >= disk_bytes {
-            return Ok(Some((chunks.finish()?, None)));
+        let Some((mut told, mut chunks)) = walk else { return Ok(None) };
+        let nonsense = |error: ExtentError| {
+            let transport = format!("the block status context {context:?}");
+            CopyError::Extents(TransportError::Protocol { transport, what: error.to_string() })
+        };
+        match told.try_next().await {
+            Ok(Some(status)) => {
+                let found = chunks.push(status.extent, wanted(&status)).map_err(nonsense)?;
+                Ok(Some((found, Some((told, chunks)))))
+            }
+            Ok(None) => Ok(Some((chunks.finish().map_err(nonsense)?, None))),
+            Err(error @ TransportError::Protocol { .. }) => Err(CopyError::Extents(error)),
+            Err(error) => Err(CopyError::Transport(error)),
         }
-        let ask = Extent { offset, length: disk_bytes - offset };
-        let statuses = transport.block_status(context, ask).await.map_err(CopyError::Transport)?;
-        let mut found = Vec::new();
-        let mut next = offset;
-        for status in &statuses {
-            found.extend(chunks.push(status.extent, wanted(status))?);
-            next = status.extent.end()?;
-        }
-        if next <= offset {
-            return Err(CopyError::Extents(ExtentError::Empty { offset }));
-        }
-        Ok(Some((found, Some((next, chunks)))))
     })
     .map_ok(|found| stream::iter(found.into_iter().map(Ok)))
     .try_flatten()
@@ -193,9 +183,10 @@ fn pieces(region: Region, bytes_max: u64) -> impl Iterator<Item = Region> {
     })
 }
 
-/// Moves a disk. `moved` is called with the bytes of each read when the vault has accepted them.
+/// Moves a disk of this size, which must be the transport's. `moved` is called with the bytes of each read when the vault has accepted them.
 pub(crate) async fn copy_disk(
     transport: Arc<dyn DiskTransport>,
+    disk_bytes: u64,
     writer: &DiskWriter,
     plan: &CopyPlan,
     limits: CopyLimits,
@@ -205,7 +196,7 @@ pub(crate) async fn copy_disk(
     let transport = transport.as_ref();
     let (read_bytes, zero_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
     let zeros_are_told = matches!(plan, CopyPlan::Everything { .. });
-    regions(transport, plan)
+    regions(transport, disk_bytes, plan)
         .map_ok(|region| stream::iter(pieces(region, limits.read_bytes).map(Ok)))
         .try_flatten()
         .try_for_each_concurrent(limits.reads_in_flight, |piece| {
@@ -255,13 +246,6 @@ mod tests {
         assert_eq!(cover(4 * K64 + 512, &extents), Ok(expected.to_vec()));
         assert_eq!(cover(K64, &[]), Ok(vec![(0, K64, false)]));
         assert_eq!(cover(100, &[(0, 100, true)]), Ok(vec![(0, 100, true)]));
-    }
-
-    #[test]
-    fn extents_that_cannot_be_true_are_refused() {
-        assert!(cover(K64, &[(0, K64 + 1, true)]).is_err());
-        assert!(cover(K64, &[(0, 512, true), (256, 512, true)]).is_err());
-        assert!(cover(K64, &[(0, 0, false)]).is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One cycle: capture, read what changed, store, commit, release.
 //!
 //! ## Order, and what a crash leaves at each place
-//! 1. The captures that an earlier process left are released (or kept in the journal if the platform does not answer).
-//!    Where the journal cannot name them, the platform is asked for what carries the owner's tag.
+//! 1. The captures that an earlier process left are released (or kept in the journal if the platform does not answer),
+//!    also when the vault cannot be reached or the group was failed over: `leftovers.rs`.
 //! 2. The capture's id is journalled, then the adapter is asked to begin. *Crash:* step 1 of the next cycle finds what is
 //!    there by its tag.
 //! 3. Every state that the adapter returns is journalled before it is used. *Crash:* step 1 of the next cycle ends the
@@ -22,7 +22,7 @@ use farshore_core::{
     Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, Sequence, Timestamp,
 };
 use farshore_platform::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, Owned, SiteError, Source, Step,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, SiteError, Source, Step,
     StepStatus, TrackedDisk,
 };
 use farshore_vault::{Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault};
@@ -155,15 +155,21 @@ impl Replicator {
     /// See [`ReplicationError`]; the capture is then released, or journalled for the next cycle to release.
     pub async fn cycle(&self, stop: &CancellationToken) -> Result<CycleReport, ReplicationError> {
         let started = self.clock.monotonic();
-        let lineage = self.lineage().await?;
+        let group = &self.protection.group;
         let mut journal =
-            CaptureJournal::open(&self.state_folder, self.vault.id(), lineage.id(), &self.protection.group)?;
-        let (writer, parent) = self.begin_point(&lineage).await?;
+            CaptureJournal::open(&self.state_folder, self.vault.id(), self.vault.lineage_id(group), group)?;
         let mut meter = AdapterMeter { clock: &*self.clock, spent: Duration::ZERO };
-        self.release_leftovers(&mut journal, &lineage, parent.as_ref(), &mut meter).await?;
+        let (lineage, writer, parent) = match self.begin_point().await {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.release_without_point(&mut journal, &error, &mut meter).await;
+                return Err(error);
+            }
+        };
+        self.release_leftovers(&mut journal, parent.as_ref(), &mut meter).await;
 
         let machines = self.describe_machines(&mut meter).await?;
-        let capture = self.begin_capture(&mut journal, &lineage, parent.as_ref(), &mut meter, stop).await?;
+        let capture = self.begin_capture(&mut journal, parent.as_ref(), &mut meter, stop).await?;
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
         let stored = self.store(&capture, &lineage, writer, parent.as_ref(), machines, &mut meter, stop).await;
@@ -205,7 +211,8 @@ impl Replicator {
             .map_err(|source| self.vault_error("opening its lineage", source))
     }
 
-    async fn begin_point(&self, lineage: &Lineage) -> Result<(PointWriter, Option<Point>), ReplicationError> {
+    async fn begin_point(&self) -> Result<(Lineage, PointWriter, Option<Point>), ReplicationError> {
+        let lineage = self.lineage().await?;
         let head = lineage.head().await.map_err(|source| self.vault_error("finding its newest commit", source))?;
         let site = self.source.site();
         if head.active_site != *site {
@@ -221,60 +228,7 @@ impl Replicator {
             .await
             .map_err(|source| self.vault_error("beginning a recovery point", source))?;
         let parent = writer.parent().cloned();
-        Ok((writer, parent))
-    }
-
-    async fn release_leftovers(
-        &self,
-        journal: &mut CaptureJournal,
-        lineage: &Lineage,
-        newest: Option<&Point>,
-        meter: &mut AdapterMeter<'_>,
-    ) -> Result<(), ReplicationError> {
-        let may_lack_captures = journal.may_lack_captures();
-        for entry in journal.entries().to_vec() {
-            // Without a state there is nothing to ask for: it is found by its tag.
-            let Some(state) = &entry.state else {
-                journal.forget(&entry)?;
-                continue;
-            };
-            let committed = newest.and_then(|point| point.capture) == Some(entry.request.id);
-            let outcome = if committed { CaptureOutcome::Committed } else { CaptureOutcome::Abandoned };
-            match meter.time(self.source.end_capture(state, outcome)).await {
-                Ok(_) | Err(SiteError::NotFound { .. }) => {
-                    let id = entry.request.id;
-                    self.observer.event(CycleEvent::Leftover(format!("released capture {id} of an earlier process")));
-                    journal.forget(&entry)?;
-                }
-                Err(error) => {
-                    let id = entry.request.id;
-                    let text = format!("capture {id} of an earlier process could not be released yet: {error}");
-                    self.observer.event(CycleEvent::Warning(text));
-                }
-            }
-        }
-        if may_lack_captures {
-            self.release_unknown(journal, lineage, meter).await;
-        }
-        Ok(())
-    }
-
-    /// Releases what carries the owner's tag though no journal names it. What cannot be released stands in nobody's way
-    /// now: beginning the next capture tries again, and says what it cannot remove.
-    async fn release_unknown(&self, journal: &CaptureJournal, lineage: &Lineage, meter: &mut AdapterMeter<'_>) {
-        let owner = OwnerTag { vault: self.vault.id(), lineage: lineage.id() };
-        let warn = |text| self.observer.event(CycleEvent::Warning(text));
-        let owned = match meter.time(self.source.owned(&owner)).await {
-            Ok(owned) => owned,
-            Err(error) => return warn(format!("what an earlier process left could not be listed: {error}")),
-        };
-        let known = |item: &Owned| journal.entries().iter().any(|entry| entry.request.id.to_string() == item.id);
-        for item in owned.iter().filter(|item| !known(item)) {
-            match meter.time(self.source.release(item)).await {
-                Ok(()) => self.observer.event(CycleEvent::Leftover(format!("released {}", item.description))),
-                Err(error) => warn(format!("{} could not be released yet: {error}", item.description)),
-            }
-        }
+        Ok((lineage, writer, parent))
     }
 
     async fn describe_machines(&self, meter: &mut AdapterMeter<'_>) -> Result<Vec<Machine>, ReplicationError> {
@@ -290,50 +244,59 @@ impl Replicator {
         self.protection.machines.iter().map(find).collect()
     }
 
-    async fn begin_capture(
-        &self,
-        journal: &mut CaptureJournal,
-        lineage: &Lineage,
-        parent: Option<&Point>,
-        meter: &mut AdapterMeter<'_>,
-        stop: &CancellationToken,
-    ) -> Result<Capture, ReplicationError> {
-        let owner = OwnerTag { vault: self.vault.id(), lineage: lineage.id() };
-        let request = CaptureRequest {
+    pub(crate) fn owner(&self) -> OwnerTag {
+        OwnerTag { vault: self.vault.id(), lineage: self.vault.lineage_id(&self.protection.group) }
+    }
+
+    fn capture_request(&self, parent: Option<&Point>) -> CaptureRequest {
+        CaptureRequest {
             id: CaptureId::timed(&*self.clock, &*self.entropy),
-            owner: owner.to_string(),
+            owner: self.owner().to_string(),
             machines: self.protection.machines.clone(),
             tracked: parent.map(tracked_disks).unwrap_or_default(),
             consistency: self.protection.consistency,
             stall_limit_milliseconds: u32::try_from(self.protection.stall_limit.as_millis()).unwrap_or(u32::MAX),
-        };
-        let mut entry = JournalEntry { request, state: None };
+        }
+    }
+
+    async fn begin_capture(
+        &self,
+        journal: &mut CaptureJournal,
+        parent: Option<&Point>,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Capture, ReplicationError> {
+        let mut entry = JournalEntry { request: self.capture_request(parent), state: None };
         journal.remember(entry.clone())?;
         let deadline = self.clock.monotonic() + CAPTURE_WAIT_MAX;
+        // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
+        // with it the loss that a failover states, is never understated.
+        let captured_at = self.clock.now();
         let mut step = meter.time(self.source.begin_capture(&entry.request)).await;
         loop {
             let Step { state, status } = step.map_err(|source| self.site_error("beginning a capture", source))?;
             entry.state = Some(state.clone());
-            journal.remember(entry.clone())?;
+            if let Err(error) = journal.remember(entry.clone()) {
+                // No crash would find this state again, so it is used now, while it is known.
+                self.give_up(journal, &entry, &state, meter).await;
+                return Err(error);
+            }
             match status {
                 StepStatus::Ready(report) => {
                     // What an earlier process left is gone now: beginning removes it.
                     for other in journal.entries().to_vec() {
                         if other.request.id != entry.request.id {
-                            journal.forget(&other)?;
+                            self.forget(journal, &other);
                         }
                     }
-                    return Ok(Capture { entry, state, report, captured_at: self.clock.now() });
+                    return Ok(Capture { entry, state, report, captured_at });
                 }
                 StepStatus::Pending(pending) if self.clock.monotonic() < deadline && !stop.is_cancelled() => {
                     self.clock.sleep(pending.poll_after).await;
                     step = meter.time(self.source.continue_capture(&entry.request, &state)).await;
                 }
                 StepStatus::Pending(pending) => {
-                    let ended = meter.time(self.source.end_capture(&state, CaptureOutcome::Abandoned)).await;
-                    if ended.is_ok() {
-                        journal.forget(&entry)?;
-                    }
+                    self.give_up(journal, &entry, &state, meter).await;
                     if stop.is_cancelled() {
                         return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
                     }
@@ -343,6 +306,32 @@ impl Replicator {
                     return Err(self.site_error("beginning a capture", source));
                 }
             }
+        }
+    }
+
+    /// Releases a capture that did not get ready. What is not released stays in the journal.
+    async fn give_up(
+        &self,
+        journal: &mut CaptureJournal,
+        entry: &JournalEntry,
+        state: &AdapterState,
+        meter: &mut AdapterMeter<'_>,
+    ) {
+        match meter.time(self.source.end_capture(state, CaptureOutcome::Abandoned)).await {
+            Ok(_) => self.forget(journal, entry),
+            Err(error) => {
+                let id = entry.request.id;
+                let text = format!("capture {id}, which was given up, could not be released yet: {error}");
+                self.observer.event(CycleEvent::Warning(text));
+            }
+        }
+    }
+
+    /// Forgets a capture that is gone. If that fails, the next cycle releases it once more, which is harmless.
+    pub(crate) fn forget(&self, journal: &mut CaptureJournal, entry: &JournalEntry) {
+        if let Err(error) = journal.forget(entry) {
+            let text = format!("capture {} was released, but stays in the journal: {error}", entry.request.id);
+            self.observer.event(CycleEvent::Warning(text));
         }
     }
 
@@ -362,6 +351,11 @@ impl Replicator {
             .time(self.source.captured_disks(&capture.entry.request, &capture.state))
             .await
             .map_err(|source| self.site_error("listing the disks of the capture", source))?;
+        if let Some((machine, disk)) = lacking(&machines, &disks) {
+            let what = format!("the capture lacks disk {disk} of machine {machine}, which the list of machines has");
+            let source = SiteError::Nonsense { site: self.source.site().clone(), what };
+            return Err(self.site_error("listing the disks of the capture", source));
+        }
         let mut copied = DiskCopy::default();
         let mut bases = Vec::with_capacity(disks.len());
         for disk in &disks {
@@ -388,6 +382,10 @@ impl Replicator {
         };
         let point = match writer.commit(details).await {
             Ok(point) => point,
+            // What can be read now may be gone after a power failure: it is not called committed.
+            Err(error) if error.is_not_durable() => {
+                return Err(self.vault_error("committing the recovery point", error));
+            }
             Err(error) => match self.committed_all_the_same(lineage, capture).await {
                 Some(point) => point,
                 None => return Err(self.vault_error("committing the recovery point", error)),
@@ -443,7 +441,8 @@ impl Replicator {
             .await
             .map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
-        let copied = copy_disk(Arc::clone(&transport), &disk_writer, &plan, self.limits, stop, &moved).await;
+        let copied =
+            copy_disk(Arc::clone(&transport), disk.size_bytes, &disk_writer, &plan, self.limits, stop, &moved).await;
         // The capture is released whatever the server answers to the goodbye.
         let _ = transport.close().await;
         Ok((basis, copied.map_err(|error| self.copy_error(disk, error))?))
@@ -534,6 +533,15 @@ fn tracked_disks(point: &Point) -> Vec<TrackedDisk> {
         .collect()
 }
 
+/// A disk that a machine's own description has and the capture has not. Without it the machine would come back with a
+/// disk less, and nobody would know before the day it is needed.
+fn lacking<'a>(machines: &'a [Machine], captured: &[CapturedDisk]) -> Option<(&'a MachineId, &'a DiskId)> {
+    let described = machines.iter().flat_map(|machine| machine.disks.iter().map(move |disk| (&machine.id, &disk.id)));
+    let is_captured =
+        |machine: &MachineId, disk: &DiskId| captured.iter().any(|one| one.machine == *machine && one.disk == *disk);
+    described.into_iter().find(|(machine, disk)| !is_captured(machine, disk))
+}
+
 fn drafts(machines: Vec<Machine>, disks: &[CapturedDisk], bases: &[Basis]) -> Vec<PointMachineDraft> {
     let draft = |machine: Machine| {
         let own = disks.iter().zip(bases).filter(|(disk, _)| disk.machine == machine.id);
@@ -554,13 +562,13 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 /// Adds up what the calls of the adapter take.
-struct AdapterMeter<'a> {
+pub(crate) struct AdapterMeter<'a> {
     clock: &'a dyn Clock,
     spent: Duration,
 }
 
 impl AdapterMeter<'_> {
-    async fn time<T>(&mut self, call: impl Future<Output = T>) -> T {
+    pub(crate) async fn time<T>(&mut self, call: impl Future<Output = T>) -> T {
         let started = self.clock.monotonic();
         let result = call.await;
         self.spent += self.clock.monotonic().saturating_sub(started);

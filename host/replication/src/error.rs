@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use farshore_core::{Code, Coded, DiskId, ExtentError, Generation, GroupName, MachineId, SiteName};
+use farshore_core::{Code, Coded, DiskId, Generation, GroupName, MachineId, SiteName};
 use farshore_platform::{SiteError, TransportError};
 use farshore_vault::Error as VaultError;
 
@@ -42,7 +42,7 @@ pub enum ReplicationError {
         /// The disk.
         disk: DiskId,
         /// What is wrong with them.
-        source: ExtentError,
+        source: TransportError,
     },
     /// A disk is smaller than it was at the last point.
     #[error(

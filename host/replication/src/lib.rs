@@ -8,6 +8,7 @@ mod copy;
 mod cycle;
 mod error;
 mod journal;
+mod leftovers;
 mod watch;
 
 pub use codes::CODES;

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use farshore_core::{
-    CHUNK_BYTES, Consistency, Disk, DiskId, Extent, Firmware, Instant, Machine, MachineId, OwnerTag, PowerState,
-    SiteName,
+    CHUNK_BYTES, Clock as _, Consistency, Disk, DiskId, Extent, Firmware, Instant, Machine, MachineId, OwnerTag,
+    PowerState, SiteName, SystemClock, Timestamp,
 };
 use farshore_platform::{
     AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport,
@@ -40,6 +40,10 @@ struct World {
     broken: bool,
     lie: Lie,
     size_told: Option<u64>,
+    /// When the newest capture froze its view.
+    frozen_at: Option<Timestamp>,
+    /// What happens to the host while a capture begins.
+    meanwhile: Option<Box<dyn Fn() + Send>>,
 }
 
 /// What the site lies about.
@@ -49,6 +53,10 @@ pub enum Lie {
     None,
     OverlappingExtents,
     ExtentsPastTheEnd,
+    /// The context leaves chunks out.
+    GapsBetweenExtents,
+    /// Machines have a disk more than their captures.
+    DiskLeftOut,
 }
 
 /// The simulated site.
@@ -126,6 +134,16 @@ impl SimulatedSite {
         locked(&self.world).size_told = size_bytes;
     }
 
+    /// When the newest capture froze its view.
+    pub fn frozen_at(&self) -> Option<Timestamp> {
+        locked(&self.world).frozen_at
+    }
+
+    /// What happens to the host while captures begin.
+    pub fn meanwhile(&self, happens: impl Fn() + Send + 'static) {
+        locked(&self.world).meanwhile = Some(Box::new(happens));
+    }
+
     pub fn captures(&self) -> usize {
         locked(&self.world).captures.len()
     }
@@ -181,6 +199,10 @@ impl SimulatedSite {
             capture.changed.insert(machine.clone(), changed);
             world.tracking.insert((machine.clone(), new_token.clone()), BTreeSet::new());
         }
+        world.frozen_at = Some(SystemClock.now());
+        if let Some(happens) = &world.meanwhile {
+            happens();
+        }
         let id = request.id.to_string();
         world.captures.insert(id.clone(), capture);
         let report = CaptureReport {
@@ -205,6 +227,9 @@ impl Source for SimulatedSite {
 
     async fn machines(&self) -> Result<Vec<Machine>, SiteError> {
         self.passing().await;
+        let disk = |id| Disk { id, size_bytes: DISK_BYTES, boot: true, properties: BTreeMap::new() };
+        let left_out = locked(&self.world).lie == Lie::DiskLeftOut;
+        let left_out = left_out.then(|| DiskId::new("vdb").expect("a name"));
         let machine = |id: &MachineId| Machine {
             id: id.clone(),
             name: id.to_string(),
@@ -212,7 +237,7 @@ impl Source for SimulatedSite {
             memory_bytes: 1 << 28,
             firmware: Firmware::Bios,
             power: PowerState::Running,
-            disks: vec![Disk { id: disk_id(), size_bytes: DISK_BYTES, boot: true, properties: BTreeMap::new() }],
+            disks: std::iter::once(disk_id()).chain(left_out.clone()).map(disk).collect(),
             network_interfaces: Vec::new(),
             properties: BTreeMap::new(),
         };
@@ -372,6 +397,10 @@ impl DiskTransport for SimulatedDisk {
                 return Ok(vec![status(0, 2 * CHUNK_BYTES, 1), status(CHUNK_BYTES, 2 * CHUNK_BYTES, 1)]);
             }
             Lie::ExtentsPastTheEnd => return Ok(vec![status(extent.offset, extent.length + 512, 1)]),
+            Lie::GapsBetweenExtents if extent.offset == 0 => {
+                let end = status(4 * CHUNK_BYTES, DISK_BYTES - 4 * CHUNK_BYTES, 0);
+                return Ok(vec![status(0, CHUNK_BYTES, 1), end]);
+            }
             _ => {}
         }
         let chunk = extent.offset / CHUNK_BYTES;
