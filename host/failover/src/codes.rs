@@ -11,4 +11,5 @@ farshore_core::code_pages! {
     5007 "A run's journal cannot be read",
     5008 "Another run of the group is being executed",
     5009 "Stopped on request",
+    5010 "The machines were failed over already",
 }

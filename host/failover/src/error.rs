@@ -77,6 +77,23 @@ pub enum FailoverError {
         /// What was asked and what was answered.
         why: String,
     },
+    /// An earlier failover has started these machines, and a second copy would stand beside the first.
+    #[error(
+        "{machines} of group {group:?} {} started at site {site:?} already, by failover {run}",
+        if *count == 1 { "was" } else { "were" }, group = group.as_str(), site = site.as_str()
+    )]
+    AlreadyRecovered {
+        /// The group.
+        group: GroupName,
+        /// The machines' names.
+        machines: String,
+        /// How many they are.
+        count: usize,
+        /// Where they were started.
+        site: SiteName,
+        /// The failover that started the first of them.
+        run: RunId,
+    },
     /// Long work at the platform did not end.
     #[error("{doing} did not end within {limit_seconds} s")]
     TimedOut {
@@ -149,6 +166,7 @@ impl Coded for FailoverError {
             Self::Journal { .. } => Code::new(5007),
             Self::Busy { .. } => Code::new(5008),
             Self::Stopped => Code::new(5009),
+            Self::AlreadyRecovered { .. } => Code::new(5010),
         }
     }
 
@@ -159,6 +177,10 @@ impl Coded for FailoverError {
             Self::Write { source, .. } => source.advice(),
             Self::AttestationNeeded { .. } => Some(
                 "make sure that the source is off, then say who knows it: --source-is-down \"NAME saw the machine off\""
+                    .to_owned(),
+            ),
+            Self::AlreadyRecovered { .. } => Some(
+                "name the other machines with --machine; to give up what happened on the recovered ones, and start them again from the point, add --discard-recovered"
                     .to_owned(),
             ),
             Self::NothingToRecover { .. } => Some("farshore points lists what the vault has".to_owned()),

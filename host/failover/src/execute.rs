@@ -13,8 +13,8 @@
 //! recorded is not done.
 //!
 //! ## Crashes
-//! The journal says what was intended. A drill that was cut short is cleaned up by the next run of the group; a failover
-//! that was cut short is taken up by the next failover command. Steps are repeated with the ids that the journal has.
+//! The journal says what was intended. A drill that was cut short is cleaned up by the group's next drill; a failover that
+//! was cut short is taken up by the next failover command that asks for the same. Steps are repeated with the ids that the journal has.
 
 use std::{
     borrow::Cow,
@@ -36,8 +36,13 @@ use farshore_vault::{Point, Vault};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FailoverError, FailoverPlan, FenceReport, RestoreLimits, RunEntry, RunHead, RunJournal, RunKind, RunReport,
-    RunState, restore_disk, run::mint_id,
+    FailoverError, FailoverPlan, FenceReport, RecoveredCopy, RestoreLimits, RunEntry, RunHead, RunJournal, RunKind,
+    RunReport, RunState,
+    earlier::{Earlier, Planned},
+    journal::runs_of,
+    plan::refuse_second_copies,
+    restore_disk,
+    run::mint_id,
 };
 
 /// Long work of a platform is given up after this.
@@ -93,7 +98,7 @@ pub trait RunObserver: Send + Sync {
 pub struct Execution {
     /// The vault.
     pub vault: Arc<Vault>,
-    /// The site that ran the machines, in mode `protect`; none if it is not configured here. A drill never calls it.
+    /// The site that ran the machines, in mode `live`; none if it is not configured here. A drill never calls it.
     pub source: Option<Arc<dyn Source>>,
     /// The site that shall run them, in the run's mode.
     pub target: Arc<dyn Target>,
@@ -114,12 +119,12 @@ pub struct Execution {
 }
 
 impl Execution {
-    /// Executes a plan: takes up a failover of the group that was cut short, or begins a new run. Drills that were cut
-    /// short are cleaned up first.
+    /// Executes a plan: takes up a failover of the group that was cut short, or begins a new run. A drill cleans up the
+    /// group's drills that were cut short first.
     ///
     /// # Errors
     /// [`FailoverError::AttestationNeeded`] before anything is done, or after the generation was raised if the source
-    /// stopped answering in between; [`FailoverError::Busy`]; a vault that cannot record. What happens to a machine is in
+    /// stopped answering in between; [`FailoverError::AlreadyRecovered`]; [`FailoverError::Busy`]; a vault that cannot record. What happens to a machine is in
     /// the report instead.
     pub async fn execute(
         &self,
@@ -132,7 +137,11 @@ impl Execution {
         }
         let lineage = plan.lineage.id();
         let _lock = lock_group(&self.state_folder, self.vault.id(), lineage, &plan.group)?;
-        let mut journal = match self.take_up_unfinished(plan, lineage).await? {
+        let goes_on = match plan.kind {
+            RunKind::Drill => None,
+            RunKind::Unplanned => self.look_again(plan).await?,
+        };
+        let mut journal = match self.settle_unfinished(plan, goes_on).await? {
             Some(journal) => journal,
             None => {
                 let head = RunHead {
@@ -147,6 +156,7 @@ impl Execution {
                     target: self.target.site().clone(),
                     began_at: self.clock.now(),
                     attestation: self.attestation.clone(),
+                    discards: plan.discards.clone(),
                 };
                 self.observer.event(RunEvent::Begun { run: head.run, resumed: false });
                 RunJournal::begin(Arc::clone(&self.vault), head).await?
@@ -158,14 +168,31 @@ impl Execution {
         }
     }
 
-    /// Cleans up drills that were cut short; gives back a failover that was, if the plan is one.
-    async fn take_up_unfinished(
+    /// Under the group's lock, the run to go on with; another process may have failed the group over since the plan was made.
+    async fn look_again(&self, plan: &FailoverPlan) -> Result<Option<RunId>, FailoverError> {
+        let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the active side"))?;
+        let planned = Planned {
+            lineage: plan.lineage.id(),
+            target: self.target.site(),
+            point: plan.point,
+            machines: plan.machines.iter().map(|machine| &machine.id).collect(),
+            discards: plan.may_discard,
+        };
+        let mut earlier = Earlier::look(&self.vault, &planned, &head.active_site).await?;
+        earlier.copies.retain(|copy| copy.site == *self.target.site() && !plan.discards.contains(copy));
+        refuse_second_copies(&plan.group, &earlier.copies)?;
+        Ok(earlier.unfinished)
+    }
+
+    /// Takes up the failover to go on with, and ends what else of the group was cut short at this target: a drill cleans up
+    /// drills, a failover ends failovers. A failover does not wait for drills to be cleaned up.
+    async fn settle_unfinished(
         &self,
         plan: &FailoverPlan,
-        lineage: LineageId,
+        goes_on: Option<RunId>,
     ) -> Result<Option<RunJournal>, FailoverError> {
         let mut taken_up = None;
-        for state in crate::unfinished_runs(&self.vault, lineage).await? {
+        for state in runs_of(&self.vault, plan.lineage.id()).await?.iter().filter(|state| !state.has_ended()) {
             let head = &state.head;
             let same_target = head.target == *self.target.site();
             if !same_target || head.kind != plan.kind {
@@ -174,15 +201,12 @@ impl Execution {
                 continue;
             }
             let mut journal = RunJournal::resume(Arc::clone(&self.vault), head.run).await?;
-            let same_work = head.point == plan.point
-                && plan.machines.iter().all(|machine| state.machines.contains_key(&machine.id))
-                && plan.machines.len() == state.machines.len();
             match head.kind {
                 RunKind::Drill => {
                     self.observer.event(RunEvent::Step(format!("cleaning up drill {}, which was cut short", head.run)));
                     self.end_drill(&mut journal, Some("the drill was cut short")).await?;
                 }
-                RunKind::Unplanned if taken_up.is_none() && same_work => {
+                RunKind::Unplanned if goes_on == Some(head.run) => {
                     self.observer.event(RunEvent::Begun { run: head.run, resumed: true });
                     let entry = RunEntry::Resumed { at: self.clock.now(), attestation: self.attestation.clone() };
                     journal.record(entry).await?;
@@ -192,6 +216,8 @@ impl Execution {
                     for machine in &head.machines {
                         self.remove_half_made(&mut journal, machine).await?;
                     }
+                    let text = format!("failover {} of this group was cut short; this one takes its place", head.run);
+                    self.observer.event(RunEvent::Warning(text));
                     self.end(&mut journal, Some("another run of the group took its place")).await?;
                 }
             }
@@ -229,8 +255,13 @@ impl Execution {
             }
         }
         leftovers.extend(self.release_owned_by(journal.state()).await);
+        let clean = leftovers.is_empty();
         journal.record(RunEntry::CleanedUp { at: self.clock.now(), leftovers }).await?;
-        self.end(journal, interrupted).await
+        if clean {
+            return self.end(journal, interrupted).await;
+        }
+        // It has not ended: the group's next drill tries again to remove what is left.
+        Ok(RunReport::of(journal.state(), self.clock.now(), self.target.refusals(), interrupted))
     }
 
     async fn end(&self, journal: &mut RunJournal, interrupted: Option<&str>) -> Result<RunReport, FailoverError> {
@@ -251,6 +282,7 @@ impl Execution {
         };
         let plan = &*plan;
         self.stop_source(journal, plan).await?;
+        self.discard_recovered(journal).await?;
         for machine in &plan.machines {
             if stop.is_cancelled() {
                 return Err(FailoverError::Stopped);
@@ -328,15 +360,33 @@ impl Execution {
                 continue;
             }
             let result = self.stop_source_machine(&machine.id).await;
-            let (proof, error) = match result {
-                Ok(proof) => (Some(proof), None),
-                Err(error) => (None, Some(error)),
+            let (at, proof, error) = match (result, plan.proven.get(&machine.id)) {
+                (Ok(proof), _) => (self.clock.now(), Some(proof), None),
+                // It went off with what answered for it, when an earlier failover turned it off.
+                (Err(_), Some(earlier)) => (earlier.at, earlier.proof.clone(), None),
+                (Err(error), None) => (self.clock.now(), None, Some(error)),
             };
-            let report = FenceReport { machine: machine.id.clone(), at: self.clock.now(), proof, error: error.clone() };
+            let report = FenceReport { machine: machine.id.clone(), at, proof, error: error.clone() };
             journal.record(RunEntry::SourceStop(report)).await?;
             if let (Some(why), None) = (error, &journal.state().head.attestation) {
                 return Err(FailoverError::AttestationNeeded { group: plan.group.clone(), why });
             }
+        }
+        Ok(())
+    }
+
+    /// Removes what earlier failovers had started, as the operator has asked. If one cannot be removed, nothing is started
+    /// beside it.
+    async fn discard_recovered(&self, journal: &mut RunJournal) -> Result<(), FailoverError> {
+        for copy in journal.state().head.discards.clone() {
+            let RecoveredCopy { run, machine, state, .. } = copy;
+            if journal.state().discarded.contains(&(run, machine.clone())) {
+                continue;
+            }
+            self.observer.event(RunEvent::Step(format!("removing machine {machine}, which failover {run} started")));
+            let doing = format!("removing machine {machine}, which failover {run} started,");
+            self.target.remove_machine(&state).await.map_err(FailoverError::site(doing))?;
+            journal.record(RunEntry::Discarded { run, machine, at: self.clock.now() }).await?;
         }
         Ok(())
     }
@@ -575,7 +625,16 @@ impl Execution {
             if stop.is_cancelled() {
                 return Err(FailoverError::Stopped);
             }
-            let readiness = self.target.readiness(state).await.map_err(FailoverError::site(doing.clone()))?;
+            let readiness = match self.target.readiness(state).await {
+                // It may be busy for a moment: whoever asks again does no harm, and whoever gives up starts it twice.
+                Err(SiteError::Unreachable { .. } | SiteError::Conflict { .. })
+                    if self.clock.monotonic() < deadline =>
+                {
+                    self.clock.sleep(READINESS_PAUSE).await;
+                    continue;
+                }
+                answer => answer.map_err(FailoverError::site(doing.clone()))?,
+            };
             if last.as_ref() != Some(&readiness) {
                 let event = RunEvent::Readiness { machine: machine.id.clone(), readiness: readiness.clone() };
                 self.observer.event(event);
@@ -623,8 +682,11 @@ impl Execution {
         match self.remove_made(journal.state(), machine).await {
             Ok(()) => journal.record(RunEntry::MachineRemoved { machine: machine.clone() }).await,
             Err(error) => {
-                self.observer.event(RunEvent::Warning(error.with_causes()));
-                Ok(())
+                let text = error.with_causes();
+                self.observer.event(RunEvent::Warning(text.clone()));
+                let known = journal.state().machines.get(machine).and_then(|made| made.error.clone());
+                let error = format!("{}; left behind: {text}", known.as_deref().unwrap_or("it was not started"));
+                journal.record(RunEntry::MachineFailed { machine: machine.clone(), error }).await
             }
         }
     }

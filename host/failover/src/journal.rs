@@ -7,8 +7,8 @@ use farshore_vault::Vault;
 
 use crate::{FailoverError, RunEntry, RunHead, RunState};
 
-/// How many of the newest runs are looked through for one that did not end.
-const UNFINISHED_SEARCH_RUNS_MAX: usize = 1_000;
+/// How many of the newest runs are looked through for those of a lineage.
+const SEARCH_RUNS_MAX: usize = 1_000;
 
 /// The number of a run's first entry in the vault.
 const FIRST_NUMBER: u64 = 1;
@@ -113,16 +113,16 @@ pub async fn list_runs(vault: &Vault, count_max: usize) -> Result<Vec<RunSummary
     Ok(summaries)
 }
 
-/// The runs of a lineage that have not ended, oldest first.
+/// The runs of a lineage, oldest first.
 ///
 /// # Errors
 /// [`FailoverError::Vault`]. A run that cannot be read is passed over: it cannot be taken up.
-pub async fn unfinished_runs(vault: &Vault, lineage: LineageId) -> Result<Vec<RunState>, FailoverError> {
-    let mut runs: Vec<_> = list_runs(vault, UNFINISHED_SEARCH_RUNS_MAX)
+pub(crate) async fn runs_of(vault: &Vault, lineage: LineageId) -> Result<Vec<RunState>, FailoverError> {
+    let mut runs: Vec<_> = list_runs(vault, SEARCH_RUNS_MAX)
         .await?
         .into_iter()
         .filter_map(|summary| summary.state.ok())
-        .filter(|state| state.head.lineage == lineage && !state.has_ended())
+        .filter(|state| state.head.lineage == lineage)
         .collect();
     runs.reverse();
     Ok(runs)

@@ -4,6 +4,7 @@
 //! before the vault's generation has fenced the first.
 
 mod codes;
+mod earlier;
 mod error;
 mod execute;
 mod journal;
@@ -15,8 +16,8 @@ mod run;
 pub use codes::CODES;
 pub use error::FailoverError;
 pub use execute::{Execution, RunEvent, RunObserver};
-pub use journal::{RunJournal, RunSummary, list_runs, load_run, unfinished_runs};
+pub use journal::{RunJournal, RunSummary, list_runs, load_run};
 pub use plan::{FailoverPlan, PlanRequest, SourceAnswer, plan};
 pub use report::{FenceReport, MachineReport, RunOutcome, RunReport};
 pub use restore::{RestoreLimits, RestoreReport, restore_disk, restore_to_file};
-pub use run::{RunEntry, RunHead, RunKind, RunState};
+pub use run::{RecoveredCopy, RunEntry, RunHead, RunKind, RunState};

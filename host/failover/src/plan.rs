@@ -3,14 +3,17 @@
 //! Planning has no effect: it chooses the point, asks the target whether it can run the machines, and, for an unplanned
 //! failover, asks the source whether it answers. The plan is printed and, where something dangerous is planned, confirmed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use farshore_core::{Clock, GroupName, Machine, MachineId, PowerState, Sequence, Timestamp};
 use farshore_platform::{Finding, Source, Target};
 use farshore_vault::{Lineage, Point, Vault};
 use serde::Serialize;
 
-use crate::{FailoverError, RunKind};
+use crate::{
+    FailoverError, FenceReport, RecoveredCopy, RunKind,
+    earlier::{Earlier, Planned},
+};
 
 /// A source that has not answered for this long does not answer.
 const SOURCE_ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -33,6 +36,8 @@ pub struct PlanRequest<'a> {
     pub target: &'a dyn Target,
     /// Where time comes from.
     pub clock: &'a dyn Clock,
+    /// What earlier failovers started of these machines may be removed.
+    pub discard_recovered: bool,
 }
 
 /// What the source says of a machine that is going to be failed over.
@@ -67,9 +72,18 @@ pub struct FailoverPlan {
     pub remarks: Vec<String>,
     /// What the source says; empty for a drill.
     pub source_answers: Vec<SourceAnswer>,
+    /// Machines of the point that are not recovered, and that nobody may protect any more at the source; empty for a drill.
+    pub left_unprotected: Vec<MachineId>,
+    /// What earlier failovers started here, and this one removes before it starts the machines again.
+    pub discards: Vec<RecoveredCopy>,
     /// No point was asked for, so it is the newest.
     #[serde(skip)]
     pub(crate) wants_newest: bool,
+    #[serde(skip)]
+    pub(crate) may_discard: bool,
+    /// What earlier failovers proved of the source.
+    #[serde(skip)]
+    pub(crate) proven: BTreeMap<MachineId, FenceReport>,
     /// The lineage's own record of the point.
     #[serde(skip)]
     pub(crate) detail: Point,
@@ -130,9 +144,13 @@ pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverErro
     for machine in &machines {
         remarks.extend(check_machine(request.target, machine).await?);
     }
-    let source_answers = match request.kind {
-        RunKind::Drill => Vec::new(),
-        RunKind::Unplanned => ask_source(request.source.as_deref(), &machines, request.clock).await,
+    let (source_answers, discards, proven, left_unprotected) = match request.kind {
+        RunKind::Drill => Default::default(),
+        RunKind::Unplanned => {
+            let (answers, discards, proven) = look_around(&request, &lineage, point, &machines).await?;
+            let ids = detail.machines.iter().map(|held| held.machine.id.clone());
+            (answers, discards, proven, ids.filter(|id| !machines.iter().any(|machine| machine.id == *id)).collect())
+        }
     };
     Ok(FailoverPlan {
         kind: request.kind,
@@ -144,7 +162,11 @@ pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverErro
         machines,
         remarks,
         source_answers,
+        left_unprotected,
+        discards,
         wants_newest: request.point.is_none(),
+        may_discard: request.discard_recovered,
+        proven,
         detail,
         lineage,
     })
@@ -175,6 +197,57 @@ fn choose_machines(group: &GroupName, point: &Point, wanted: &[MachineId]) -> Re
             machine
         })
         .collect())
+}
+
+/// What the source says, what earlier failovers started here, and what they proved of the source.
+type Surroundings = (Vec<SourceAnswer>, Vec<RecoveredCopy>, BTreeMap<MachineId, FenceReport>);
+
+/// What the source says, and what earlier failovers left: a machine that one has started is refused, unless it may be
+/// discarded; one that was started at another site is a source that nobody asks.
+async fn look_around(
+    request: &PlanRequest<'_>,
+    lineage: &Lineage,
+    point: Sequence,
+    machines: &[Machine],
+) -> Result<Surroundings, FailoverError> {
+    let head = lineage.head().await.map_err(FailoverError::vault("finding the active side"))?;
+    let planned = Planned {
+        lineage: lineage.id(),
+        target: request.target.site(),
+        point,
+        machines: machines.iter().map(|machine| &machine.id).collect(),
+        discards: request.discard_recovered,
+    };
+    let earlier = Earlier::look(request.vault, &planned, &head.active_site).await?;
+    let mut answers = ask_source(request.source.as_deref(), machines, request.clock).await;
+    for answer in &mut answers {
+        if let (false, Some(fence)) = (answer.answers, earlier.proven.get(&answer.machine)) {
+            answer.answers = true;
+            let proof = fence.proof.as_deref().unwrap_or_default();
+            answer.evidence = format!("it was proven to be off at {}: {proof}", fence.at);
+        }
+    }
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        earlier.copies.into_iter().partition(|copy| copy.site == *request.target.site());
+    answers.extend(elsewhere.into_iter().map(|copy| SourceAnswer {
+        evidence: format!("failover {} has started it at site {}, which is not asked", copy.run, copy.site),
+        machine: copy.machine,
+        answers: false,
+    }));
+    if !request.discard_recovered {
+        refuse_second_copies(request.group, &here)?;
+    }
+    Ok((answers, here, earlier.proven))
+}
+
+/// # Errors
+/// [`FailoverError::AlreadyRecovered`] if there are any.
+pub(crate) fn refuse_second_copies(group: &GroupName, copies: &[RecoveredCopy]) -> Result<(), FailoverError> {
+    let Some(first) = copies.first() else { return Ok(()) };
+    let names: Vec<_> = copies.iter().map(|copy| copy.machine.to_string()).collect();
+    let machines = format!("machine{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "));
+    let (group, site, run) = (group.clone(), first.site.clone(), first.run);
+    Err(FailoverError::AlreadyRecovered { group, machines, count: names.len(), site, run })
 }
 
 async fn check_machine(target: &dyn Target, machine: &Machine) -> Result<Vec<String>, FailoverError> {

@@ -56,6 +56,8 @@ pub struct MachineReport {
     pub seconds_to_readiness: Option<f64>,
     /// Why it could not be recovered.
     pub error: Option<String>,
+    /// It was started and is left as it is, though it did not come as far as was asked.
+    pub left_running: bool,
 }
 
 /// What a run says when it has ended.
@@ -83,7 +85,8 @@ pub struct RunReport {
     pub outcome: RunOutcome,
     /// What was lost, in a sentence.
     pub loss: String,
-    /// From the point's instant to the run's beginning: what the group did then is lost. None for a drill.
+    /// From the point's instant until the source was proven to be off, or, where somebody attested that it was, until the
+    /// run began: what the group did then is lost. None for a drill.
     pub seconds_lost_at_most: Option<f64>,
     /// From the run's beginning to the last machine's readiness.
     pub seconds_to_recover: Option<f64>,
@@ -117,16 +120,12 @@ impl RunReport {
             count if count == machines.len() => RunOutcome::Succeeded,
             _ => RunOutcome::Partly,
         };
-        let seconds_lost = head.began_at.since(head.captured_at).as_secs_f64();
         let (loss, seconds_lost_at_most) = match head.kind {
             RunKind::Drill => ("none: the source was not touched".to_owned(), None),
-            RunKind::Unplanned => (
-                format!(
-                    "what the group did after {} (point {}), at most {seconds_lost:.1} s before the failover began",
-                    head.captured_at, head.point
-                ),
-                Some(seconds_lost),
-            ),
+            RunKind::Unplanned => {
+                let (sentence, seconds) = loss(state);
+                (sentence, Some(seconds))
+            }
         };
         let readiness_times = machines.iter().filter_map(|machine| machine.seconds_to_readiness);
         let leftovers = state.cleaned_up.clone().unwrap_or_default();
@@ -159,6 +158,23 @@ impl RunReport {
     }
 }
 
+/// What an unplanned failover lost, as a sentence and in seconds. A source that lived on until it was turned off went on
+/// acknowledging work until then.
+fn loss(state: &RunState) -> (String, f64) {
+    let head = &state.head;
+    let proof_of =
+        |machine: &MachineId| state.fences.iter().find(|fence| fence.machine == *machine && fence.proof.is_some());
+    let proofs: Option<Vec<_>> = state.machines.keys().map(|machine| Some(proof_of(machine)?.at)).collect();
+    let (until, what) = match proofs.and_then(|proofs| proofs.into_iter().max()) {
+        Some(proven) => (proven.max(head.began_at), "until its machines were proven to be off"),
+        None => {
+            (head.began_at, "until the failover began; more, if a machine that nobody has proven to be off went on")
+        }
+    };
+    let seconds = until.since(head.captured_at).as_secs_f64();
+    (format!("what the group did after {} (point {}): {seconds:.1} s {what}", head.captured_at, head.point), seconds)
+}
+
 fn machine_report(state: &RunState, machine: &MachineId, interrupted: Option<&str>) -> MachineReport {
     let progress = &state.machines[machine];
     let unfinished = || progress.up.is_none().then(|| interrupted.unwrap_or("it was not started").to_owned());
@@ -169,5 +185,8 @@ fn machine_report(state: &RunState, machine: &MachineId, interrupted: Option<&st
         written_bytes: progress.disks.values().filter_map(|disk| disk.restored).map(|(bytes, _)| bytes).sum(),
         seconds_to_readiness: progress.up.as_ref().map(|(_, at)| at.since(state.head.began_at).as_secs_f64()),
         error: progress.error.clone().or_else(unfinished),
+        left_running: state.head.kind == RunKind::Unplanned
+            && progress.start_intended_at.is_some()
+            && progress.up.is_none(),
     }
 }

@@ -60,6 +60,21 @@ pub struct RunHead {
     pub began_at: Timestamp,
     /// Who says that the source is off, in the operator's words.
     pub attestation: Option<String>,
+    /// What earlier failovers started, and this one removes before it starts the machines again.
+    pub discards: Vec<RecoveredCopy>,
+}
+
+/// A machine that a failover has started and nobody has removed since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveredCopy {
+    /// The failover.
+    pub run: RunId,
+    /// The source machine.
+    pub machine: MachineId,
+    /// Where it was started.
+    pub site: SiteName,
+    /// The adapter's newest state of it.
+    pub state: AdapterState,
 }
 
 /// An entry of a run's journal.
@@ -88,6 +103,15 @@ pub enum RunEntry {
     },
     /// What came of turning a source machine off.
     SourceStop(FenceReport),
+    /// What an earlier failover had started of a machine is gone.
+    Discarded {
+        /// The earlier failover.
+        run: RunId,
+        /// The source machine.
+        machine: MachineId,
+        /// When.
+        at: Timestamp,
+    },
     /// A disk is about to be made.
     DiskIntended {
         /// Its machine.
@@ -217,6 +241,8 @@ pub struct RunState {
     pub generation: Option<Generation>,
     /// What came of turning the source off.
     pub fences: Vec<FenceReport>,
+    /// What it removed of earlier failovers: the run and the machine.
+    pub discarded: Vec<(RunId, MachineId)>,
     /// Its machines.
     pub machines: BTreeMap<MachineId, MachineProgress>,
     /// What could not be removed, once it was cleaned up.
@@ -229,7 +255,15 @@ impl RunState {
     /// The state after the first entry.
     pub fn new(head: RunHead) -> Self {
         let machines = head.machines.iter().map(|machine| (machine.clone(), MachineProgress::default())).collect();
-        Self { head, generation: None, fences: Vec::new(), machines, cleaned_up: None, report: None }
+        Self {
+            head,
+            generation: None,
+            fences: Vec::new(),
+            discarded: Vec::new(),
+            machines,
+            cleaned_up: None,
+            report: None,
+        }
     }
 
     /// Takes one more entry.
@@ -248,6 +282,7 @@ impl RunState {
                 self.head.captured_at = captured_at;
             }
             RunEntry::SourceStop(report) => self.fences.push(report),
+            RunEntry::Discarded { run, machine, .. } => self.discarded.push((run, machine)),
             RunEntry::DiskIntended { machine, disk, id } => {
                 let progress = DiskProgress { id, state: None, restored: None, sealed: false };
                 self.machine(&machine)?.disks.insert(disk, progress);
@@ -322,6 +357,7 @@ mod tests {
             target: SiteName::new("recovery").expect("a name"),
             began_at: Timestamp::from_unix_milliseconds(2),
             attestation: None,
+            discards: Vec::new(),
         }
     }
 

@@ -123,12 +123,22 @@ impl Scene {
     }
 
     async fn plan(&self, kind: RunKind) -> Result<FailoverPlan, FailoverError> {
+        self.plan_of(kind, None, false).await
+    }
+
+    async fn plan_of(
+        &self,
+        kind: RunKind,
+        point: Option<Sequence>,
+        discard_recovered: bool,
+    ) -> Result<FailoverPlan, FailoverError> {
         let request = PlanRequest {
             vault: &self.vault,
             kind,
             group: &group(),
-            point: None,
+            point,
             machines: &[],
+            discard_recovered,
             source: self.source(),
             target: &*self.target,
             clock: &SystemClock,
@@ -152,8 +162,11 @@ impl Scene {
     }
 
     async fn run(&self, kind: RunKind, attestation: Option<&str>) -> Result<RunReport, FailoverError> {
-        let plan = self.plan(kind).await?;
-        self.execution(attestation).execute(&plan, &production(), &CancellationToken::new()).await
+        self.run_plan(&self.plan(kind).await?, attestation).await
+    }
+
+    async fn run_plan(&self, plan: &FailoverPlan, attestation: Option<&str>) -> Result<RunReport, FailoverError> {
+        self.execution(attestation).execute(plan, &production(), &CancellationToken::new()).await
     }
 
     fn assert_recovered_once(&self, what: &str) {
@@ -176,7 +189,7 @@ async fn a_drill_recovers_everything_and_leaves_nothing() {
     assert!(report.cleaned_up && report.seconds_lost_at_most.is_none() && report.generation.is_none());
     assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * DISK_BYTES));
     assert!(scene.target.disks().is_empty() && scene.target.machines().is_empty());
-    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Running, "the source was not touched");
+    assert!(scene.source.as_ref().expect("a source").gone().is_empty(), "the source was not touched");
     let head =
         scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage").head().await.expect("a head");
     assert_eq!(head.active_site, production());
@@ -190,8 +203,11 @@ async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
     let report = scene.run(RunKind::Unplanned, None).await.expect("a failover");
     assert_eq!(report.outcome, RunOutcome::Succeeded);
     assert!(report.fences.len() == 2 && report.fences.iter().all(|fence| fence.proof.is_some()));
-    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Off);
-    assert!(report.seconds_lost_at_most.is_some_and(|seconds| seconds > 0.0) && report.loss.contains("point"));
+    assert_eq!(scene.source.as_ref().expect("a source").gone().len(), 2);
+    let proven = report.fences.iter().map(|fence| fence.at).max().expect("proofs");
+    let lost = proven.since(report.captured_at).as_secs_f64();
+    assert_eq!(report.seconds_lost_at_most, Some(lost), "a source that lived went on until it was turned off");
+    assert!(report.loss.contains("point"), "{}", report.loss);
     scene.assert_recovered_once("after a failover");
     let lineage = scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage");
     let head = lineage.head().await.expect("a head");
@@ -200,6 +216,90 @@ async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
         lineage.begin_point(farshore_core::Generation::FIRST, &production()).await.is_err(),
         "the source is fenced"
     );
+}
+
+#[tokio::test]
+async fn a_machine_is_never_started_twice() {
+    let scene = Scene::new("twice", Some(PowerState::Running)).await;
+    let made_before_it_was_refused = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    let first = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+    let before: Vec<_> = scene.target.machines().into_keys().collect();
+    let error = scene.run(RunKind::Unplanned, None).await.expect_err("they run already");
+    assert_eq!(error.code(), Code::new(5010), "{error}");
+    for part in ["db", "web", "recovery", &first.run.to_string()] {
+        assert!(error.to_string().contains(part), "{part} is in {error}");
+    }
+    let late = scene.run_plan(&made_before_it_was_refused, None).await;
+    assert_eq!(late.expect_err("another process was faster").code(), Code::new(5010));
+    assert_eq!(scene.target.machines().into_keys().collect::<Vec<_>>(), before);
+
+    // What happened there may be given up, on request only.
+    let plan = scene.plan_of(RunKind::Unplanned, None, true).await.expect("a plan");
+    assert_eq!(plan.discards.len(), 2);
+    let again = scene.run_plan(&plan, None).await.expect("a failover: what was proven once needs nobody's word");
+    assert_eq!(again.outcome, RunOutcome::Succeeded);
+    scene.assert_recovered_once("after the first copies were given up");
+    assert!(scene.target.machines().keys().all(|id| !before.contains(id)), "the first copies are gone");
+    let error = scene.run(RunKind::Unplanned, None).await.expect_err("they run already");
+    assert!(error.to_string().contains(&again.run.to_string()), "only the second failover's are left: {error}");
+}
+
+#[tokio::test]
+async fn another_point_does_not_start_a_second_copy_of_what_was_cut_short() {
+    let scene = Scene::new("another-point", Some(PowerState::Running)).await;
+    let newest = commit_point(&scene.vault, 1).await;
+    let oldest = Sequence::new(2);
+    let plan = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    assert!(plan.point == newest && oldest < newest);
+    scene.target.never_ready(Some(&MachineId::new("db").expect("a name")));
+    let slow = Execution { readiness_limit: Duration::from_secs(60), ..scene.execution(None) };
+    let (source, stop) = (production(), CancellationToken::new());
+    let started = async {
+        while !scene.target.machines().values().any(|made| made.running) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = slow.execute(&plan, &source, &stop) => panic!("it does not get ready"),
+        () = started => {}
+    }
+    let error = scene.plan_of(RunKind::Unplanned, Some(oldest), false).await.expect_err("a copy runs");
+    assert_eq!(error.code(), Code::new(5010), "{error}");
+    scene.target.never_ready(None);
+    let plan = scene.plan_of(RunKind::Unplanned, Some(oldest), true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!((report.outcome, report.point), (RunOutcome::Succeeded, oldest));
+    scene.assert_recovered_once("from the older point");
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    assert!(runs.iter().all(|run| run.state.as_ref().expect("readable").has_ended()));
+}
+
+#[tokio::test]
+async fn a_drill_that_could_not_be_cleaned_up_is_cleaned_up_later() {
+    let scene = Scene::new("clings", None).await;
+    scene.target.cling(true);
+    let report = scene.run(RunKind::Drill, None).await.expect("a report");
+    assert!(
+        !report.cleaned_up && report.leftovers.iter().any(|left| left.contains("something holds it")),
+        "{report:?}"
+    );
+    assert!(!scene.target.machines().is_empty());
+    scene.target.cling(false);
+    let report = scene.run(RunKind::Drill, None).await.expect("the next drill");
+    assert!(report.cleaned_up && report.outcome == RunOutcome::Succeeded);
+    assert!(scene.target.machines().is_empty(), "what the first one left is gone too");
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    assert!(runs.iter().all(|run| run.state.as_ref().expect("readable").has_ended()));
+}
+
+#[tokio::test]
+async fn a_target_that_is_busy_for_a_moment_is_asked_again() {
+    let scene = Scene::new("busy", Some(PowerState::Running)).await;
+    scene.target.be_busy(2);
+    let plan = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    let patient = Execution { readiness_limit: Duration::from_secs(30), ..scene.execution(None) };
+    let report = patient.execute(&plan, &production(), &CancellationToken::new()).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded, "{report:?}");
 }
 
 #[tokio::test]
@@ -311,6 +411,10 @@ async fn a_machine_that_does_not_get_ready_is_reported_and_the_others_go_on() {
         report.machines.iter().find(|machine| machine.machine == db).is_some_and(|machine| machine.error.is_some())
     );
     assert_eq!(scene.target.machines().len(), 2, "it is left for the operator to look at");
+    assert!(report.machines.iter().all(|machine| machine.left_running == (machine.machine == db)), "{report:?}");
+    let error = scene.run(RunKind::Unplanned, None).await.expect_err("it was started");
+    assert_eq!(error.code(), Code::new(5010), "{error}");
+    assert_eq!(scene.target.machines().len(), 2, "no second copy was started");
     let drill = scene.run(RunKind::Drill, None).await.expect("a report");
     assert!(drill.outcome != RunOutcome::Succeeded && drill.cleaned_up);
     assert_eq!(scene.target.machines().len(), 2, "the drill removed only its own");
@@ -325,5 +429,5 @@ async fn what_cannot_be_recovered_is_said_before_anything_is_made() {
         assert!(error.code() == Code::new(5004) && error.to_string().contains("not enough memory"), "{error}");
     }
     assert!(list_runs(&scene.vault, 10).await.expect("a list").is_empty());
-    assert_eq!(scene.source.as_ref().expect("a source").power(), PowerState::Running);
+    assert!(scene.source.as_ref().expect("a source").gone().is_empty());
 }

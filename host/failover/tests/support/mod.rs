@@ -1,7 +1,7 @@
 //! A simulated target and a simulated source to be fenced, with a switch that stops the world at any call.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -38,6 +38,8 @@ struct World {
     calls: u64,
     stop_at: Option<u64>,
     full: bool,
+    clings: bool,
+    busy: u32,
     refuses: Option<String>,
     never_ready: Option<MachineId>,
 }
@@ -49,8 +51,8 @@ pub struct SimulatedTarget {
     stopped: Notify,
 }
 
-fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
-    world.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ready(id: &str) -> Step<String> {
@@ -95,6 +97,16 @@ impl SimulatedTarget {
 
     pub fn never_ready(&self, machine: Option<&MachineId>) {
         locked(&self.world).never_ready = machine.cloned();
+    }
+
+    /// Machines cannot be removed.
+    pub fn cling(&self, clings: bool) {
+        locked(&self.world).clings = clings;
+    }
+
+    /// So many questions for readiness find it busy.
+    pub fn be_busy(&self, questions: u32) {
+        locked(&self.world).busy = questions;
     }
 
     /// Returns when a call was stopped for ever.
@@ -217,7 +229,11 @@ impl Target for SimulatedTarget {
 
     async fn readiness(&self, state: &AdapterState) -> Result<Readiness, SiteError> {
         self.passing().await;
-        let world = locked(&self.world);
+        let mut world = locked(&self.world);
+        if world.busy > 0 {
+            world.busy -= 1;
+            return Err(SiteError::Conflict { site: self.name.clone(), message: "busy for a moment".to_owned() });
+        }
         let Some(machine) = world.machines.get(&name_of(state)) else { return self.missing("no such machine") };
         let level = match machine.running {
             true if world.never_ready.as_ref() != Some(&machine.source) => ReadinessLevel::Ready,
@@ -229,6 +245,9 @@ impl Target for SimulatedTarget {
 
     async fn remove_machine(&self, state: &AdapterState) -> Result<(), SiteError> {
         self.passing().await;
+        if locked(&self.world).clings {
+            return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
+        }
         locked(&self.world).machines.remove(&name_of(state));
         self.passing().await;
         Ok(())
@@ -256,6 +275,9 @@ impl Target for SimulatedTarget {
     async fn release(&self, item: &Owned) -> Result<(), SiteError> {
         self.passing().await;
         let mut world = locked(&self.world);
+        if world.clings {
+            return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
+        }
         world.disks.remove(&item.id);
         world.machines.remove(&item.id);
         Ok(())
@@ -316,17 +338,23 @@ impl DiskTransport for SimulatedDisk {
 pub struct SimulatedSource {
     name: SiteName,
     machines: Vec<Machine>,
-    power: Mutex<PowerState>,
+    power: PowerState,
+    gone: Mutex<BTreeSet<MachineId>>,
 }
 
 impl SimulatedSource {
     pub fn new(machines: Vec<Machine>, power: PowerState) -> Arc<Self> {
         let name = SiteName::new("production").expect("a name");
-        Arc::new(Self { name, machines, power: Mutex::new(power) })
+        Arc::new(Self { name, machines, power, gone: Mutex::default() })
     }
 
-    pub fn power(&self) -> PowerState {
-        *self.power.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The machines that were turned off. As with QEMU, what answered for them went with them.
+    pub fn gone(&self) -> BTreeSet<MachineId> {
+        locked(&self.gone).clone()
+    }
+
+    fn power(&self, machine: &MachineId) -> PowerState {
+        if locked(&self.gone).contains(machine) { PowerState::Unknown } else { self.power }
     }
 
     fn fail<T>(&self, message: &str) -> Result<T, SiteError> {
@@ -341,7 +369,7 @@ impl Source for SimulatedSource {
     }
 
     async fn machines(&self) -> Result<Vec<Machine>, SiteError> {
-        let with_power = |machine: &Machine| Machine { power: self.power(), ..machine.clone() };
+        let with_power = |machine: &Machine| Machine { power: self.power(&machine.id), ..machine.clone() };
         Ok(self.machines.iter().map(with_power).collect())
     }
 
@@ -373,11 +401,14 @@ impl Source for SimulatedSource {
         self.fail("not simulated")
     }
 
-    async fn stop_machine(&self, _: &MachineId, _: StopManner) -> Result<Step<String>, SiteError> {
-        if self.power() == PowerState::Unknown {
-            return self.fail("nobody answers");
+    async fn stop_machine(&self, machine: &MachineId, _: StopManner) -> Result<Step<String>, SiteError> {
+        match self.power(machine) {
+            PowerState::Unknown => return self.fail("nobody answers"),
+            PowerState::Off => {}
+            PowerState::Running | PowerState::Paused => {
+                locked(&self.gone).insert(machine.clone());
+            }
         }
-        *self.power.lock().unwrap_or_else(PoisonError::into_inner) = PowerState::Off;
         let status = StepStatus::Ready("the platform says off".to_owned());
         Ok(Step { state: AdapterState::default(), status })
     }
