@@ -1,7 +1,7 @@
 //! The components that serve the sites: which bytes they are, whether they are the ones that the operator named, and
 //! whether they take the site's settings.
 //!
-//! A site is opened for one mode at a time, with that mode's grants and programs and no others.
+//! A site is opened for one mode at a time, with that mode's settings, grants and programs and no others.
 
 use std::{collections::BTreeMap, io::Read as _, path::Path, sync::Arc};
 
@@ -14,10 +14,7 @@ use farshore_plugin::{
 
 use crate::{
     config::{
-        Configuration, Site,
-        model::Adapter,
-        places::{Path as Place, place},
-        problem::Problem,
+        Configuration, Site, model::Adapter, places::place, problem::Problem, reach::drill_reaches_live,
         settings::check_settings,
     },
     context::Context,
@@ -95,7 +92,7 @@ impl Adapters {
         let description = self.describe(name, &component).await.map_err(|error| {
             adapter_problem(format!("the adapter does not say what it is [{}]: {error}", error.code()), error.advice())
         })?;
-        let problems = settings_problems(configuration, &at("settings"), site, &description);
+        let problems = settings_problems(configuration, name, site, &description);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -133,10 +130,14 @@ impl Adapters {
         let Some(loaded) = self.loaded.get(name) else {
             unreachable!("the site's adapter has just been loaded");
         };
+        if mode == Mode::Drill {
+            // `config check` says the same with the lines, but nobody has to run it before a drill.
+            drill_reaches_live(name, &site.grants).iter().for_each(|shared| self.output.warn(&shared.to_string()));
+        }
         let binding = Binding {
             site: name.clone(),
             mode,
-            settings: serde_json::Value::Object(site.settings.clone()),
+            settings: serde_json::Value::Object(site.settings_for(mode)),
             grants: site.grants.for_mode(mode).clone(),
             programs: site.programs.for_mode(mode).clone(),
             observer: Arc::new(Heard { site: name.clone(), output: self.output }),
@@ -203,13 +204,13 @@ fn read_component(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn settings_problems(
     configuration: &Configuration,
-    at: &Place,
+    name: &SiteName,
     site: &Site,
     description: &Description,
 ) -> Vec<Problem> {
     let wrong_schema = |why: String| {
         vec![Problem::error(
-            configuration.places.value(at),
+            configuration.places.value(&place!["sites", name.as_str(), "settings"]),
             format!("the adapter {} {} is broken: {why}", description.name, description.version),
         )]
     };
@@ -217,6 +218,5 @@ fn settings_problems(
         Ok(schema) => schema,
         Err(error) => return wrong_schema(format!("its settings schema is not JSON: {error}")),
     };
-    check_settings(&schema, &site.settings, at, &configuration.places)
-        .unwrap_or_else(|error| wrong_schema(error.to_string()))
+    check_settings(&schema, name, site, &configuration.places).unwrap_or_else(|error| wrong_schema(error.to_string()))
 }

@@ -237,6 +237,10 @@ pub struct UnplannedArguments {
     /// How far each machine must come.
     #[command(flatten)]
     pub readiness: ReadinessArguments,
+    /// Remove what an earlier failover of the group started, and start it again from the point. What happened there since is
+    /// lost.
+    #[arg(long)]
+    pub discard_recovered: bool,
     /// Who says that the source is down, when the platform cannot prove it. Recorded in the run.
     #[arg(long, value_name = "WHO SAYS SO")]
     pub source_is_down: Option<String>,
@@ -262,11 +266,7 @@ pub enum RunCommand {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Find every mistake, and show what the configuration allows. It contacts neither a platform nor a vault.
-    Check {
-        /// Accepted for clarity: the check is always offline.
-        #[arg(long)]
-        offline: bool,
-    },
+    Check,
 }
 
 /// `demo`.

@@ -1,5 +1,6 @@
 //! What is heard of a cycle or a run, as progress on the terminal.
 
+use farshore_core::Basis;
 use farshore_failover::{RunEvent, RunObserver};
 use farshore_platform::ReadinessLevel;
 use farshore_replication::{CycleEvent, CycleObserver};
@@ -40,11 +41,16 @@ impl CycleObserver for Shown {
         match event {
             CycleEvent::Leftover(text) | CycleEvent::Warning(text) => self.warn(&text),
             CycleEvent::Captured(report) if !report.note.is_empty() => self.warn(&report.note),
-            CycleEvent::Disk { machine, disk, size_bytes, reason, .. } if self.bars => {
+            CycleEvent::Disk { machine, disk, size_bytes, basis, reason } if self.bars => {
                 if !reason.is_empty() {
                     self.progress.remark(&format!("{machine} {disk}: {reason}"));
                 }
-                self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), None);
+                // Each byte is read once at most; how much has changed is known only when all of it was read.
+                let bytes_max = match basis {
+                    Basis::Full | Basis::Compared => Some(size_bytes),
+                    Basis::Tracked => None,
+                };
+                self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), bytes_max);
             }
             CycleEvent::Moved(bytes) => self.progress.advance(bytes),
             CycleEvent::Captured(_) | CycleEvent::Disk { .. } | CycleEvent::Committed(_) => {}
@@ -64,6 +70,7 @@ impl RunObserver for Shown {
                 self.progress.remark(&text);
             }
             RunEvent::DiskStarted { machine, disk, size_bytes } => {
+                // Zeros are not written, and how much the rest is the vault does not know beforehand.
                 self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), None);
             }
             RunEvent::Moved(bytes) => self.progress.advance(bytes),

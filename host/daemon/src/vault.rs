@@ -1,9 +1,17 @@
 //! Opening the vault of the configuration: its address, its store's options and secrets, its passphrase.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{IsTerminal as _, Write as _},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use farshore_core::Passphrase;
 use farshore_vault::{Address, Context as VaultContext, Store, StoreOptions, Vault, Workers};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 use crate::{
     config::{Configuration, model::SecretPlace, secret},
@@ -18,7 +26,7 @@ use crate::{
 /// When a secret cannot be had, and what the vault says.
 pub async fn open(context: &Context, configuration: &Configuration) -> Result<Arc<Vault>, Failure> {
     let store = store(context.output, configuration)?;
-    let passphrase = passphrase(context.output, configuration, Asking::Once).await?;
+    let passphrase = passphrase(context, configuration, Asking::Once).await?;
     let opening = Vault::open(store, &passphrase, vault_context(context, configuration));
     let vault = context.until_stopped("nothing was done", opening).await??;
     Ok(Arc::new(vault))
@@ -73,12 +81,16 @@ pub enum Asking {
 ///
 /// # Errors
 /// When it cannot be had.
-pub async fn passphrase(output: Output, configuration: &Configuration, asking: Asking) -> Result<Passphrase, Failure> {
+pub async fn passphrase(
+    context: &Context,
+    configuration: &Configuration,
+    asking: Asking,
+) -> Result<Passphrase, Failure> {
     let refused = |source| CliError::Secret { what: "the vault's passphrase".to_owned(), source };
     let vault = &configuration.vault;
     if let Some(file) = &vault.passphrase_file {
         let read = secret::read_file(&configuration.path(file)).map_err(refused)?;
-        read.warning.iter().for_each(|warning| output.warn(warning));
+        read.warning.iter().for_each(|warning| context.output.warn(warning));
         // The first line counts, so that a file may say below what it is.
         return Ok(Passphrase::new(read.secret.lines().next().unwrap_or_default()));
     }
@@ -88,20 +100,78 @@ pub async fn passphrase(output: Output, configuration: &Configuration, asking: A
     if !std::io::stdin().is_terminal() {
         return Err(CliError::NobodyToAsk.into());
     }
-    let address = vault.address.clone();
-    let typed = tokio::task::spawn_blocking(move || ask(&address, asking)).await;
-    Ok(typed.unwrap_or(Err(CliError::NobodyToAsk))?)
+    let typed = typed(context, vault.address.clone(), asking).await?;
+    Ok(Passphrase::new(typed.as_str()))
 }
 
-fn ask(address: &str, asking: Asking) -> Result<Passphrase, CliError> {
-    let prompt =
-        |text: &str| rpassword::prompt_password(text).map(zeroize::Zeroizing::new).map_err(|_| CliError::NobodyToAsk);
+/// What is typed on the terminal, until a signal comes.
+///
+/// While it reads, `rpassword` has the terminal without echo and without signals from the keyboard: it reads Ctrl-C as a
+/// letter, restores the terminal, raises SIGINT and fails. A signal from elsewhere does not wake its read. The thread that
+/// reads is then left behind, and the terminal is restored here, because the process ends without that thread's doing so.
+async fn typed(context: &Context, address: String, asking: Asking) -> Result<Zeroizing<String>, CliError> {
+    let nothing_done = "nothing was done";
+    let terminal = Terminal::now();
+    let typing = tokio::task::spawn_blocking(move || ask(&address, asking));
+    let typed = match context.until_stopped(nothing_done, typing).await {
+        Ok(typed) => typed.unwrap_or(Err(Unasked::Refused(CliError::NobodyToAsk))),
+        Err(interrupted) => {
+            terminal.restore();
+            return Err(interrupted);
+        }
+    };
+    match typed {
+        Ok(typed) => Ok(typed),
+        Err(Unasked::Refused(error)) => Err(error),
+        Err(Unasked::Interrupted) => {
+            // The signal was raised already; whoever waits for signals hears of it in a moment.
+            context.stop.cancelled().await;
+            Err(context.interrupted(nothing_done))
+        }
+    }
+}
+
+/// Why nothing was typed.
+enum Unasked {
+    /// Ctrl-C.
+    Interrupted,
+    /// Anything else.
+    Refused(CliError),
+}
+
+fn ask(address: &str, asking: Asking) -> Result<Zeroizing<String>, Unasked> {
+    let prompt = |text: &str| {
+        rpassword::prompt_password(text).map(Zeroizing::new).map_err(|error| match error.kind() {
+            std::io::ErrorKind::Interrupted => Unasked::Interrupted,
+            _ => Unasked::Refused(CliError::NobodyToAsk),
+        })
+    };
+    let unusable = |why| Unasked::Refused(CliError::PassphraseUnusable { why });
     let first = prompt(&format!("Passphrase of the vault at {address}: "))?;
     if first.is_empty() {
-        return Err(CliError::PassphraseUnusable { why: "it is empty" });
+        return Err(unusable("it is empty"));
     }
     if asking == Asking::Twice && *prompt("The same again: ")? != *first {
-        return Err(CliError::PassphraseUnusable { why: "the two typings differ" });
+        return Err(unusable("the two typings differ"));
     }
-    Ok(Passphrase::new(first.as_str()))
+    Ok(first)
+}
+
+/// The settings of the terminal that `rpassword` asks on, as they were.
+struct Terminal(Option<(File, Termios)>);
+
+impl Terminal {
+    fn now() -> Self {
+        // Without a terminal there is nothing to restore, and asking fails by itself.
+        let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
+        Self(terminal.and_then(|terminal| tcgetattr(&terminal).ok().map(|settings| (terminal, settings))))
+    }
+
+    fn restore(self) {
+        if let Some((terminal, settings)) = self.0 {
+            // It fails when the terminal has gone, and then nobody sees it. The prompt's line is still open.
+            let _ = tcsetattr(&terminal, OptionalActions::Now, &settings);
+            let _ = (&terminal).write_all(b"\n");
+        }
+    }
 }

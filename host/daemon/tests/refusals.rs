@@ -26,6 +26,29 @@ fn a_configuration_with_mistakes_tells_all_of_them_with_their_lines() {
 }
 
 #[test]
+fn a_drill_that_shares_a_folder_with_live_runs_and_a_wrong_setting_of_one_mode_are_told_with_their_lines() {
+    let world = World::new();
+    let shared = "\
+[sites.shelter]
+adapter = \"qemu\"
+settings.machine-folder = \"[FOLDER]/recovered\"
+settings-in.drill = { socket-folder = \"recovered\", machine-foldr = \"[FOLDER]/drill\" }
+grants.drill.files = [{ folder = \"[FOLDER]/recovered\", access = \"read-write\" }]
+grants.live.files = [{ folder = \"[FOLDER]\", access = \"read-write\" }]
+";
+    let text = CONFIGURATION.replace("[sites.shelter]\nadapter = \"qemu\"\n", shared);
+    world.write("farshore.toml", &text);
+    expect("settings-per-mode", &world.told(&["config", "check"]));
+    // A drill says so too: nobody has to check the configuration before it.
+    let (right, _) = shared.split_once("settings-in").expect("the settings of the mode");
+    let grants = shared.split_once("grants.drill").expect("the grants").1;
+    let text = CONFIGURATION.replace("[sites.shelter]\nadapter = \"qemu\"\n", &format!("{right}grants.drill{grants}"));
+    world.write("farshore.toml", &text);
+    assert!(world.run(&["vault", "create"]).status.success());
+    expect("drill-reaches-live", &world.told(&["drill", "shop"]));
+}
+
+#[test]
 fn a_passphrase_in_the_configuration_is_refused_and_not_repeated() {
     let world = World::new();
     world.write(

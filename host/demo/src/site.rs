@@ -10,7 +10,8 @@
 //! | `vault/` | the vault |
 //! | `state/`, `cache/` | Farshore's journals of captures, and compiled components |
 //! | `run/` | the sockets that QEMU makes, the fleece files |
-//! | `recovered/` | recovered machines: disks, sockets, consoles |
+//! | `recovered/` | machines that a failover brought up: disks, sockets, consoles |
+//! | `drill/` | the same for drills, which must not reach what a failover brought up |
 
 use std::{
     fs,
@@ -24,9 +25,10 @@ use crate::{
     error::{AtPath, DemoError},
     guest::{Guest, SOCKET_PATH_BYTES_MAX},
     program,
+    recovered::{RecoveredMachine, machines_below},
 };
 
-/// What the adapter adds to the folder of a capture's sockets, and to that of recovered machines, at most, in bytes.
+/// What the adapter adds to the folder of a capture's sockets, and to those of recovered machines, at most, in bytes.
 const CAPTURE_SOCKET_BYTES_MAX: usize = 75;
 const MACHINE_SOCKET_BYTES_MAX: usize = 40;
 
@@ -131,7 +133,7 @@ impl Site {
             let (path, length_bytes_max) = (site.folder, SOCKET_PATH_BYTES_MAX);
             return Err(DemoError::PathTooLong { path, length_bytes: longest, length_bytes_max });
         }
-        for folder in ["", "state", "cache", "run", "recovered"] {
+        for folder in ["", "state", "cache", "run", "recovered", "drill"] {
             let path = site.folder.join(folder);
             fs::create_dir_all(&path).at("make", &path)?;
         }
@@ -170,9 +172,24 @@ impl Site {
         self.folder.join("run")
     }
 
-    /// Where recovered machines live.
+    /// Where machines live that a failover brought up.
     pub fn recovered_folder(&self) -> PathBuf {
         self.folder.join("recovered")
+    }
+
+    /// Where the machines of drills live.
+    pub fn drill_folder(&self) -> PathBuf {
+        self.folder.join("drill")
+    }
+
+    /// The machines that run now at the recovery site, of drills and of failovers.
+    ///
+    /// # Errors
+    /// The system does not show its processes.
+    pub fn recovered_machines(&self) -> Result<Vec<RecoveredMachine>, DemoError> {
+        let mut machines = machines_below(&self.recovered_folder())?;
+        machines.extend(machines_below(&self.drill_folder())?);
+        Ok(machines)
     }
 
     /// Writes the configuration.
@@ -189,7 +206,7 @@ impl Site {
     /// # Errors
     /// QEMU is not installed.
     pub fn configuration(&self) -> Result<String, DemoError> {
-        let (run, recovered) = (quote(&self.run_folder()), quote(&self.recovered_folder()));
+        let run = quote(&self.run_folder());
         let sockets = quote(&self.run_folder().join("*"));
         let nbd = format!("unix:{}", self.run_folder().join("*").display());
         let (mut control, mut granted) = (Vec::new(), vec![sockets]);
@@ -236,13 +253,10 @@ files = [{{ folder = {run}, access = \"read-write\" }}]
 [sites.production.grants.live]
 unix = [{control}]
 
-# Where they are recovered. In a drill the machines get no network at all; nothing here reaches the site above.
+# Where they are recovered. In a drill the machines get no network at all; nothing here reaches the site above. A drill has a
+# folder of its own, because what lives in the other folder after a failover is production.
 [sites.recovery]
 adapter = \"qemu\"
-
-[sites.recovery.settings]
-machine-folder = {recovered}
-socket-folder = {recovered}
 ",
             state = quote(&self.folder.join("state")),
             cache = quote(&self.folder.join("cache")),
@@ -253,8 +267,8 @@ socket-folder = {recovered}
             granted = granted.join(", "),
             nbd = quote_text(&nbd),
         );
-        for (mode, network) in NETWORKS {
-            text += &self.recovery_mode(mode, network)?;
+        for ((mode, network), folder) in NETWORKS.into_iter().zip([self.drill_folder(), self.recovered_folder()]) {
+            text += &recovery_mode(mode, network, &folder)?;
         }
         for group in &self.groups {
             let names: Vec<String> = group.machines.iter().map(|name| quote_text(name)).collect();
@@ -267,25 +281,36 @@ socket-folder = {recovered}
         }
         Ok(text)
     }
+}
 
-    /// What the recovery site may do in one mode, and how it starts a machine then.
-    fn recovery_mode(&self, mode: &str, network: &[&str]) -> Result<String, DemoError> {
-        let folder = self.recovered_folder();
-        let qemu = program::find("qemu-system-x86_64").ok_or_else(|| DemoError::MissingPrograms {
-            programs: vec!["qemu-system-x86_64"],
-            packages: vec!["qemu-system-x86"],
-        })?;
-        let network: Vec<String> = network.iter().map(|argument| quote_text(argument)).collect();
-        Ok(format!(
-            "\n[sites.recovery.grants.{mode}]\nunix = [{sockets}]\nfiles = [{{ folder = {quoted}, access = \"read-write\" \
-             }}]\n\n[sites.recovery.programs.{mode}.start-machine]\nprogram = {program}\narguments = [\n{ARGUMENTS}    {{ \
-             each = \"network-interfaces\", arguments = [{network}] }},\n]\n",
-            sockets = quote(&folder.join("*")),
-            quoted = quote(&folder),
-            program = quote(&qemu),
-            network = network.join(", "),
-        ))
-    }
+/// What the recovery site is told and may do in one mode, and how it starts a machine then.
+fn recovery_mode(mode: &str, network: &[&str], folder: &Path) -> Result<String, DemoError> {
+    let qemu = program::find("qemu-system-x86_64").ok_or_else(|| DemoError::MissingPrograms {
+        programs: vec!["qemu-system-x86_64"],
+        packages: vec!["qemu-system-x86"],
+    })?;
+    let network: Vec<String> = network.iter().map(|argument| quote_text(argument)).collect();
+    Ok(format!(
+        "
+[sites.recovery.settings-in.{mode}]
+machine-folder = {quoted}
+socket-folder = {quoted}
+
+[sites.recovery.grants.{mode}]
+unix = [{sockets}]
+files = [{{ folder = {quoted}, access = \"read-write\" }}]
+
+[sites.recovery.programs.{mode}.start-machine]
+program = {program}
+arguments = [
+{ARGUMENTS}    {{ each = \"network-interfaces\", arguments = [{network}] }},
+]
+",
+        sockets = quote(&folder.join("*")),
+        quoted = quote(folder),
+        program = quote(&qemu),
+        network = network.join(", "),
+    ))
 }
 
 /// A path as a TOML string.
@@ -348,14 +373,18 @@ mod tests {
         let site = Site::new(folder.path()).expect("a site");
         let text = site.configuration().expect("QEMU is installed");
         let document: toml::Value = toml::from_str(&text).expect("TOML");
-        let recovered = site.recovered_folder();
-        for (mode, uuid) in
-            [("drill", "01234567-89ab-4def-8123-456789abcdef"), ("live", "11234567-89ab-4def-8123-456789abcdef")]
-        {
-            let path = |name: &str| recovered.join(format!("{mode}.{name}")).display().to_string();
+        for (mode, uuid, folder) in [
+            ("drill", "01234567-89ab-4def-8123-456789abcdef", site.drill_folder()),
+            ("live", "11234567-89ab-4def-8123-456789abcdef", site.recovered_folder()),
+        ] {
+            let recovery = &document["sites"]["recovery"];
+            assert_eq!(recovery["settings-in"][mode]["machine-folder"].as_str(), folder.to_str());
+            assert_eq!(recovery["grants"][mode]["files"].as_array().map(Vec::len), Some(1));
+            assert_eq!(recovery["grants"][mode]["files"][0]["folder"].as_str(), folder.to_str());
+            let path = |name: &str| folder.join(format!("{mode}.{name}")).display().to_string();
             let disk = crate::guest::disk::empty(Path::new(&path("raw")), 1 << 20, crate::guest::DiskFormat::Raw);
             disk.expect("a disk");
-            let template = &document["sites"]["recovery"]["programs"][mode]["start-machine"];
+            let template = &recovery["programs"][mode]["start-machine"];
             let slots = [
                 ("name:name", "orders".to_owned()),
                 ("uuid:uuid", uuid.to_owned()),
@@ -369,7 +398,7 @@ mod tests {
             ];
             let program = template["program"].as_str().expect("a program");
             program::output(program::command(program).args(fill(template, &slots))).expect("QEMU starts and detaches");
-            let machines = crate::recovered::machines_below(&recovered).expect("processes are shown");
+            let machines = site.recovered_machines().expect("processes are shown");
             let [machine] = &machines[..] else { panic!("one machine: {machines:?}") };
             // Ended before anything is asserted, so that nothing is left if an assertion fails.
             machine.end().expect("it ends");

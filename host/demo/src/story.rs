@@ -304,7 +304,8 @@ impl Story {
         narrator
             .say(&format!("$ farshore drill {GROUP}      (the newest point, without a network; production goes on)"));
         let drill = self.farshore.start(&["drill", GROUP])?;
-        let (finished, machine) = self.run_to_end(drill, narrator)?;
+        let folder = self.site.drill_folder();
+        let (finished, machine) = self.run_to_end(drill, &folder, narrator)?;
         let answer = finished.succeeded()?.json()?;
         let Some(SeenMachine { machine, console }) = machine else {
             narrator.say("no machine was seen during the drill");
@@ -315,7 +316,7 @@ impl Story {
         let row_after = Witness(self.production.console()).last().map_or(0, |last| last.row);
         let whole = boot.as_ref().is_some_and(|boot| boot.integrity_ok && boot.last_row.is_some());
         let outcome = text(&answer, "outcome");
-        let left = recovered::machines_below(&self.site.recovered_folder())?;
+        let left = self.site.recovered_machines()?;
         let alone = machine.is_without_network();
         let cleaned = answer.get("cleaned_up").and_then(Value::as_bool) == Some(true) && left.is_empty();
         match &boot {
@@ -330,17 +331,19 @@ impl Story {
         Ok(outcome == "succeeded" && whole && alone && cleaned && row_after > row_before)
     }
 
-    /// Waits for the end of a command that boots a machine, tells points meanwhile, and follows the machine's console.
+    /// Waits for the end of a command that boots a machine in a folder, tells points meanwhile, and follows the machine's
+    /// console.
     fn run_to_end(
         &mut self,
         mut running: Running,
+        folder: &Path,
         narrator: &mut Narrator,
     ) -> Result<(Finished, Option<SeenMachine>), DemoError> {
         let deadline = Deadline::after(RUN_MAX, &self.stop);
         let mut seen: Option<SeenMachine> = None;
         while running.try_status()?.is_none() {
             if seen.is_none() {
-                seen = SeenMachine::look(&self.site.recovered_folder())?;
+                seen = SeenMachine::look(folder)?;
                 if let Some(SeenMachine { machine, .. }) = &seen {
                     narrator.say(&format!("a machine with the UUID {} boots at the recovery site", machine.uuid));
                 }
@@ -384,11 +387,12 @@ impl Story {
         let began = SystemClock.monotonic();
         let arguments = ["failover", "unplanned", GROUP, "--yes", "--source-is-down", attestation];
         let running = self.farshore.start(&arguments)?;
-        let (finished, seen) = self.run_to_end(running, narrator)?;
+        let folder = self.site.recovered_folder();
+        let (finished, seen) = self.run_to_end(running, &folder, narrator)?;
         let answer = finished.succeeded()?.json()?;
         let seen = match seen {
             Some(seen) => seen,
-            None => SeenMachine::look(&self.site.recovered_folder())?.ok_or_else(|| DemoError::NotAsPromised {
+            None => SeenMachine::look(&folder)?.ok_or_else(|| DemoError::NotAsPromised {
                 found: "farshore says that it failed over, and no machine runs".to_owned(),
             })?,
         };

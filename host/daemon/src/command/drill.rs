@@ -33,6 +33,7 @@ pub async fn run(context: &Context, arguments: &DrillArguments) -> Result<(), Fa
         machines: &arguments.machine,
         readiness: arguments.readiness,
         attestation: None,
+        discard_recovered: false,
     };
     // A drill is never given a way to the source.
     let target = open_target(&mut adapters, &configuration, group, &arguments.group, Mode::Drill).await?;
@@ -54,6 +55,8 @@ pub struct Ask<'a> {
     pub readiness: ReadinessArguments,
     /// Who says that the source is off.
     pub attestation: Option<String>,
+    /// What earlier failovers started may be removed.
+    pub discard_recovered: bool,
 }
 
 /// Opens a group's recovery site.
@@ -87,6 +90,7 @@ pub async fn make_plan(
         source,
         target,
         clock: &*context.clock,
+        discard_recovered: ask.discard_recovered,
     };
     Ok(context.until_stopped("nothing was done", plan(request)).await??)
 }
@@ -183,7 +187,11 @@ pub fn render(report: &RunReport, now: Timestamp) -> String {
     }
     report.refusals.iter().for_each(|refusal| line("refused", Some(refusal.clone())));
     if report.kind == RunKind::Drill {
-        let text = if report.cleaned_up { "everything that the drill made is gone" } else { "not done" };
+        let text = match (report.cleaned_up, report.leftovers.is_empty()) {
+            (true, _) => "everything that the drill made is gone",
+            (false, true) => "not done",
+            (false, false) => "not all of it; the group's next drill tries again",
+        };
         line("clean-up", Some(text.to_owned()));
     }
     report.leftovers.iter().for_each(|leftover| line("left behind", Some(leftover.clone())));
@@ -197,9 +205,14 @@ fn machines(reports: &[MachineReport]) -> String {
     let mut table = Table::new(&["MACHINE", "STATE", ">READY AFTER", ">WRITTEN", "RECOVERED AS", "EVIDENCE OR ERROR"]);
     for report in reports {
         let readiness = report.readiness.as_ref();
+        let state = match readiness {
+            Some(readiness) => level(readiness.level),
+            None if report.left_running => "started, left as it is",
+            None => "not recovered",
+        };
         table.row([
             report.machine.to_string(),
-            readiness.map_or("not recovered", |readiness| level(readiness.level)).to_owned(),
+            state.to_owned(),
             report.seconds_to_readiness.map(|seconds| format!("{seconds:.1} s")).unwrap_or_default(),
             human::bytes(report.written_bytes),
             report.recovered_id.clone().unwrap_or_default(),

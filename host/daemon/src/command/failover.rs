@@ -35,6 +35,7 @@ pub async fn run(context: &Context, arguments: UnplannedArguments) -> Result<(),
         machines: &arguments.machine,
         readiness: arguments.readiness,
         attestation: arguments.source_is_down,
+        discard_recovered: arguments.discard_recovered,
     };
     let plan = make_plan(context, &vault, &arguments.group, &ask, source.clone(), &*target).await?;
     tell_remarks(context, &plan);
@@ -98,9 +99,20 @@ fn render(context: &Context, plan: &FailoverPlan, group: &Group) -> String {
             answer.map(|answer| answer.evidence.clone()).unwrap_or_default(),
         ]);
     }
+    let mut more = String::new();
+    for copy in &plan.discards {
+        let (machine, run) = (&copy.machine, copy.run);
+        more += &format!(
+            "  REMOVED FIRST: machine {machine}, which failover {run} started, with all that happened on it\n"
+        );
+    }
+    if !plan.left_unprotected.is_empty() {
+        let names: Vec<_> = plan.left_unprotected.iter().map(ToString::to_string).collect();
+        more += &format!("  NO LONGER PROTECTED: {}, which stay at site {}\n", names.join(", "), group.site);
+    }
     format!(
         "Unplanned failover of group {} from site {} to site {target}:\n  point {}, captured {}\n  LOSS: what the group did \
-         in the last {} is lost\n  site {} can commit no recovery points after this\n\n{}",
+         in the last {} is lost\n  site {} can commit no recovery points after this\n{more}\n{}",
         plan.group,
         group.site,
         plan.point,

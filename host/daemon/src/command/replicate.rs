@@ -1,6 +1,6 @@
 //! `replicate`: one cycle of each group, or on and on to each group's objective.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use farshore_core::{GroupName, Timestamp};
 use farshore_plugin::Mode;
@@ -14,7 +14,7 @@ use super::points::basis;
 use crate::{
     adapters::Adapters,
     arguments::ReplicateArguments,
-    config::{Configuration, format_duration},
+    config::{Configuration, Group, format_duration},
     context::Context,
     error::CliError,
     observers::Shown,
@@ -29,14 +29,24 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
     if names.is_empty() {
         names = configuration.groups.keys().cloned().collect();
     }
-    names.dedup();
+    // A group that is named twice is replicated once, in the place where it was named first.
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    let named = names.into_iter().map(|name| configuration.group(&name).map(|group| (name, group)));
+    let named: Vec<(GroupName, &Group)> = named.collect::<Result<_, _>>()?;
     let vault = vault::open(context, &configuration).await?;
     let state_folder = super::state_folder(&configuration)?;
     let mut adapters = Adapters::new(context, &configuration)?;
     let mut groups = Vec::new();
-    for name in names {
-        let group = configuration.group(&name)?;
-        let source = adapters.open(&configuration, &group.site, Mode::Protect).await?;
+    for (name, group) in named {
+        // An adapter that is missing or broken is no reason to stop protecting what other sites run.
+        let source = match adapters.open(&configuration, &group.site, Mode::Protect).await {
+            Ok(source) => source,
+            Err(error) => {
+                groups.push(Err(Unusable { group: name, error }));
+                continue;
+            }
+        };
         let shown = if arguments.watch { Shown::quiet(context.output) } else { Shown::with_progress(context.output) };
         let shown = Arc::new(shown);
         let replicator = Replicator {
@@ -54,9 +64,15 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
             observer: Arc::clone(&shown) as _,
             limits: CopyLimits::default(),
         };
-        groups.push(Replicated { replicator, objective: Objective { rpo: group.rpo }, shown });
+        groups.push(Ok(Replicated { replicator, objective: Objective { rpo: group.rpo }, shown }));
     }
     if arguments.watch { on_and_on(context, groups).await } else { once(context, &configuration, groups).await }
+}
+
+/// A group whose site cannot be used at all.
+struct Unusable {
+    group: GroupName,
+    error: Failure,
 }
 
 struct Replicated {
@@ -73,9 +89,20 @@ enum Cycle {
     Failed { group: GroupName, error: Failure },
 }
 
-async fn once(context: &Context, configuration: &Configuration, groups: Vec<Replicated>) -> Result<(), Failure> {
+async fn once(
+    context: &Context,
+    configuration: &Configuration,
+    groups: Vec<Result<Replicated, Unusable>>,
+) -> Result<(), Failure> {
     let mut cycles = Vec::new();
-    for Replicated { replicator, shown, .. } in &groups {
+    for group in groups {
+        let Replicated { replicator, shown, .. } = match group {
+            Ok(group) => group,
+            Err(Unusable { group, error }) => {
+                cycles.push(Cycle::Failed { group, error });
+                continue;
+            }
+        };
         let result = replicator.cycle(&context.stop).await;
         shown.end();
         match result {
@@ -145,11 +172,49 @@ fn notes(report: &CycleReport) -> String {
     notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-async fn on_and_on(context: &Context, groups: Vec<Replicated>) -> Result<(), Failure> {
-    if groups.is_empty() {
-        return Err(CliError::NothingToWatch.into());
+async fn on_and_on(context: &Context, groups: Vec<Result<Replicated, Unusable>>) -> Result<(), Failure> {
+    let (mut watched, mut unusable) = (Vec::new(), Vec::new());
+    for group in groups {
+        match group {
+            Ok(group) => watched.push(group),
+            Err(group) => unusable.push(group),
+        }
     }
-    for Replicated { replicator, objective, .. } in &groups {
+    if watched.is_empty() {
+        // One group that fails is the command's own error.
+        let only = if unusable.len() == 1 { unusable.pop() } else { None };
+        if let Some(only) = only {
+            return Err(only.error);
+        }
+        if unusable.is_empty() {
+            return Err(CliError::NothingToWatch.into());
+        }
+    }
+    let mut failed: Vec<GroupName> = Vec::new();
+    for Unusable { group, error } in unusable {
+        // The same components are in place until somebody changes the configuration and starts this anew.
+        let line = FailedLine {
+            group: &group,
+            error,
+            failures_in_a_row: 1,
+            next_try_in_milliseconds: None,
+            age_milliseconds: None,
+        };
+        context.output.line(&line, || line.render(context.clock.now()))?;
+        failed.push(group);
+    }
+    failed.extend(watch_all(context, &watched).await);
+    if context.stop.is_cancelled() {
+        let left = "the captures were released; the last committed points stand";
+        return Err(context.interrupted(left).into());
+    }
+    let failed: Vec<&str> = failed.iter().map(GroupName::as_str).collect();
+    Err(CliError::EndedWithErrors { what: format!("no later try can help these groups: {}", failed.join(", ")) }.into())
+}
+
+/// Replicates the groups side by side until the operator stops them, and returns those that no later try can help.
+async fn watch_all(context: &Context, groups: &[Replicated]) -> Vec<GroupName> {
+    for Replicated { replicator, objective, .. } in groups {
         let Protection { group, machines, .. } = &replicator.protection;
         let rpo = format_duration(objective.rpo);
         context.output.remark(&format!("{group}: {} machines, at most {rpo} old", machines.len()));
@@ -158,14 +223,9 @@ async fn on_and_on(context: &Context, groups: Vec<Replicated>) -> Result<(), Fai
         let told =
             Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: Default::default() };
         let result = watch(&group.replicator, group.objective, &told, &context.stop).await;
-        result.map_err(|_| group.replicator.protection.group.as_str())
+        result.map_err(|_| group.replicator.protection.group.clone())
     });
-    let failed: Vec<&str> = futures::future::join_all(watches).await.into_iter().filter_map(Result::err).collect();
-    if context.stop.is_cancelled() {
-        let left = "the captures were released; the last committed points stand";
-        return Err(context.interrupted(left).into());
-    }
-    Err(CliError::EndedWithErrors { what: format!("no later try can help these groups: {}", failed.join(", ")) }.into())
+    futures::future::join_all(watches).await.into_iter().filter_map(Result::err).collect()
 }
 
 /// A line of `--watch --json` for a cycle that failed.
@@ -177,6 +237,22 @@ struct FailedLine<'a> {
     next_try_in_milliseconds: Option<u64>,
     /// How old the newest point that this process committed is now; none before the first.
     age_milliseconds: Option<u64>,
+}
+
+impl FailedLine<'_> {
+    fn render(&self, now: Timestamp) -> String {
+        let Self { group, error, .. } = self;
+        let causes: String = error.causes.iter().map(|cause| format!(": {cause}")).collect();
+        let problems: String =
+            error.problems.iter().map(|problem| format!("\n{}", problem.render().trim_end())).collect();
+        let next = self.next_try_in_milliseconds.map_or("no later try can help".to_owned(), |pause| {
+            format!("next try in {}", human::duration(Duration::from_millis(pause)))
+        });
+        let age = self.age_milliseconds.map_or(String::new(), |age| {
+            format!("; the newest point is {} old", human::duration(Duration::from_millis(age)))
+        });
+        format!("{now}  {group}  failed [{}] {}{causes}; {next}{age}{problems}", error.code, error.message)
+    }
 }
 
 /// A line of `--watch --json` for a point.
@@ -238,21 +314,13 @@ impl WatchObserver for Told<'_> {
 
     fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>) {
         let now = self.clock.now();
-        let age = self.age(now);
-        let error = Failure::describe(error);
         let line = FailedLine {
             group,
             failures_in_a_row: failures,
             next_try_in_milliseconds: pause.map(milliseconds),
-            age_milliseconds: age.map(milliseconds),
-            error,
+            age_milliseconds: self.age(now).map(milliseconds),
+            error: Failure::describe(error),
         };
-        self.write(&line, || {
-            let causes: String = line.error.causes.iter().map(|cause| format!(": {cause}")).collect();
-            let next = pause
-                .map_or("no later try can help".to_owned(), |pause| format!("next try in {}", human::duration(pause)));
-            let age = age.map(|age| format!("; the newest point is {} old", human::duration(age))).unwrap_or_default();
-            format!("{now}  {group}  failed [{}] {}{causes}; {next}{age}", line.error.code, line.error.message)
-        });
+        self.write(&line, || line.render(now));
     }
 }

@@ -123,6 +123,7 @@ async fn restore_one(
     progress: &Progress,
 ) -> Result<RestoreReport, Failure> {
     let disk_reader = reader.disk(machine, disk)?;
+    // Zeros are not written, and how much the rest is the vault does not know beforehand.
     progress.begin(&format!("{machine} {disk} ({})", human::bytes(disk_reader.size_bytes())), None);
     let moved = |bytes: u64| progress.advance(bytes);
     let clock = Arc::clone(&context.clock);

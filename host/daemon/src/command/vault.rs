@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use farshore_core::{GroupName, LineageId, Timestamp};
-use farshore_vault::{CheckDepth, CheckProgress, CheckReport, CreateOptions, Head, Usage, Vault, VaultInfo};
+use farshore_vault::{
+    CheckDepth, CheckProgress, CheckReport, CreateOptions, Error as VaultError, Head, Lineage, Usage, Vault, VaultInfo,
+};
 use serde::Serialize;
 
 use crate::{
@@ -26,7 +28,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
 async fn create(context: &Context) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let store = vault::store(context.output, &configuration)?;
-    let passphrase = vault::passphrase(context.output, &configuration, Asking::Twice).await?;
+    let passphrase = vault::passphrase(context, &configuration, Asking::Twice).await?;
     let making =
         Vault::create(store, &passphrase, CreateOptions::default(), vault::vault_context(context, &configuration));
     let left = "the vault may have been made: `farshore vault info` tells";
@@ -54,8 +56,12 @@ struct Info {
 struct GroupInfo {
     group: GroupName,
     lineage: LineageId,
-    head: Head,
+    /// None if it cannot be read.
+    head: Option<Head>,
     newest_captured_at: Option<Timestamp>,
+    /// What is damaged of the newest commit or point; it hides no other group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<String>,
 }
 
 async fn info(context: &Context) -> Result<(), Failure> {
@@ -63,7 +69,11 @@ async fn info(context: &Context) -> Result<(), Failure> {
     let vault = vault::open(context, &configuration).await?;
     let info = context.until_stopped("nothing was changed", gather(&vault)).await??;
     context.output.result(&info, || render_info(&info, context.clock.now()))?;
-    Ok(())
+    let unreadable_groups = info.groups.iter().filter(|group| group.unreadable.is_some()).count();
+    match unreadable_groups.saturating_add(info.vault.unreadable.len()) {
+        0 => Ok(()),
+        count => Err(CliError::Damage { count }.into()),
+    }
 }
 
 async fn gather(vault: &Vault) -> Result<Info, Failure> {
@@ -71,14 +81,29 @@ async fn gather(vault: &Vault) -> Result<Info, Failure> {
     let mut groups = Vec::new();
     for known in &info.lineages {
         let Some(lineage) = vault.lineage(&known.group).await? else { continue };
-        let head = lineage.head().await?;
-        let newest_captured_at = match head.newest_point {
-            Some(newest) => Some(lineage.point(newest).await?.captured_at),
-            None => None,
-        };
-        groups.push(GroupInfo { group: known.group.clone(), lineage: known.id, head, newest_captured_at });
+        groups.push(group_info(&lineage).await?);
     }
     Ok(Info { groups, usage: vault.usage().await?, vault: info })
+}
+
+async fn group_info(lineage: &Lineage) -> Result<GroupInfo, Failure> {
+    let (group, lineage_id) = (lineage.group().clone(), lineage.id());
+    let mut info = GroupInfo { group, lineage: lineage_id, head: None, newest_captured_at: None, unreadable: None };
+    let damage = |error: VaultError| if error.is_damage() { Ok(error.to_string()) } else { Err(error) };
+    let head = match lineage.head().await {
+        Ok(head) => info.head.insert(head),
+        Err(error) => {
+            info.unreadable = Some(damage(error)?);
+            return Ok(info);
+        }
+    };
+    if let Some(newest) = head.newest_point {
+        match lineage.point(newest).await {
+            Ok(point) => info.newest_captured_at = Some(point.captured_at),
+            Err(error) => info.unreadable = Some(damage(error)?),
+        }
+    }
+    Ok(info)
 }
 
 fn render_info(info: &Info, now: Timestamp) -> String {
@@ -96,15 +121,26 @@ fn render_info(info: &Info, now: Timestamp) -> String {
     for group in groups {
         table.row([
             group.group.to_string(),
-            group.head.active_site.to_string(),
-            group.head.generation.to_string(),
-            group.head.newest_point.map(|point| point.to_string()).unwrap_or_else(|| "none".to_owned()),
+            group.head.as_ref().map(|head| head.active_site.to_string()).unwrap_or_default(),
+            group.head.as_ref().map(|head| head.generation.to_string()).unwrap_or_default(),
+            match &group.head {
+                Some(head) => head.newest_point.map_or_else(|| "none".to_owned(), |point| point.to_string()),
+                None => "?".to_owned(),
+            },
             group.newest_captured_at.map(|time| human::time_and_age(time, now)).unwrap_or_default(),
         ]);
     }
     if !table.is_empty() {
         text.push('\n');
         text.push_str(&table.render());
+    }
+    for group in groups {
+        if let Some(problem) = &group.unreadable {
+            text.push_str(&format!("group {}: unreadable: {problem}\n", group.group));
+        }
+    }
+    for lineage in &vault.unreadable {
+        text.push_str(&format!("group of lineage {}: unreadable: {}\n", lineage.id, lineage.problem));
     }
     let mut table = Table::new(&["KIND", ">OBJECTS", ">SIZE"]);
     for (kind, usage) in usage.kinds.iter().filter(|(_, usage)| usage.objects > 0) {

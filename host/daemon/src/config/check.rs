@@ -9,6 +9,7 @@ use super::{
     model::{Adapter, Document, Group, Host, SecretPlace, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
+    reach::drill_reaches_live,
     read::literal_secret,
 };
 
@@ -47,6 +48,14 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
             };
             problems.push(Problem::error(span, format!("there is no embedded adapter {adapter:?}")).hint(hint));
         }
+        // A warning and not an error: an error would keep a failover from starting, on the day when it is needed.
+        problems.extend(drill_reaches_live(name, &site.grants).iter().map(|shared| {
+            let place = place!["sites", name.as_str(), "grants", "drill", shared.key, shared.index];
+            Problem::warning(places.value(&place), shared.to_string()).hint(format!(
+                "give drills folders of their own in [sites.{name}.settings-in.drill], and grant only those in \
+                 [sites.{name}.grants.drill]"
+            ))
+        }));
     }
     for (name, group) in &document.groups {
         check_group(name, group, places, &mut problems);

@@ -11,6 +11,7 @@ mod check;
 pub mod model;
 pub mod places;
 pub mod problem;
+pub mod reach;
 pub mod read;
 pub mod secret;
 pub mod settings;

@@ -12,8 +12,9 @@ use std::{
 };
 
 use farshore_core::{Consistency, GroupName, MachineId, SiteName};
-use farshore_plugin::{SiteGrants, SiteTemplates};
+use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
 
 use super::units;
 
@@ -131,7 +132,8 @@ impl<'de> Deserialize<'de> for OptionValue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum SecretPlace {
-    /// The first line of a file.
+    /// A file, without the line breaks at its end. Of a passphrase only the first line counts; of a store's secret all of it,
+    /// because some are documents (a cloud's key file).
     File(PathBuf),
     /// An environment variable.
     Env(String),
@@ -143,15 +145,59 @@ pub enum SecretPlace {
 pub struct Site {
     /// The component.
     pub adapter: Adapter,
-    /// What the component is told; its own schema says what can stand here.
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// What the component is told in every mode; its own schema says what can stand here.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
+    /// What it is told instead in one mode.
+    #[serde(default)]
+    pub settings_in: SettingsByMode,
     /// What the component may reach, for each mode.
     #[serde(default)]
     pub grants: SiteGrants,
     /// The programs that the component may run, for each mode.
     #[serde(default)]
     pub programs: SiteTemplates,
+}
+
+impl Site {
+    /// What the component is told in a mode. A key of `settings-in` replaces the whole value of the same key of `settings`:
+    /// a merge that went deeper would leave parts of a value that stand nowhere in the file beside each other.
+    pub fn settings_for(&self, mode: Mode) -> Map<String, Value> {
+        let mut settings = self.settings.clone();
+        settings.extend(self.settings_in.for_mode(mode).cloned().into_iter().flatten());
+        settings
+    }
+}
+
+/// Settings that hold in one mode only: a drill works in other folders than a failover, so that it cannot reach what the
+/// failover brought up.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SettingsByMode {
+    /// When looking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe: Option<Map<String, Value>>,
+    /// When protecting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protect: Option<Map<String, Value>>,
+    /// In a test failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Map<String, Value>>,
+    /// In a real failover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<Map<String, Value>>,
+}
+
+impl SettingsByMode {
+    /// What a mode has of its own, if the file has a table for it.
+    pub const fn for_mode(&self, mode: Mode) -> Option<&Map<String, Value>> {
+        match mode {
+            Mode::Observe => self.observe.as_ref(),
+            Mode::Protect => self.protect.as_ref(),
+            Mode::Drill => self.drill.as_ref(),
+            Mode::Live => self.live.as_ref(),
+        }
+    }
 }
 
 /// Which component.

@@ -204,6 +204,62 @@ fn the_shown_places_are_those_of_the_text() {
     assert!(shown.contains("farshore.toml:5:8: error: "), "{shown}");
 }
 
+/// `GOOD` with a recovery site whose drills and live runs may use these folders.
+fn with_recovery_folders(drill: &str, live: &str) -> String {
+    let mode = |mode: &str, folder: &str| {
+        format!(
+            "[sites.shelter.settings-in.{mode}]\nmachine-folder = {folder:?}\n[sites.shelter.grants.{mode}]\n\
+             unix = [\"{folder}/*\"]\nfiles = [{{ folder = {folder:?}, access = \"read-write\" }}]\n"
+        )
+    };
+    let site = "[sites.shelter]\nadapter = \"qemu\"\n";
+    GOOD.replace(site, &format!("{site}settings.fleece-limit-mib = 64\n{}{}", mode("drill", drill), mode("live", live)))
+}
+
+#[test]
+fn what_stands_for_one_mode_replaces_what_stands_for_all() {
+    use farshore_plugin::Mode;
+    let text = with_recovery_folders("/srv/drill", "/srv/live")
+        .replace("settings.fleece", "settings.machine-folder = \"/srv/all\"\nsettings.fleece");
+    assert_eq!(told(&text), Vec::<String>::new());
+    let document = super::read::read(&text).document;
+    let site = &document.sites[&"shelter".parse().expect("a name")];
+    for (mode, folder) in [(Mode::Drill, "/srv/drill"), (Mode::Live, "/srv/live"), (Mode::Observe, "/srv/all")] {
+        let settings = serde_json::json!({ "machine-folder": folder, "fleece-limit-mib": 64 });
+        assert_eq!(serde_json::Value::Object(site.settings_for(mode)), settings, "{mode}");
+    }
+    // A key is replaced as a whole: nothing of the other value stays.
+    let text = "[sites.a]\nadapter = \"qemu\"\nsettings.one = { x = 1, y = 2 }\nsettings-in.drill.one = { x = 3 }\n";
+    let document = super::read::read(text).document;
+    let site = document.sites.values().next().expect("a site");
+    assert_eq!(serde_json::Value::Object(site.settings_for(Mode::Drill)), serde_json::json!({ "one": { "x": 3 } }));
+}
+
+#[test]
+fn a_mode_that_there_is_none_of_is_refused() {
+    let text = GOOD.replace("[groups.shop]", "[sites.farm.settings-in.dril]\nx = 1\n[groups.shop]");
+    let expected = "12:25: there is no key `dril` in [sites.farm.settings-in] | did you mean `drill`?";
+    assert_eq!(told(&text), [expected]);
+    let text = GOOD.replace("[groups.shop]", "[sites.farm.settings-in]\ndrill = 1\n[groups.shop]");
+    let told = told(&text);
+    assert!(told.len() == 1 && told[0].starts_with("13:9: invalid type: integer `1`, expected a map"), "{told:#?}");
+}
+
+#[test]
+fn a_drill_that_could_reach_what_a_failover_started_is_warned_of() {
+    assert_eq!(told(&with_recovery_folders("/srv/drill", "/srv/live")), Vec::<String>::new());
+    let warnings = examine(&with_recovery_folders("/srv/live", "/srv/live"));
+    let places: Vec<(usize, usize)> = warnings.iter().map(|problem| (problem.line, problem.column)).collect();
+    assert_eq!(places, [(15, 9), (16, 10)], "{warnings:#?}");
+    assert!(warnings.iter().all(|problem| problem.severity == Severity::Warning), "{warnings:#?}");
+    assert_eq!(
+        warnings[0].message,
+        "a drill at site shelter could reach what a failover started there: both may use /srv/live/*"
+    );
+    let hint = warnings[0].hint.as_deref().expect("a hint");
+    assert!(hint.contains("[sites.shelter.settings-in.drill]"), "{hint}");
+}
+
 /// The keys that a table can have, as serde says them for a key that none has.
 fn keys_of(text: &str, table: &[super::places::Part]) -> Vec<String> {
     let mut tree: toml::Table = toml::from_str(text).expect("TOML");

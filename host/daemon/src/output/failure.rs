@@ -122,21 +122,22 @@ fn causes(message: &str, mut source: Option<&(dyn Error + 'static)>) -> Vec<Stri
 }
 
 impl Failure {
-    /// The text for a person, each line ended.
+    /// The text for a person, each line ended. What others said is cleaned piece by piece, because the colours are control
+    /// characters too.
     pub fn render(&self, style: &super::Style) -> String {
         let mut text = String::new();
         for problem in &self.problems {
-            let _ = writeln!(text, "{}", problem.render());
+            let _ = writeln!(text, "{}", clean(&problem.render()));
         }
-        let _ = writeln!(text, "{}: {}", style.error(&format!("error[{}]", self.code)), self.message);
+        let _ = writeln!(text, "{}: {}", style.error(&format!("error[{}]", self.code)), clean(&self.message));
         for cause in &self.causes {
-            let _ = writeln!(text, "caused by: {cause}");
+            let _ = writeln!(text, "caused by: {}", clean(cause));
         }
         if let Some(advice) = &self.advice {
-            let _ = writeln!(text, "{}: {advice}", style.hint("hint"));
+            let _ = writeln!(text, "{}: {}", style.hint("hint"), clean(advice));
         }
         let _ = writeln!(text, "see: farshore explain {}", self.code);
-        clean(&text)
+        text
     }
 }
 
@@ -145,6 +146,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::output::Style;
 
     #[test]
     fn a_cause_is_told_once() {
@@ -164,6 +166,13 @@ mod tests {
         let failure = Failure::from(Outer { source: io::Error::other("inner") });
         assert_eq!((failure.message.as_str(), failure.causes.len()), ("outer: inner", 0));
         assert_eq!(failure.status, Status::Failed);
+    }
+
+    #[test]
+    fn colours_stay_and_nothing_else_commands_the_terminal() {
+        let failure = Failure::from(CliError::NotConfirmed { what: "a\u{1b}[2Jb".to_owned() });
+        let told = failure.render(&Style { coloured: true });
+        assert!(told.starts_with("\u{1b}[1m\u{1b}[31merror[FS6007]\u{1b}[0m: a\\u{1b}[2Jb"), "{told:?}");
     }
 
     #[test]

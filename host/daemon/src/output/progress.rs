@@ -1,4 +1,8 @@
 //! Progress: a bar where standard error is a terminal, a plain line now and then where it is not, nothing with `--json`.
+//!
+//! How many bytes a disk will take is not known beforehand, because the parts that are zeros are passed over. What is known
+//! for some is the most that it can be: a bar then runs to at most that, and it is called so, without a guess at the time
+//! that is left. For everything else there are the bytes so far and their rate.
 
 use std::{
     io::IsTerminal as _,
@@ -32,7 +36,7 @@ enum Shape {
 struct Lines {
     title: String,
     done_bytes: u64,
-    total_bytes: Option<u64>,
+    bytes_max: Option<u64>,
     told: Option<Duration>,
 }
 
@@ -51,28 +55,30 @@ impl Progress {
         Self { shape }
     }
 
-    /// Something new begins; `total_bytes` when it is known.
-    pub fn begin(&self, title: &str, total_bytes: Option<u64>) {
+    /// Something new begins; `bytes_max` when it is known that it will not be more.
+    pub fn begin(&self, title: &str, bytes_max: Option<u64>) {
         let title = human::clean(title).replace('\n', " ");
         match &self.shape {
             Shape::Hidden => {}
             Shape::Bar(bar) => {
                 bar.reset();
-                if let Some(total) = total_bytes {
-                    bar.set_length(total);
+                if let Some(most) = bytes_max {
+                    bar.set_length(most);
                 } else {
                     bar.unset_length();
                 }
-                let template = match total_bytes {
-                    Some(_) => "{msg}  {wide_bar} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}",
-                    None => "{spinner} {msg}  {binary_bytes}  {elapsed}",
+                let template = match bytes_max {
+                    Some(_) => {
+                        "{msg}  {wide_bar} {binary_bytes} of at most {binary_total_bytes}  {binary_bytes_per_sec}"
+                    }
+                    None => "{spinner} {msg}  {binary_bytes}  {binary_bytes_per_sec}  {elapsed}",
                 };
                 bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
                 bar.set_message(title);
             }
             Shape::Lines { state, .. } => {
                 *state.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Lines { title, done_bytes: 0, total_bytes, told: Some(SystemClock.monotonic()) };
+                    Lines { title, done_bytes: 0, bytes_max, told: Some(SystemClock.monotonic()) };
             }
         }
     }
@@ -120,12 +126,22 @@ impl Drop for Progress {
 impl Lines {
     fn line(&self) -> String {
         let done = human::bytes(self.done_bytes);
-        match self.total_bytes {
-            Some(total) if total > 0 => {
-                let percent = u128::from(self.done_bytes) * 100 / u128::from(total);
-                format!("{}: {done} of {} ({percent} %)", self.title, human::bytes(total))
-            }
-            _ => format!("{}: {done}", self.title),
+        match self.bytes_max {
+            Some(most) => format!("{}: {done} of at most {}", self.title, human::bytes(most)),
+            None => format!("{}: {done}", self.title),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_no_more() {
+        let mut lines = Lines { title: "orders vd0".to_owned(), done_bytes: 3 << 20, ..Lines::default() };
+        assert_eq!(lines.line(), "orders vd0: 3 MiB");
+        lines.bytes_max = Some(8 << 30);
+        assert_eq!(lines.line(), "orders vd0: 3 MiB of at most 8 GiB");
     }
 }
