@@ -188,12 +188,12 @@ impl World {
         self.farshore()?.start(arguments)
     }
 
-    /// The recovered machines of this world that run now.
+    /// The recovered machines of this world that run now, of drills and of failovers.
     ///
     /// # Errors
     /// The system does not show its processes.
     pub fn recovered(&self) -> Result<Vec<RecoveredMachine>, DemoError> {
-        recovered::machines_below(&self.site.recovered_folder())
+        self.site.recovered_machines()
     }
 
     /// Whether a restored raw disk is the same as a guest's disk, as `qemu-img compare` says. The guest must be held or

@@ -41,8 +41,10 @@ fn what_was_acknowledged_before_the_point_is_there_after_the_failover() {
     let drill = world.succeed(&["drill", "orders"]).expect("a drill");
     assert_eq!((&drill["outcome"], &drill["cleaned_up"]), (&Value::from("succeeded"), &Value::from(true)), "{drill}");
     assert_eq!(world.recovered().expect("processes"), []);
-    let left: Vec<_> = files_below(&world.site.recovered_folder());
-    assert!(left.is_empty(), "{left:?}");
+    for folder in [world.site.drill_folder(), world.site.recovered_folder()] {
+        let left = files_below(&folder);
+        assert!(left.is_empty(), "{left:?}");
+    }
     let after_drill = acknowledged(certain + 1);
     assert!(after_drill > certain, "production went on");
 
@@ -65,8 +67,11 @@ fn what_was_acknowledged_before_the_point_is_there_after_the_failover() {
     let id = report["machines"][0]["recovered_id"].as_str().expect("an id").to_owned();
     let uuid = [&id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]].join("-");
     assert_eq!(processes_with_uuid(&uuid).len(), 1, "{uuid}");
+    // Who repeats the command gets no second copy.
     let again = world.run(&attested).expect("ran");
-    assert!(again.status.success(), "{}", again.errors);
+    assert_eq!(again.failure().expect("an error")["code"], "FS5010", "{}", again.errors);
+    assert_eq!(world.recovered().expect("processes").len(), 1);
+    assert_eq!(processes_with_uuid(&uuid).len(), 1, "{uuid}");
 
     // The source comes back, and may not add to what is now another side's.
     let disks = world.guest("orders").disks().to_vec();

@@ -76,7 +76,8 @@ fn an_object_that_was_cut_or_altered_is_named_and_harms_no_other_point() {
         let error = failure(&restore);
         assert!(error.to_string().contains(&name), "it names the object: {error}");
         // A disk that does not need the damaged object is complete, and said to be; the other one is not there at all.
-        let left = files_below(world.folder()).into_iter().filter(|path| path.to_string_lossy().contains("restored"));
+        let left =
+            files_below(world.folder()).into_iter().filter(|path| path.to_string_lossy().contains("restored.raw"));
         let left: Vec<_> = left.map(|path| path.to_string_lossy().into_owned()).collect();
         assert!(
             left.len() < 2 && left.iter().all(|path| path.ends_with(".raw")),
@@ -129,13 +130,13 @@ fn a_target_that_is_full() {
     let world = protected_world();
     world.succeed(&["vault", "create"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
-    let small = Mount::small(&world.site.recovered_folder());
+    let small = Mount::small(&world.site.drill_folder());
     let drill = world.run(&["drill", "orders"]).expect("ran");
     assert_eq!(drill.exit_code(), Some(3), "{}{}", drill.output, drill.errors);
     let report = drill.json().expect("a report");
     assert_eq!((&report["outcome"], &report["cleaned_up"]), (&Value::from("failed"), &Value::from(true)), "{report}");
     assert!(report["machines"][0]["error"].as_str().is_some_and(|error| error.contains("room")), "{report}");
-    assert_eq!(files_below(&world.site.recovered_folder()), Vec::<PathBuf>::new(), "nothing half-made is left");
+    assert_eq!(files_below(&world.site.drill_folder()), Vec::<PathBuf>::new(), "nothing half-made is left");
     assert_eq!(world.recovered().expect("processes"), []);
     drop(small);
 }
