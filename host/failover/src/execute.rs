@@ -116,6 +116,8 @@ pub struct Execution {
     pub readiness_limit: Duration,
     /// Who says that the source is off.
     pub attestation: Option<String>,
+    /// For a drill: what of a failover's machines its grants would let it reach, in a sentence each.
+    pub drill_reaches: Vec<String>,
 }
 
 impl Execution {
@@ -157,6 +159,7 @@ impl Execution {
                     began_at: self.clock.now(),
                     attestation: self.attestation.clone(),
                     discards: plan.discards.clone(),
+                    drill_reaches: self.drill_reaches.clone(),
                 };
                 self.observer.event(RunEvent::Begun { run: head.run, resumed: false });
                 RunJournal::begin(Arc::clone(&self.vault), head).await?

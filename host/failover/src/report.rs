@@ -146,16 +146,23 @@ impl RunReport {
             generation: state.generation,
             fences: state.fences.clone(),
             attestation: head.attestation.clone(),
-            isolation: (head.kind == RunKind::Drill).then(|| {
-                "linked: the target's component ran in mode drill, with the grants and program templates of that mode only"
-                    .to_owned()
-            }),
+            isolation: (head.kind == RunKind::Drill).then(|| isolation(&head.drill_reaches)),
             refusals,
             machines,
             cleaned_up: state.cleaned_up.is_some() && leftovers.is_empty(),
             leftovers,
         }
     }
+}
+
+/// How a drill was kept from what is live. Which networks its machines had is what the operator wrote for the mode.
+fn isolation(reaches: &[String]) -> String {
+    if reaches.is_empty() {
+        return "linked: the target's component had the settings, grants and program templates of mode drill, which reach nothing \
+                of mode live"
+            .to_owned();
+    }
+    format!("none: {}", reaches.join("; "))
 }
 
 /// What an unplanned failover lost, as a sentence and in seconds. A source that lived on until it was turned off went on

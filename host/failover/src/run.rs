@@ -62,6 +62,8 @@ pub struct RunHead {
     pub attestation: Option<String>,
     /// What earlier failovers started, and this one removes before it starts the machines again.
     pub discards: Vec<RecoveredCopy>,
+    /// For a drill: what it could have reached of what failovers start at the site, by the operator's grants.
+    pub drill_reaches: Vec<String>,
 }
 
 /// A machine that a failover has started and nobody has removed since.
@@ -358,6 +360,7 @@ mod tests {
             began_at: Timestamp::from_unix_milliseconds(2),
             attestation: None,
             discards: Vec::new(),
+            drill_reaches: Vec::new(),
         }
     }
 

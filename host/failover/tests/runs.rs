@@ -158,6 +158,7 @@ impl Scene {
             readiness: ReadinessLevel::Ready,
             readiness_limit: Duration::from_millis(50),
             attestation: attestation.map(ToOwned::to_owned),
+            drill_reaches: Vec::new(),
         }
     }
 
@@ -195,6 +196,11 @@ async fn a_drill_recovers_everything_and_leaves_nothing() {
     assert_eq!(head.active_site, production());
     let runs = list_runs(&scene.vault, 10).await.expect("a list");
     assert!(runs.len() == 1 && runs[0].state.as_ref().expect("readable").report.as_ref() == Some(&report));
+    assert!(report.isolation.as_ref().is_some_and(|text| text.starts_with("linked")));
+    let open = Execution { drill_reaches: vec!["both may use /srv/recovered".to_owned()], ..scene.execution(None) };
+    let plan = scene.plan(RunKind::Drill).await.expect("a plan");
+    let other = open.execute(&plan, &production(), &CancellationToken::new()).await.expect("a drill");
+    assert_eq!(other.isolation.as_deref(), Some("none: both may use /srv/recovered"));
 }
 
 #[tokio::test]

@@ -230,7 +230,7 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
     };
     let stop = CancellationToken::new();
     let (mut points, mut changed_bytes) = (Vec::new(), 0);
-    for capture in 0..if farshore_e2e::is_long() { 200 } else { 20 } {
+    for capture in 0..if farshore_e2e::is_long() { 100 } else { 20 } {
         site.capture.store(capture, Ordering::SeqCst);
         let report = replicator.cycle(&stop).await.expect("a cycle");
         if capture > 0 {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use farshore_e2e::{Finished, World, leftovers};
@@ -37,7 +37,11 @@ impl Scene {
     fn behave(&self, behaviour: &str, path: &str, value: u64) {
         let component =
             fs::canonicalize("../../target/components/hostile.wasm").expect("`cargo xtask components` was run");
-        let digest = Digest::of(&fs::read(&component).expect("the component"));
+        self.configure(&component, behaviour, path, value);
+    }
+
+    fn configure(&self, component: &Path, behaviour: &str, path: &str, value: u64) {
+        let digest = Digest::of(&fs::read(component).expect("the component"));
         let folder = self.disk.parent().expect("a folder");
         let text = format!(
             "{}\n[sites.strange]\nadapter = {{ path = {component:?}, digest = \"{digest}\" }}\n\n\
@@ -116,4 +120,17 @@ fn what_it_says_of_a_disk_makes_no_point_that_is_not_true() {
     let restored = scene.world.folder().join("restored.raw");
     scene.world.succeed(&["restore", "strange", "--to", restored.to_str().expect("text")]).expect("a restore");
     assert!(fs::read(&restored).expect("the file") == fs::read(&scene.disk).expect("the disk"), "byte for byte");
+}
+
+#[test]
+fn what_cannot_be_loaded_stops_its_own_group_only() {
+    let scene = Scene::new();
+    let garbage = scene.world.folder().join("garbage.wasm");
+    fs::write(&garbage, "this is no component").expect("a file");
+    scene.configure(&garbage, "source", "", 0);
+    scene.assert_fails_alone("what is no component", "FS6002");
+    let named = scene.world.run(&["replicate", "orders", "strange", "orders", "--once"]).expect("ran");
+    let cycles = named.json().expect("a report");
+    let groups: Vec<_> = cycles.as_array().into_iter().flatten().filter_map(|cycle| cycle["group"].as_str()).collect();
+    assert_eq!(groups, ["orders", "strange"], "a group that is named twice has one cycle");
 }

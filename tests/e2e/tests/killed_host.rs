@@ -22,7 +22,7 @@ const CAPTURE_WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(1);
 
 fn sequences(world: &World) -> BTreeSet<u64> {
-    let points = world.succeed(&["points", "orders"]).expect("points");
+    let points = world.succeed(&["points", "orders", "--limit", "1000"]).expect("points");
     let mut found = BTreeSet::new();
     collect(&points, &mut found);
     found
@@ -118,7 +118,7 @@ fn nothing_is_lost_and_nothing_is_left() {
     let journal = journal(&world);
     let seed = SystemClock.now().as_unix_milliseconds().unsigned_abs();
     let entropy = SeededEntropy::new(seed);
-    let kills: u32 = if farshore_e2e::is_long() { 60 } else { 12 };
+    let kills: u32 = if farshore_e2e::is_long() { 30 } else { 12 };
     let (mut attached, mut inside) = (0, 0);
     for kill in 0..kills {
         let running = world.start(&["replicate", "--watch"]).expect("a watch");

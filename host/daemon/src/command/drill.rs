@@ -13,7 +13,7 @@ use farshore_vault::Vault;
 use crate::{
     adapters::Adapters,
     arguments::{DrillArguments, PointChoice, ReadinessArguments, Until},
-    config::{Configuration, Group},
+    config::{Configuration, Group, reach::drill_reaches_live},
     context::Context,
     error::CliError,
     observers::{Shown, level},
@@ -129,6 +129,7 @@ pub async fn execute(
         },
         readiness_limit: ask.readiness.until_limit,
         attestation: ask.attestation,
+        drill_reaches: drill_reaches(configuration, ask.kind, group)?,
     };
     let source_site: &SiteName = &group.site;
     let result = execution.execute(plan, source_site, &context.stop).await;
@@ -138,6 +139,17 @@ pub async fn execute(
             Err(context.interrupted("`farshore run list` shows how far the run came; the same command goes on").into())
         }
         result => Ok(result?),
+    }
+}
+
+/// What of a failover's machines a drill could reach at the group's recovery site.
+fn drill_reaches(configuration: &Configuration, kind: RunKind, group: &Group) -> Result<Vec<String>, Failure> {
+    match &group.recovery_site {
+        Some(name) if kind == RunKind::Drill => {
+            let shared = drill_reaches_live(name, &configuration.site(name)?.grants);
+            Ok(shared.iter().map(ToString::to_string).collect())
+        }
+        _ => Ok(Vec::new()),
     }
 }
 
