@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farshore_core::{LineageId, MachineId, RunId, Sequence, SiteName};
-use farshore_vault::Vault;
+use farshore_core::{MachineId, RunId, Sequence, SiteName};
 
-use crate::{FailoverError, FenceReport, RecoveredCopy, RunKind, RunState, journal::runs_of};
+use crate::{FenceReport, RecoveredCopy, RunKind, RunState};
 
 /// What earlier failovers of a lineage left.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +24,6 @@ pub(crate) struct Earlier {
 /// What is planned now.
 #[derive(Debug)]
 pub(crate) struct Planned<'a> {
-    pub(crate) lineage: LineageId,
     pub(crate) target: &'a SiteName,
     pub(crate) point: Sequence,
     pub(crate) machines: BTreeSet<&'a MachineId>,
@@ -43,10 +41,10 @@ impl Planned<'_> {
 }
 
 impl Earlier {
-    /// Reads the runs of the lineage. `active` is the lineage's active side: what ran elsewhere before is not production.
-    pub(crate) async fn look(vault: &Vault, planned: &Planned<'_>, active: &SiteName) -> Result<Self, FailoverError> {
-        let mut runs = runs_of(vault, planned.lineage).await?;
-        runs.retain(|state| state.head.kind == RunKind::Unplanned);
+    /// What `runs`, the lineage's, oldest first, mean. `active` is the lineage's active side: what ran elsewhere before is
+    /// not production.
+    pub(crate) fn of(runs: &[RunState], planned: &Planned<'_>, active: &SiteName) -> Self {
+        let runs: Vec<_> = runs.iter().filter(|state| state.head.kind == RunKind::Unplanned).collect();
         let mut earlier = Self::default();
         // The oldest goes on; a later one of the same work would have taken it up.
         if let Some(state) = runs.iter().find(|state| planned.is_work_of(state)) {
@@ -72,6 +70,6 @@ impl Earlier {
                 }
             }
         }
-        Ok(earlier)
+        earlier
     }
 }

@@ -139,11 +139,12 @@ impl Execution {
         }
         let lineage = plan.lineage.id();
         let _lock = lock_group(&self.state_folder, self.vault.id(), lineage, &plan.group)?;
+        let runs = runs_of(&self.vault, lineage).await?;
         let goes_on = match plan.kind {
             RunKind::Drill => None,
-            RunKind::Unplanned => self.look_again(plan).await?,
+            RunKind::Unplanned => self.look_again(plan, &runs).await?,
         };
-        let mut journal = match self.settle_unfinished(plan, goes_on).await? {
+        let mut journal = match self.settle_unfinished(plan, &runs, goes_on).await? {
             Some(journal) => journal,
             None => {
                 let head = RunHead {
@@ -172,16 +173,15 @@ impl Execution {
     }
 
     /// Under the group's lock, the run to go on with; another process may have failed the group over since the plan was made.
-    async fn look_again(&self, plan: &FailoverPlan) -> Result<Option<RunId>, FailoverError> {
+    async fn look_again(&self, plan: &FailoverPlan, runs: &[RunState]) -> Result<Option<RunId>, FailoverError> {
         let head = plan.lineage.head().await.map_err(FailoverError::vault("finding the active side"))?;
         let planned = Planned {
-            lineage: plan.lineage.id(),
             target: self.target.site(),
             point: plan.point,
             machines: plan.machines.iter().map(|machine| &machine.id).collect(),
             discards: plan.may_discard,
         };
-        let mut earlier = Earlier::look(&self.vault, &planned, &head.active_site).await?;
+        let mut earlier = Earlier::of(runs, &planned, &head.active_site);
         earlier.copies.retain(|copy| copy.site == *self.target.site() && !plan.discards.contains(copy));
         refuse_second_copies(&plan.group, &earlier.copies)?;
         Ok(earlier.unfinished)
@@ -192,10 +192,11 @@ impl Execution {
     async fn settle_unfinished(
         &self,
         plan: &FailoverPlan,
+        runs: &[RunState],
         goes_on: Option<RunId>,
     ) -> Result<Option<RunJournal>, FailoverError> {
         let mut taken_up = None;
-        for state in runs_of(&self.vault, plan.lineage.id()).await?.iter().filter(|state| !state.has_ended()) {
+        for state in runs.iter().filter(|state| !state.has_ended()) {
             let head = &state.head;
             let same_target = head.target == *self.target.site();
             if !same_target || head.kind != plan.kind {

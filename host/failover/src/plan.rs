@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::{
     FailoverError, FenceReport, RecoveredCopy, RunKind,
     earlier::{Earlier, Planned},
+    journal::runs_of,
 };
 
 /// A source that has not answered for this long does not answer.
@@ -212,13 +213,12 @@ async fn look_around(
 ) -> Result<Surroundings, FailoverError> {
     let head = lineage.head().await.map_err(FailoverError::vault("finding the active side"))?;
     let planned = Planned {
-        lineage: lineage.id(),
         target: request.target.site(),
         point,
         machines: machines.iter().map(|machine| &machine.id).collect(),
         discards: request.discard_recovered,
     };
-    let earlier = Earlier::look(request.vault, &planned, &head.active_site).await?;
+    let earlier = Earlier::of(&runs_of(request.vault, lineage.id()).await?, &planned, &head.active_site);
     let mut answers = ask_source(request.source.as_deref(), machines, request.clock).await;
     for answer in &mut answers {
         if let (false, Some(fence)) = (answer.answers, earlier.proven.get(&answer.machine)) {

@@ -109,6 +109,20 @@ async fn points_are_what_the_disks_were_and_cost_what_changed() {
     assert_eq!((site.captures(), site.tracked("web"), site.tracked("db")), (0, 1, 1));
 }
 
+/// Runs a cycle that is killed at its `call`th call to the site, counted from 0; false if it made so many only, and ended.
+async fn is_killed_at(call: u64, site: &SimulatedSite, replicator: Replicator) -> bool {
+    let stop = CancellationToken::new();
+    site.stop_at(Some(call));
+    let was_killed = tokio::select! {
+        _ = replicator.cycle(&stop) => false,
+        () = site.was_stopped() => true,
+    };
+    let calls = site.calls();
+    site.stop_at(None);
+    assert!(was_killed || calls == call, "every call was tried: {calls} of {call}");
+    was_killed
+}
+
 #[tokio::test]
 async fn a_host_killed_at_any_call_loses_nothing_and_leaves_nothing() {
     let mut call = 0;
@@ -121,18 +135,9 @@ async fn a_host_killed_at_any_call_loses_nothing_and_leaves_nothing() {
         let first_content = site.content("web");
 
         site.write("web", 7 * CHUNK_BYTES, &noise(2, CHUNK_BYTES));
-        site.stop_at(Some(call));
         let killed = replicator(&vault, &site, &["web"], folder.path());
-        let was_killed = tokio::select! {
-            _ = killed.cycle(&stop) => false,
-            () = site.was_stopped() => true,
-        };
-        drop(killed);
-        let calls = site.calls();
-        site.stop_at(None);
-        if !was_killed {
+        if !is_killed_at(call, &site, killed).await {
             assert!(call >= 8, "a cycle has at least 8 calls, not {call}");
-            assert_eq!(calls, call, "every call was tried");
             return;
         }
 
@@ -346,15 +351,8 @@ async fn a_source_that_was_failed_over_releases_what_a_crash_left() {
     for call in 0.. {
         let folder = tempfile::tempdir().expect("a folder");
         let (vault, site) = (vault(&format!("fenced-{call}")).await, SimulatedSite::new(&["web"]));
-        site.stop_at(Some(call));
         let killed = replicator(&vault, &site, &["web"], folder.path());
-        let was_killed = tokio::select! {
-            _ = killed.cycle(&stop) => false,
-            () = site.was_stopped() => true,
-        };
-        drop(killed);
-        site.stop_at(None);
-        if !was_killed {
+        if !is_killed_at(call, &site, killed).await {
             assert!(call >= 8, "a cycle has at least 8 calls, not {call}");
             return;
         }
@@ -379,15 +377,8 @@ async fn a_vault_that_does_not_answer_leaves_no_view_attached_and_loses_no_track
         let vault = vault_at(&format!("file:{}", store.path().display())).await;
         replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the first cycle");
         site.write("web", 7 * CHUNK_BYTES, &noise(2, CHUNK_BYTES));
-        site.stop_at(Some(call));
         let killed = replicator(&vault, &site, &["web"], folder.path());
-        let was_killed = tokio::select! {
-            _ = killed.cycle(&stop) => false,
-            () = site.was_stopped() => true,
-        };
-        drop(killed);
-        site.stop_at(None);
-        if !was_killed {
+        if !is_killed_at(call, &site, killed).await {
             assert!(call >= 8, "a cycle has at least 8 calls, not {call}");
             return;
         }

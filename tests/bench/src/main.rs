@@ -44,6 +44,9 @@ struct Arguments {
     /// The commit that Farshore was built from, for the page.
     #[arg(long, value_name = "NAME")]
     commit: Option<String>,
+    /// What it is measured on, for the page: processors, memory, system.
+    #[arg(long, value_name = "TEXT", default_value = "not described")]
+    machine: String,
 }
 
 fn main() -> ExitCode {
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let stop = Stop::default();
     listen_for_signals(&stop)?;
-    let setting = setting::Setting::find(arguments.commit.as_deref())?;
+    let setting = setting::Setting::find(arguments.commit.as_deref(), &arguments.machine)?;
     let disk_bytes = arguments.mebibytes << 20;
     let mut rounds = Vec::new();
     for round in 0..usize::from(arguments.rounds) {

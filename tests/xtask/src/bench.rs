@@ -9,6 +9,7 @@ use crate::checkout::Checkout;
 use crate::components;
 use crate::debian;
 use crate::demo;
+use crate::machine;
 use crate::needs;
 use crate::process;
 use crate::stages::Stages;
@@ -35,6 +36,7 @@ pub fn run(checkout: &Checkout, arguments: &[OsString], allow_costs: bool) -> Re
     if let Some(commit) = process::answer(Command::new("git").args(describe).current_dir(checkout.root())) {
         command.arg("--commit").arg(commit.trim());
     }
+    command.arg("--machine").arg(machine::described());
     command.args(arguments);
     eprintln!("\n=== {}", process::shown(&command));
     let status = command.status().with_context(|| format!("starting {}", process::shown(&command)))?;

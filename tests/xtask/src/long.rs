@@ -1,17 +1,14 @@
 //! Records the last long run in `tests/RESULTS-long.md`: what ran, on which kind of machine, and how it went.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::num::NonZero;
-use std::path::Path;
 use std::process::Command;
-use std::thread;
 
 use anyhow::{Context as _, Result};
 
 use crate::checkout::Checkout;
 use crate::clock::words;
 use crate::components::replace;
+use crate::machine;
 use crate::process;
 use crate::stages::Stages;
 use crate::suites::Suite;
@@ -62,34 +59,8 @@ fn setting(checkout: &Checkout) -> Result<Setting> {
     // A tree that is no clone has no commit, and that is worth saying too.
     let commit = ask("git", &["describe", "--always", "--dirty"]).unwrap_or_else(|| "unknown".to_owned());
     let compiler = ask("rustc", &["--version"]).context("asking rustc for its version")?;
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let kernel = ask("uname", &["--kernel-release"]).unwrap_or_default();
-    let machine = format!(
-        "{} cores ({}), {} of memory, {}, {}, Linux {kernel}",
-        thread::available_parallelism().map_or(1, NonZero::get),
-        after_colon(&read("/proc/cpuinfo"), "model name"),
-        memory(&read("/proc/meminfo")),
-        if Path::new("/dev/kvm").exists() { "KVM" } else { "no KVM" },
-        os_name(&read("/etc/os-release")),
-    );
+    let machine = machine::described();
     Ok(Setting { date, commit, machine, compiler })
-}
-
-/// The value of the first line `key : value`.
-fn after_colon(text: &str, key: &str) -> String {
-    let found = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
-    found.map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
-}
-
-fn memory(meminfo: &str) -> String {
-    let total = after_colon(meminfo, "MemTotal");
-    let kibibytes: Option<u64> = total.strip_suffix(" kB").and_then(|count| count.parse().ok());
-    kibibytes.map_or_else(|| "unknown".to_owned(), |kibibytes| format!("{} GiB", (kibibytes + (1 << 19)) >> 20))
-}
-
-fn os_name(os_release: &str) -> String {
-    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.unwrap_or("unknown").trim_matches('"').to_owned()
 }
 
 #[cfg(test)]
@@ -110,17 +81,5 @@ mod tests {
         assert!(text.contains("| clippy | 12 s |\n"), "{text}");
         assert!(text.contains("**Something failed.**"), "{text}");
         assert!(text.contains("- commit: 1fd8f45\n"), "{text}");
-    }
-
-    #[test]
-    fn the_machine_is_described_from_what_linux_says() {
-        assert_eq!(after_colon("processor\t: 0\nmodel name\t: AMD EPYC\n", "model name"), "AMD EPYC");
-        assert_eq!(after_colon("", "model name"), "unknown");
-        assert_eq!(memory("MemTotal:       24676880 kB\n"), "24 GiB");
-        assert_eq!(memory("MemTotal: lots\n"), "unknown");
-        assert_eq!(
-            os_name("ID=debian\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
-            "Debian GNU/Linux 12 (bookworm)"
-        );
     }
 }

@@ -11,6 +11,7 @@ mod demo;
 mod echo;
 mod fingerprint;
 mod long;
+mod machine;
 mod needs;
 mod process;
 mod s3_server;
