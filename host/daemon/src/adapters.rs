@@ -25,7 +25,7 @@ use crate::{
 /// The names of the components that are embedded in this binary.
 pub const EMBEDDED_NAMES: [&str; 1] = ["qemu"];
 
-static QEMU: &[u8] = include_bytes!(env!("FARSHORE_COMPONENT_QEMU"));
+static QEMU: &[u8] = include_bytes!("../../../target/components/qemu.wasm");
 
 /// The component host with the adapters of a configuration.
 pub struct Adapters {
