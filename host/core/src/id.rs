@@ -126,6 +126,14 @@ id!(
     RunId, "run id"
 );
 id!(
+    /// Identifies a host that a vault's administrator has invited.
+    HostId, "host id"
+);
+id!(
+    /// Identifies one slot: a way to open a vault.
+    SlotId, "slot id"
+);
+id!(
     /// Identifies one capture, minted by the host before the adapter is called.
     CaptureId, "capture id"
 );
@@ -168,6 +176,10 @@ macro_rules! counter {
 counter!(
     /// The number of a commit in its lineage: 1, 2, 3, without gaps.
     Sequence
+);
+counter!(
+    /// The number of a pair of public keys of a vault, to which its sessions and lineages are sealed.
+    Epoch
 );
 counter!(
     /// The fencing number of a lineage: it rises when the active side changes.

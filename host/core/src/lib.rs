@@ -16,7 +16,9 @@ pub use clock::{Clock, SystemClock, Timestamp};
 pub use code::{Code, CodePage, Coded};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use extent::{CHUNK_BYTES, Extent, ExtentError, ExtentSequence};
-pub use id::{CaptureId, Generation, IdError, LineageId, PackId, RunId, Sequence, SessionId, VaultId};
+pub use id::{
+    CaptureId, Epoch, Generation, HostId, IdError, LineageId, PackId, RunId, Sequence, SessionId, SlotId, VaultId,
+};
 pub use machine::{Basis, Consistency, Disk, Firmware, Instant, Machine, NetworkInterface, PowerState};
-pub use name::{DiskId, GroupName, MachineId, NameError, OwnerTag, SiteName};
+pub use name::{DiskId, GroupName, HostName, MachineId, NameError, OwnerTag, SiteName};
 pub use secret::{Passphrase, SecretBytes};

@@ -103,6 +103,10 @@ name!(
     SiteName, "site", check_operator_name
 );
 name!(
+    /// The name of a host: a machine that runs Farshore, as a vault's administrator calls it.
+    HostName, "host", check_operator_name
+);
+name!(
     /// What a platform calls a machine.
     MachineId, "machine", check_platform_name
 );

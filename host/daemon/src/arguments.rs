@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use farshore_core::{DiskId, GroupName, MachineId, SiteName};
+use farshore_core::{DiskId, GroupName, HostName, MachineId, SiteName};
+use farshore_vault::Power;
 
 const EXIT_STATUSES: &str = "\
 Exit statuses:
@@ -50,6 +51,9 @@ pub struct Global {
     /// No colours, also on a terminal. NO_COLOR does the same.
     #[arg(long, global = true)]
     pub no_color: bool,
+    /// The vault's recovery kit, instead of `kit-file` of the configuration.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kit: Option<PathBuf>,
     /// Do not ask before what cannot be undone.
     #[arg(long, short, global = true)]
     pub yes: bool,
@@ -93,8 +97,8 @@ pub enum Command {
 /// `vault`.
 #[derive(Debug, Subcommand)]
 pub enum VaultCommand {
-    /// Make a vault at the address of the configuration. Nothing is overwritten.
-    Create,
+    /// Make a vault at the address of the configuration, and its recovery kit. Nothing is overwritten.
+    Create(CreateArguments),
     /// Say what the vault holds and what it takes up.
     Info,
     /// Look for what is missing, cut short or altered. Nothing is changed.
@@ -103,6 +107,79 @@ pub enum VaultCommand {
         #[arg(long)]
         full: bool,
     },
+    /// Let other hosts in, each with the powers that it needs.
+    #[command(subcommand)]
+    Join(JoinCommand),
+    /// Print the recovery kit, type it in again, see whether it opens the vault.
+    #[command(subcommand)]
+    Kit(KitCommand),
+}
+
+/// `vault create`.
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// What this host is called in the vault.
+    #[arg(long, value_name = "NAME", default_value = "first")]
+    pub host: HostName,
+    /// What this host may do without the kit and the passphrase, from now on.
+    #[arg(long, value_name = "POWERS", value_delimiter = ',', value_parser = power, default_value = "replicator,controller")]
+    pub powers: Vec<Power>,
+}
+
+/// `vault join`.
+#[derive(Debug, Subcommand)]
+pub enum JoinCommand {
+    /// Invite a host: write the file with which it can join once. It needs the kit and the passphrase.
+    Create {
+        /// What the host is called in the vault.
+        host: HostName,
+        /// What it may do: replicator (adds recovery points, reads nothing), recoverer (reads), controller (makes runs,
+        /// fences groups).
+        #[arg(long, value_name = "POWERS", value_delimiter = ',', value_parser = power, required = true)]
+        powers: Vec<Power>,
+        /// How long the file can be used.
+        #[arg(long, default_value = "48h", value_parser = crate::config::parse_duration, value_name = "TIME")]
+        expires: Duration,
+        /// The new file.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Join the vault of the configuration with a join file, on the host that was invited.
+    Accept {
+        /// The join file.
+        file: PathBuf,
+    },
+    /// Give a host that has joined the keys that its powers need. It needs the kit and the passphrase.
+    Approve {
+        /// The host.
+        host: HostName,
+    },
+    /// Take the invitation of a host back that has not joined. It needs the kit and the passphrase.
+    Withdraw {
+        /// The host.
+        host: HostName,
+    },
+    /// List the hosts.
+    List,
+}
+
+/// `vault kit`.
+#[derive(Debug, Subcommand)]
+pub enum KitCommand {
+    /// Write the sheet that belongs on paper to standard output.
+    Print,
+    /// See that the kit and the passphrase open the vault.
+    Check,
+    /// Make the kit's file again from the words of its sheet, which are read from standard input.
+    Type {
+        /// The new file.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+fn power(text: &str) -> Result<Power, String> {
+    text.parse()
 }
 
 /// `machine`.

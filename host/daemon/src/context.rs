@@ -32,6 +32,8 @@ pub struct Context {
     pub yes: bool,
     /// The configuration's file.
     pub config_file: PathBuf,
+    /// The recovery kit that the command line names.
+    pub kit_file: Option<PathBuf>,
 }
 
 impl Context {
@@ -45,6 +47,7 @@ impl Context {
             signal: Arc::new(OnceLock::new()),
             yes: global.yes,
             config_file: global.config.clone(),
+            kit_file: global.kit.clone(),
         }
     }
 

@@ -27,6 +27,8 @@ farshore_core::code_pages! {
     6015 "A check found damage",
     6016 "It ended with errors",
     6017 "The operating system refused what every command needs",
+    6018 "Nothing here opens the vault",
+    6019 "The recovery kit was not confirmed",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.
@@ -146,6 +148,18 @@ pub enum CliError {
         /// The group.
         group: String,
     },
+    /// Neither a credential nor a kit.
+    #[error("this host has not joined the vault, and no recovery kit is named")]
+    NothingOpens,
+    /// A kit has to be written or read, and nobody said where.
+    #[error("nobody said where the recovery kit is")]
+    NoKitNamed,
+    /// The words of the kit were not typed back.
+    #[error("the vault was not made: the recovery kit was not confirmed ({why})")]
+    KitNotConfirmed {
+        /// Why.
+        why: &'static str,
+    },
     /// Threads could not be started.
     #[error("the threads that do the work could not be started")]
     Runtime {
@@ -216,6 +230,8 @@ impl Coded for CliError {
             Self::Damage { .. } => 6015,
             Self::EndedWithErrors { .. } => 6016,
             Self::Runtime { .. } => 6017,
+            Self::NothingOpens | Self::NoKitNamed => 6018,
+            Self::KitNotConfirmed { .. } => 6019,
         })
     }
 
@@ -230,6 +246,14 @@ impl Coded for CliError {
             Self::NothingToWatch => "add `[groups.NAME]` to the configuration",
             Self::NobodyToAsk => "set `passphrase-file` or `passphrase-env` in [vault], or run this in a terminal",
             Self::NotConfirmed { .. } => "say --yes when you mean it",
+            Self::NothingOpens => {
+                "run `farshore vault join accept FILE` with a join file for this host, or name the kit with `kit-file` in \
+                 [vault] or with --kit"
+            }
+            Self::NoKitNamed => "name it with --kit FILE, or with `kit-file` in [vault]",
+            Self::KitNotConfirmed { .. } => {
+                "run it again, and type the words from the sheet; --yes makes the vault without asking for them"
+            }
             Self::OutputExists { .. } => "name another, or remove it first: nothing is overwritten",
             Self::NoSuchCode { .. } => "a code looks like FS1002; `farshore explain` without a code lists them all",
             Self::NoRecoverySite { .. } => "add `recovery-site = \"...\"` to the group",

@@ -10,6 +10,7 @@ mod command;
 mod config;
 mod context;
 mod error;
+mod keys;
 mod observers;
 mod output;
 mod vault;

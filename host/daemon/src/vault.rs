@@ -1,4 +1,4 @@
-//! Opening the vault of the configuration: its address, its store's options and secrets, its passphrase.
+//! Opening the vault of the configuration: its address, its store's options and secrets, what opens it.
 
 use std::{
     collections::BTreeMap,
@@ -8,8 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use farshore_core::Passphrase;
-use farshore_vault::{Address, Context as VaultContext, Store, StoreOptions, Vault, Workers};
+use farshore_core::{Passphrase, VaultId};
+use farshore_vault::{
+    Address, Context as VaultContext, Error as VaultError, Opener, Power, Store, StoreOptions, Vault, Workers,
+};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
@@ -17,19 +19,67 @@ use crate::{
     config::{Configuration, model::SecretPlace, secret},
     context::Context,
     error::CliError,
+    keys,
     output::{Failure, Output},
 };
 
-/// Opens the vault.
+/// What a command needs of the vault.
+#[derive(Debug, Clone, Copy)]
+pub enum Needs {
+    /// These powers, of this host or by the kit and the passphrase.
+    Powers(&'static [Power]),
+    /// The kit and the passphrase.
+    Administrator,
+}
+
+/// Opens the vault: as this host, if it has joined and has the powers that are needed; otherwise with the recovery kit and
+/// the passphrase.
 ///
 /// # Errors
-/// When a secret cannot be had, and what the vault says.
-pub async fn open(context: &Context, configuration: &Configuration) -> Result<Arc<Vault>, Failure> {
+/// [`CliError::NothingOpens`]; when a secret cannot be had; and what the vault says.
+pub async fn open(context: &Context, configuration: &Configuration, needs: Needs) -> Result<Arc<Vault>, Failure> {
     let store = store(context.output, configuration)?;
+    let nothing_done = "nothing was done";
+    let found = context.until_stopped(nothing_done, Vault::id_at(&store)).await??;
+    let missing = || VaultError::VaultMissing { address: store.address().to_owned() };
+    let id = found.ok_or_else(missing)?;
+    let kit_file = keys::kit_file(context, configuration);
+    if let Needs::Powers(powers) = needs {
+        match as_host(context, configuration, &store, id).await {
+            // Without a kit the vault itself says which power is missing.
+            Ok(Some(vault)) if kit_file.is_none() || powers.iter().all(|power| vault.powers().contains(power)) => {
+                return Ok(Arc::new(vault));
+            }
+            Ok(_) => {}
+            // Whoever has the kit does not depend on this host.
+            Err(failure) if kit_file.is_some() && !context.stop.is_cancelled() => {
+                context.output.warn(&format!("opened with the recovery kit instead: {}", failure.message));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    let file = kit_file.ok_or(match needs {
+        Needs::Powers(_) => CliError::NothingOpens,
+        Needs::Administrator => CliError::NoKitNamed,
+    })?;
+    let kit = keys::read_kit(context.output, &file)?;
     let passphrase = passphrase(context, configuration, Asking::Once).await?;
-    let opening = Vault::open(store, &passphrase, vault_context(context, configuration));
-    let vault = context.until_stopped("nothing was done", opening).await??;
-    Ok(Arc::new(vault))
+    let opener = Opener::Kit(Box::new(kit), passphrase);
+    let opening = Vault::open(store, &opener, vault_context(context, configuration));
+    Ok(Arc::new(context.until_stopped(nothing_done, opening).await??))
+}
+
+/// The vault, opened as this host; none if it has not joined.
+async fn as_host(
+    context: &Context,
+    configuration: &Configuration,
+    store: &Store,
+    id: VaultId,
+) -> Result<Option<Vault>, Failure> {
+    let Some(credential) = keys::credential(context, configuration, id)? else { return Ok(None) };
+    let opener = Opener::Host(Box::new(credential));
+    let opening = Vault::open(store.clone(), &opener, vault_context(context, configuration));
+    Ok(Some(context.until_stopped("nothing was done", opening).await??))
 }
 
 /// What the vault takes from outside.

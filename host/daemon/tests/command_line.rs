@@ -9,12 +9,22 @@ use support::{World, expect};
 #[test]
 fn every_command_has_help() {
     let world = World::new();
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 30] = [
         &[],
         &["vault"],
         &["vault", "create"],
         &["vault", "info"],
         &["vault", "check"],
+        &["vault", "join"],
+        &["vault", "join", "create"],
+        &["vault", "join", "accept"],
+        &["vault", "join", "approve"],
+        &["vault", "join", "withdraw"],
+        &["vault", "join", "list"],
+        &["vault", "kit"],
+        &["vault", "kit", "print"],
+        &["vault", "kit", "check"],
+        &["vault", "kit", "type"],
         &["machine"],
         &["machine", "discover"],
         &["replicate"],
@@ -90,7 +100,7 @@ fn the_smallest_configuration_that_we_ship_is_right() {
 #[test]
 fn a_signal_ends_watching_in_order() {
     let world = World::new();
-    assert!(world.run(&["vault", "create"]).status.success());
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
         let mut child = world
             .command(&["--json", "replicate", "--watch"])

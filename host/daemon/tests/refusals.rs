@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use support::{CONFIGURATION, World, expect};
 
@@ -44,7 +44,7 @@ grants.live.files = [{ folder = \"[FOLDER]\", access = \"read-write\" }]
     let grants = shared.split_once("grants.drill").expect("the grants").1;
     let text = CONFIGURATION.replace("[sites.shelter]\nadapter = \"qemu\"\n", &format!("{right}grants.drill{grants}"));
     world.write("farshore.toml", &text);
-    assert!(world.run(&["vault", "create"]).status.success());
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
     expect("drill-reaches-live", &world.told(&["drill", "shop"]));
 }
 
@@ -83,14 +83,27 @@ fn a_group_that_is_not_configured() {
 fn a_passphrase_that_nobody_can_type() {
     let world = World::new();
     world.write("farshore.toml", &CONFIGURATION.replace("passphrase-file = \"passphrase\"", ""));
-    expect("nobody-to-ask", &world.told(&["vault", "info"]));
+    expect("nobody-to-ask", &world.told(&["vault", "create", "--yes"]));
 }
 
 #[test]
 fn a_passphrase_file_that_is_empty() {
     let world = World::new();
     world.write("passphrase", "\n");
-    expect("empty-passphrase-file", &world.told(&["vault", "info"]));
+    expect("empty-passphrase-file", &world.told(&["vault", "create", "--yes"]));
+}
+
+#[test]
+fn a_kit_that_nobody_confirms_or_names() {
+    let world = World::new();
+    expect("kit-not-confirmed", &world.told(&["vault", "create"]));
+    world.write("farshore.toml", &CONFIGURATION.replace("kit-file = \"kit.toml\"", ""));
+    expect("no-kit-named", &world.told(&["vault", "create", "--yes"]));
+    assert!(!world.path("vault").exists() && !world.path("kit.toml").exists(), "nothing was made");
+    world.write("kit.toml", "mine\n");
+    let taken = world.run(&["vault", "create", "--yes", "--kit", "kit.toml"]);
+    assert!(!taken.status.success() && String::from_utf8_lossy(&taken.stderr).contains("exists already"));
+    assert_eq!(fs::read_to_string(world.path("kit.toml")).expect("readable"), "mine\n");
 }
 
 #[test]
@@ -103,15 +116,15 @@ fn a_vault_that_is_not_there() {
 #[test]
 fn a_wrong_passphrase_a_second_vault_and_what_an_empty_vault_does_not_have() {
     let world = World::new();
-    assert!(world.run(&["vault", "create"]).status.success());
-    expect("vault-exists", &world.told(&["vault", "create"]));
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
+    expect("vault-exists", &world.told(&["vault", "create", "--yes"]));
     expect("no-points", &world.told(&["restore", "shop", "--to", "disk.raw"]));
     expect("no-such-run", &world.told(&["run", "show", "0123"]));
     expect("empty-vault-points", &world.told(&["points"]));
     expect("empty-vault-runs", &world.told(&["run", "list"]));
     world.write("passphrase", "another\n");
-    expect("wrong-passphrase", &world.told(&["points"]));
-    let json = world.run(&["--json", "points"]);
+    expect("wrong-passphrase", &world.told(&["restore", "shop", "--to", "disk.raw"]));
+    let json = world.run(&["--json", "restore", "shop", "--to", "disk.raw"]);
     assert!(json.stdout.is_empty());
     let error: serde_json::Value = serde_json::from_slice(&json.stderr).expect("one JSON object");
     assert_eq!(error["code"], "FS1003");
@@ -121,7 +134,7 @@ fn a_wrong_passphrase_a_second_vault_and_what_an_empty_vault_does_not_have() {
 #[test]
 fn a_platform_that_does_not_answer_is_one_clear_error() {
     let world = World::new();
-    assert!(world.run(&["vault", "create"]).status.success());
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
     expect("socket-missing", &world.told(&["replicate", "shop", "--once"]));
     assert!(world.run(&["points"]).status.success());
 }
@@ -139,8 +152,66 @@ fn an_unknown_code_and_an_unknown_command() {
 
 #[test]
 fn a_file_that_others_can_read_is_warned_of() {
-    use std::os::unix::fs::PermissionsExt as _;
     let world = World::new();
     fs::set_permissions(world.path("passphrase"), fs::Permissions::from_mode(0o644)).expect("opened");
-    expect("open-passphrase-file", &world.told(&["vault", "info"]));
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
+    expect("open-passphrase-file", &world.told(&["restore", "shop", "--to", "disk.raw"]));
+}
+
+/// Two hosts and a vault that both reach: the second joins with a file, and each does what its powers allow.
+#[test]
+fn a_host_that_joins_can_do_what_it_was_invited_for() {
+    let (office, shelter) = (World::new(), World::new());
+    let success = |output: std::process::Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let made: serde_json::Value =
+        serde_json::from_str(&success(office.run(&["vault", "create", "--yes", "--json"]))).expect("JSON");
+    let vault = made["id"].as_str().expect("an id").to_owned();
+    for file in ["kit.toml", &format!("state/credentials/{vault}.toml")] {
+        let mode = fs::metadata(office.path(file)).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    // The shelter has neither kit nor passphrase.
+    let address = format!("file:{}", office.path("vault").display());
+    let configuration = CONFIGURATION.replace("file:[FOLDER]/vault", &address);
+    shelter.write(
+        "farshore.toml",
+        &configuration.replace("kit-file = \"kit.toml\"\n", "").replace("passphrase-file = \"passphrase\"\n", ""),
+    );
+    expect("nothing-opens", &shelter.told(&["points"]));
+
+    let powers = "--powers=recoverer,controller";
+    success(office.run(&["vault", "join", "create", "shelter", powers, "--output", "shelter.join"]));
+    let again = office.run(&["vault", "join", "create", "shelter", powers, "--output", "other.join"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("FS1022") && !office.path("other.join").exists());
+    fs::copy(office.path("shelter.join"), shelter.path("shelter.join")).expect("brought over");
+    let joined = success(shelter.run(&["vault", "join", "accept", "shelter.join"]));
+    assert!(joined.contains("farshore vault join approve shelter"), "{joined}");
+    expect("not-approved", &shelter.told(&["run", "list"]));
+    let waiting = success(office.run(&["vault", "join", "list"]));
+    assert!(waiting.contains("waits for approval"), "{waiting}");
+    success(office.run(&["vault", "join", "approve", "shelter"]));
+    success(shelter.run(&["run", "list"]));
+    let info = success(shelter.run(&["vault", "info"]));
+    assert!(info.contains("as a host that is recoverer and controller"), "{info}");
+    expect("not-a-replicator", &shelter.told(&["replicate", "shop", "--once"]));
+    let stolen = World::new();
+    stolen.write("farshore.toml", &configuration);
+    fs::copy(office.path("shelter.join"), stolen.path("shelter.join")).expect("copied");
+    expect("join-file-used", &stolen.told(&["vault", "join", "accept", "shelter.join"]));
+    let left: Vec<_> = fs::read_dir(stolen.path("state/credentials")).expect("a folder").collect();
+    assert!(left.is_empty(), "keys that were let in nowhere are gone: {left:?}");
+    expect("join-withdraw-too-late", &office.told(&["vault", "join", "withdraw", "shelter"]));
+
+    // The kit, by its words.
+    let sheet = success(office.run(&["vault", "kit", "print", "--json"]));
+    let words: Vec<String> = serde_json::from_str(&sheet).expect("words");
+    success(office.run(&["vault", "kit", "check"]));
+    let mut typing = office.command(&["vault", "kit", "type", "--output", "again.toml"]);
+    let mut typing = typing.stdin(std::process::Stdio::piped()).spawn().expect("started");
+    std::io::Write::write_all(&mut typing.stdin.take().expect("piped"), words.join("\n").as_bytes()).expect("typed");
+    assert!(typing.wait().expect("ended").success());
+    success(office.run(&["vault", "kit", "check", "--kit", "again.toml"]));
 }

@@ -6,7 +6,7 @@
 //! | below the folder | what |
 //! | --- | --- |
 //! | `farshore.toml` | the configuration |
-//! | `passphrase` | what opens the vault |
+//! | `passphrase`, `recovery-kit.toml` | what opens the vault, together |
 //! | `vault/` | the vault |
 //! | `state/`, `cache/` | Farshore's journals of captures, and compiled components |
 //! | `run/` | the sockets that QEMU makes, the fleece files |
@@ -162,6 +162,11 @@ impl Site {
         self.folder.join("passphrase")
     }
 
+    /// The recovery kit's file, once there is a vault.
+    pub fn kit_file(&self) -> PathBuf {
+        self.folder.join("recovery-kit.toml")
+    }
+
     /// The vault's folder.
     pub fn vault_folder(&self) -> PathBuf {
         self.folder.join("vault")
@@ -227,6 +232,7 @@ cache-folder = {cache}
 
 [vault]
 address = {vault}
+kit-file = {kit}
 passphrase-file = {passphrase}
 
 # Where the machines run.
@@ -261,6 +267,7 @@ adapter = \"qemu\"
             state = quote(&self.folder.join("state")),
             cache = quote(&self.folder.join("cache")),
             vault = quote_text(&format!("file:{}", self.vault_folder().display())),
+            kit = quote(&self.kit_file()),
             passphrase = quote(&self.passphrase_file()),
             fleece_limit_mib = self.fleece_limit_mib,
             control = control.join(", "),

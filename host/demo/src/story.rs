@@ -221,7 +221,7 @@ impl Story {
         let configuration = site.configuration_file();
         let farshore = Farshore { binary: options.farshore.clone(), configuration, logs, stop: stop.clone() };
         command(&farshore, narrator, &["config", "check"])?;
-        command(&farshore, narrator, &["vault", "create"])?;
+        command(&farshore, narrator, &["vault", "create", "--yes"])?;
         let report = production.wait_until_up()?;
         narrator.say(&format!("the machine is up; its console says: {}", report.text));
         production.start_workload(&format!("database {COMMIT_INTERVAL_MILLISECONDS}"))?;

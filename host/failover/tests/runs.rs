@@ -74,7 +74,8 @@ async fn vault_with_point(name: &str) -> Arc<Vault> {
     let options = CreateOptions { kdf: KdfParameters::FLOOR };
     let context =
         Context { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), workers: Workers::inline() };
-    let vault = Vault::create(store, &Passphrase::new("correct horse"), options, context).await.expect("a new vault");
+    let draft = Vault::draft(store, &Passphrase::new("correct horse"), options, context).await.expect("a draft");
+    let vault = draft.create().await.expect("a new vault");
     commit_point(&vault, 0).await;
     Arc::new(vault)
 }

@@ -40,7 +40,8 @@ async fn vault_at(address: &str) -> Arc<Vault> {
         entropy: Arc::new(farshore_core::SystemEntropy),
         workers: Workers::inline(),
     };
-    Arc::new(Vault::create(store, &Passphrase::new("correct horse"), options, context).await.expect("a new vault"))
+    let draft = Vault::draft(store, &Passphrase::new("correct horse"), options, context).await.expect("a draft");
+    Arc::new(draft.create().await.expect("a new vault"))
 }
 
 fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], folder: &Path) -> Replicator {

@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let start = clock.monotonic();
     let passphrase = Passphrase::new("bench");
     let store = Store::open(&address, &StoreOptions::default())?;
-    let vault = Vault::create(store, &passphrase, CreateOptions::default(), context).await?;
+    let vault = Vault::draft(store, &passphrase, CreateOptions::default(), context).await?.create().await?;
     line("create", 0, clock.monotonic() - start, "");
     let lineage = vault.create_lineage(&GroupName::new("bench")?, &SiteName::new("here")?).await?;
 

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use farshore_core::{Code, Coded, GroupName, MachineId, PackId, Sequence};
+use farshore_core::{Code, Coded, GroupName, LineageId, MachineId, PackId, Sequence};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde::Serialize;
 
@@ -92,6 +92,9 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Frames that were opened and identified.
     pub frames_verified: u64,
+    /// Lineages that were not checked, because their keys were never sealed for this host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<LineageId>,
     /// What is wrong; empty if all is well.
     pub findings: Vec<CheckFinding>,
 }
@@ -112,6 +115,7 @@ struct Check<'a> {
     progress: CheckProgress,
     report: &'a (dyn Fn(&CheckProgress) + Send + Sync),
     frames_verified: u64,
+    closed: Vec<LineageId>,
     findings: Vec<CheckFinding>,
     pages: BTreeMap<PageRef, Verdict>,
     packs: BTreeMap<PackId, PackVerdict>,
@@ -134,6 +138,7 @@ impl Vault {
             progress: CheckProgress::default(),
             report: progress,
             frames_verified: 0,
+            closed: Vec::new(),
             findings: Vec::new(),
             pages: BTreeMap::new(),
             packs: BTreeMap::new(),
@@ -142,6 +147,7 @@ impl Vault {
         for id in self.lineage_ids().await? {
             match self.lineage_by_id(id).await {
                 Ok(Some(lineage)) => check.lineage(&lineage).await?,
+                Err(Error::NoKey { .. }) => check.closed.push(id),
                 Ok(None) => {
                     let object = commit_key(id, Sequence::FIRST);
                     let reason = "its lineage has a folder".to_owned();
@@ -158,6 +164,7 @@ impl Vault {
             objects_checked: check.progress.objects_checked,
             bytes_read: check.progress.bytes_read,
             frames_verified: check.frames_verified,
+            closed: check.closed,
             findings: check.findings,
         })
     }

@@ -1,32 +1,37 @@
 //! Commits: the sequence of a lineage.
 //!
 //! A commit is the object `lineages/<lineage>/commits/<number of 20 digits>`. The numbers are 1, 2, 3 without gaps, and
-//! who creates a number if absent has made that commit. The first is the genesis and holds the lineage's secret; the
-//! others are recovery points and raises of the generation. Each says what the lineage's state is after it, so that the
-//! newest is all that a writer needs, and holds the hash of the commit before it.
+//! who creates a number if absent has made that commit. The first is the genesis and carries the lineage's secrets, in a
+//! box for each who may have them; the others are recovery points and raises of the generation. Each says what the
+//! lineage's state is after it, so that the newest is all that a writer needs, and holds the hash of the commit before it.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 16 | prologue of kind 2; its length is that of the JSON |
-//! | rest | sealed: the Zstandard frame of the JSON |
+//! | | the boxes, see `keys::boxes` |
+//! | rest | sealed: author (16), signature (64), the Zstandard frame of the JSON |
 
 use bytes::Bytes;
-use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName, Timestamp};
+use farshore_core::{Entropy, Generation, GroupName, HostId, LineageId, Sequence, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
     Error, Head, Point, Result, Store,
-    seal::{self, Hash, Purpose, SEALED_OVERHEAD_BYTES, Sealer},
-    store::Created,
-    wire::{Kind, PROLOGUE_BYTES, length_u32, open_prologue, prologue},
+    keys::{
+        Access, Power,
+        boxes::{self, KeyBox},
+    },
+    seal::{self, Hash, Purpose, SEALED_OVERHEAD_BYTES, SIGNATURE_BYTES, Sealer, Statement},
+    wire::{Kind, Reader, length_u32, open_prologue, prologue},
 };
 
 /// The most bytes of a commit's JSON.
 pub(crate) const COMMIT_PLAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The most bytes of a commit that a reader accepts.
-const COMMIT_BYTES_MAX: usize = COMMIT_PLAIN_BYTES_MAX + COMMIT_PLAIN_BYTES_MAX / 64 + SEALED_OVERHEAD_BYTES + 1024;
+const COMMIT_BYTES_MAX: usize =
+    COMMIT_PLAIN_BYTES_MAX + COMMIT_PLAIN_BYTES_MAX / 64 + SEALED_OVERHEAD_BYTES + 16 * 1024;
 
 /// The folder of a lineage's commits.
 pub(crate) fn commit_folder(lineage: LineageId) -> String {
@@ -50,13 +55,24 @@ pub(crate) enum Event {
     /// It begins the lineage.
     Genesis {
         group: GroupName,
+        /// What the keys of its content are, so that wrong ones are found.
         #[serde(with = "crate::wire::hex")]
-        secret: [u8; 32],
+        content_check: Hash,
     },
     /// It makes a point visible.
     Point(Box<Point>),
     /// It takes the right to write from whoever had it.
     GenerationRaised { previous_site: SiteName, reason: String },
+}
+
+impl Event {
+    /// Its author must have one of these powers.
+    fn powers(&self) -> &'static [Power] {
+        match self {
+            Self::Genesis { .. } | Self::Point(_) => &[Power::Replicator],
+            Self::GenerationRaised { .. } => &[Power::Controller],
+        }
+    }
 }
 
 /// A commit's content.
@@ -83,12 +99,17 @@ pub(crate) struct Commit {
 }
 
 impl CommitBody {
-    fn purpose(&self) -> Purpose {
-        purpose(self.lineage, self.head.sequence)
-    }
-
-    /// The stored bytes.
-    pub(crate) fn encode(&self, sealer: &Sealer, entropy: &dyn Entropy) -> Result<Vec<u8>> {
+    /// The stored bytes: signed as the holder of the vault, sealed with the lineage's key.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`], or [`Error::VerificationFailed`].
+    pub(crate) fn encode(
+        &self,
+        access: &Access,
+        sealer: &Sealer,
+        boxes: &[KeyBox],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>> {
         let object = commit_key(self.lineage, self.head.sequence);
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::invalid(format!("the commit cannot be written: {error}")))?;
@@ -104,74 +125,107 @@ impl CommitBody {
         }
         let packed = zstd::bulk::compress(&json, 3)
             .map_err(|error| Error::VerificationFailed { object: object.clone(), problem: error.to_string() })?;
+        let boxes = boxes::encode(boxes);
+        let (lineage, sequence, author) = (self.lineage, self.head.sequence.get(), access.author());
+        let boxes_hash = seal::stored_hash(&boxes);
+        let body = seal::stored_hash(&packed);
+        let statement = Statement::Commit { lineage, sequence, author, boxes: boxes_hash, body };
+        let mut plain = Zeroizing::new(Vec::with_capacity(16 + SIGNATURE_BYTES + packed.len()));
+        plain.extend_from_slice(author.as_bytes());
+        plain.extend_from_slice(&access.sign(&statement));
+        plain.extend_from_slice(&packed);
         let mut bytes = prologue(Kind::Commit, length_u32(json.len())).to_vec();
-        bytes.extend_from_slice(&sealer.seal(&object, self.purpose(), &Zeroizing::new(packed), entropy)?);
+        bytes.extend_from_slice(&boxes);
+        let purpose = Purpose::Commit { lineage, sequence, boxes: boxes_hash };
+        bytes.extend_from_slice(&sealer.seal(&object, purpose, &plain, entropy)?);
         Ok(bytes)
     }
 }
 
-fn purpose(lineage: LineageId, sequence: Sequence) -> Purpose {
-    if sequence == Sequence::FIRST {
-        Purpose::Genesis { lineage }
-    } else {
-        Purpose::Commit { lineage, sequence: sequence.get() }
-    }
+/// A commit's stored bytes, taken apart.
+pub(crate) struct StoredCommit {
+    object: String,
+    lineage: LineageId,
+    sequence: Sequence,
+    json_bytes: usize,
+    /// The boxes with the secrets of its lineage; none but in the first.
+    pub(crate) boxes: Vec<KeyBox>,
+    boxes_hash: Hash,
+    sealed: Bytes,
+    hash: Hash,
 }
 
-/// Reads a commit; none if there is none of this number.
+/// Reads a commit's stored bytes; none if there is none of this number.
 ///
 /// # Errors
 /// It is damaged, or the store failed.
-pub(crate) async fn read_commit(
-    store: &Store,
-    sealer: &Sealer,
-    lineage: LineageId,
-    sequence: Sequence,
-) -> Result<Option<Commit>> {
-    let key = commit_key(lineage, sequence);
-    let Some(bytes) = store.read(&key, COMMIT_BYTES_MAX).await? else { return Ok(None) };
-    decode_commit(&key, sealer, lineage, sequence, &bytes).map(Some)
+pub(crate) async fn read_stored(store: &Store, lineage: LineageId, sequence: Sequence) -> Result<Option<StoredCommit>> {
+    let object = commit_key(lineage, sequence);
+    let Some(bytes) = store.read(&object, COMMIT_BYTES_MAX).await? else { return Ok(None) };
+    let (length, rest) = open_prologue(&object, Kind::Commit, &bytes)?;
+    let json_bytes = usize::try_from(length).unwrap_or(usize::MAX);
+    if json_bytes > COMMIT_PLAIN_BYTES_MAX {
+        return Err(Error::damaged(object, format!("it claims to hold {json_bytes} bytes")));
+    }
+    let (boxes, boxes_bytes) = boxes::decode(&object, rest)?;
+    if boxes.is_empty() == (sequence == Sequence::FIRST) {
+        return Err(Error::damaged(object, "its lineage's keys are not where they should be"));
+    }
+    Ok(Some(StoredCommit {
+        lineage,
+        sequence,
+        json_bytes,
+        boxes,
+        boxes_hash: seal::stored_hash(&rest[..boxes_bytes]),
+        sealed: bytes.slice_ref(&rest[boxes_bytes..]),
+        hash: seal::stored_hash(&bytes),
+        object,
+    }))
 }
 
-fn decode_commit(key: &str, sealer: &Sealer, lineage: LineageId, sequence: Sequence, bytes: &[u8]) -> Result<Commit> {
-    let damaged = |problem: String| Error::damaged(key, problem);
-    let (length, sealed) = open_prologue(key, Kind::Commit, bytes)?;
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    if length > COMMIT_PLAIN_BYTES_MAX {
-        return Err(damaged(format!("it claims to hold {length} bytes")));
+impl StoredCommit {
+    /// The commit, if it was sealed for its place and signed by an author who may make it.
+    ///
+    /// # Errors
+    /// It is damaged, or the store failed.
+    pub(crate) async fn open(&self, access: &Access, sealer: &Sealer) -> Result<Commit> {
+        let Self { object, lineage, sequence, .. } = self;
+        let damaged = |problem: String| Error::damaged(object, problem);
+        let number = sequence.get();
+        let purpose = Purpose::Commit { lineage: *lineage, sequence: number, boxes: self.boxes_hash };
+        let plain = sealer.open(object, purpose, &self.sealed)?;
+        let mut reader = Reader::new(object, &plain);
+        let (author, signature) = (HostId::from_bytes(reader.array()?), reader.array()?);
+        let packed = reader.rest();
+        let json = zstd::bulk::decompress(packed, self.json_bytes).map_err(|error| damaged(error.to_string()))?;
+        let json = Zeroizing::new(json);
+        if json.len() != self.json_bytes {
+            return Err(damaged("it has another length than it claims".to_owned()));
+        }
+        let body: CommitBody = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        let statement = Statement::Commit {
+            lineage: *lineage,
+            sequence: number,
+            author,
+            boxes: self.boxes_hash,
+            body: seal::stored_hash(packed),
+        };
+        let powers = body.event.powers();
+        access.verify(object, author, powers, &statement, &signature).await?;
+        let is_genesis = matches!(body.event, Event::Genesis { .. });
+        let names_itself = match &body.event {
+            Event::Point(point) => point.sequence == *sequence && body.head.newest_point == Some(*sequence),
+            Event::Genesis { .. } | Event::GenerationRaised { .. } => body.head.newest_point != Some(*sequence),
+        };
+        if body.lineage != *lineage
+            || body.head.sequence != *sequence
+            || is_genesis != (*sequence == Sequence::FIRST)
+            || !names_itself
+        {
+            return Err(damaged("it contradicts its own name".to_owned()));
+        }
+        Ok(Commit { body, hash: self.hash })
     }
-    let packed = sealer.open(key, purpose(lineage, sequence), sealed)?;
-    let json = zstd::bulk::decompress(&packed, length).map_err(|error| damaged(error.to_string()))?;
-    let json = Zeroizing::new(json);
-    if json.len() != length {
-        return Err(damaged("it has another length than it claims".to_owned()));
-    }
-    let body: CommitBody = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
-    let is_genesis = matches!(body.event, Event::Genesis { .. });
-    let names_itself = match &body.event {
-        Event::Point(point) => point.sequence == sequence && body.head.newest_point == Some(sequence),
-        Event::Genesis { .. } | Event::GenerationRaised { .. } => body.head.newest_point != Some(sequence),
-    };
-    if body.lineage != lineage
-        || body.head.sequence != sequence
-        || is_genesis != (sequence == Sequence::FIRST)
-        || !names_itself
-    {
-        return Err(damaged("it contradicts its own name".to_owned()));
-    }
-    Ok(Commit { body, hash: seal::stored_hash(bytes) })
-}
-
-/// Creates a commit if there is none of its number.
-pub(crate) async fn create_commit(
-    store: &Store,
-    sealer: &Sealer,
-    body: &CommitBody,
-    entropy: &dyn Entropy,
-) -> Result<Created> {
-    let bytes = body.encode(sealer, entropy)?;
-    debug_assert!(bytes.len() > PROLOGUE_BYTES);
-    store.create(&commit_key(body.lineage, body.head.sequence), vec![Bytes::from(bytes)]).await
 }
 
 /// The state of a lineage that begins.
@@ -179,7 +233,7 @@ pub(crate) fn genesis(
     lineage: LineageId,
     group: &GroupName,
     active_site: &SiteName,
-    secret: [u8; 32],
+    content_check: Hash,
     written_at: Timestamp,
 ) -> CommitBody {
     CommitBody {
@@ -192,6 +246,6 @@ pub(crate) fn genesis(
         },
         previous: [0; 32],
         written_at,
-        event: Event::Genesis { group: group.clone(), secret },
+        event: Event::Genesis { group: group.clone(), content_check },
     }
 }

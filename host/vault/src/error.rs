@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use farshore_core::{Code, Coded, DiskId, Generation, GroupName, MachineId, RunId, Sequence, SiteName};
+use farshore_core::{
+    Code, Coded, DiskId, Generation, GroupName, HostName, LineageId, MachineId, RunId, Sequence, SiteName,
+};
+
+use crate::Power;
 
 /// The error of a store, shared so that every caller that waits for the same failed work gets it.
 pub type SharedSource = Arc<dyn std::error::Error + Send + Sync + 'static>;
@@ -23,11 +27,91 @@ pub enum Error {
         /// Where it was to be made.
         address: String,
     },
-    /// The passphrase does not open this vault; its header is whole.
-    #[error("the passphrase does not open the vault at {address}")]
+    /// The making of a vault at the address was interrupted.
+    #[error("the making of a vault at {address} was interrupted")]
+    VaultHalfMade {
+        /// The vault's address.
+        address: String,
+    },
+    /// The passphrase does not open this vault with this kit; the slot is whole.
+    #[error("the passphrase and the recovery kit do not open the vault at {address}")]
     WrongPassphrase {
         /// The vault's address.
         address: String,
+    },
+    /// A kit, join file or credential of another vault.
+    #[error("the {what} is not of the vault at {address}")]
+    OtherVault {
+        /// What does not fit.
+        what: &'static str,
+        /// The vault's address.
+        address: String,
+    },
+    /// A kit whose slot was retired.
+    #[error("the recovery kit does not open the vault at {address} any more: a newer one has taken its place")]
+    KitRetired {
+        /// The vault's address.
+        address: String,
+    },
+    /// A file that is not the kit, join file or credential that it should be.
+    #[error("the {what} cannot be used: {problem}")]
+    KeyFile {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The host lacks a power, or the keys for it.
+    #[error("the host {host} has not the power {doing}: it would have to be a {power}{}", if *awaits_approval { ", and was not approved yet" } else { "" })]
+    PowerMissing {
+        /// The host.
+        host: HostName,
+        /// The power.
+        power: Power,
+        /// What needs it, as in `to add recovery points`.
+        doing: &'static str,
+        /// It was invited with the power, and lacks the keys only.
+        awaits_approval: bool,
+    },
+    /// Only who has the kit and the passphrase may do it.
+    #[error("the host {host} may not do it: {doing} the recovery kit and the passphrase are needed")]
+    NotAdministrator {
+        /// The host.
+        host: HostName,
+        /// What needs them, as in `to invite a host`.
+        doing: &'static str,
+    },
+    /// The keys of a lineage were never sealed for this host.
+    #[error("this host has no key to the lineage {lineage}")]
+    NoKey {
+        /// The lineage.
+        lineage: LineageId,
+    },
+    /// A host cannot join, or has not joined.
+    #[error("the host {host} cannot be let in: {why}")]
+    JoinRefused {
+        /// The host.
+        host: HostName,
+        /// Why, as a clause.
+        why: String,
+    },
+    /// There is a host of this name already.
+    #[error("there is already a host {host}")]
+    HostExists {
+        /// The host.
+        host: HostName,
+    },
+    /// There is no host of this name.
+    #[error("the vault has no host {host}")]
+    HostMissing {
+        /// The host.
+        host: HostName,
+    },
+    /// Another administrator changed the ring first.
+    #[error("another administrator wrote ring {number} first")]
+    RingRace {
+        /// The number that both wanted.
+        number: u64,
     },
     /// A passphrase that cannot protect anything.
     #[error("the passphrase is empty")]
@@ -255,13 +339,17 @@ pages! {
     KDF = 1017, "The key cannot be derived from the passphrase";
     VERIFICATION_FAILED = 1018, "This machine corrupts data";
     STOPPED = 1019, "The recovery point was given up";
+    POWER_MISSING = 1020, "This host may not do that";
+    KEY_FILE = 1021, "A recovery kit, join file or credential does not fit";
+    JOIN_REFUSED = 1022, "A host cannot be let in";
+    RING_RACE = 1023, "Another administrator was faster";
 }
 
 impl Coded for Error {
     fn code(&self) -> Code {
         match self {
             Self::VaultMissing { .. } => VAULT_MISSING,
-            Self::VaultExists { .. } => VAULT_EXISTS,
+            Self::VaultExists { .. } | Self::VaultHalfMade { .. } => VAULT_EXISTS,
             Self::WrongPassphrase { .. } => WRONG_PASSPHRASE,
             Self::Damaged { .. } => DAMAGED,
             Self::ObjectMissing { .. } => OBJECT_MISSING,
@@ -279,6 +367,10 @@ impl Coded for Error {
             Self::EmptyPassphrase | Self::KdfOutOfBounds { .. } | Self::KdfFailed { .. } => KDF,
             Self::VerificationFailed { .. } => VERIFICATION_FAILED,
             Self::Stopped { .. } => STOPPED,
+            Self::PowerMissing { .. } | Self::NotAdministrator { .. } | Self::NoKey { .. } => POWER_MISSING,
+            Self::OtherVault { .. } | Self::KitRetired { .. } | Self::KeyFile { .. } => KEY_FILE,
+            Self::JoinRefused { .. } | Self::HostExists { .. } | Self::HostMissing { .. } => JOIN_REFUSED,
+            Self::RingRace { .. } => RING_RACE,
         }
     }
 
@@ -289,14 +381,33 @@ impl Coded for Error {
             ),
             Self::VaultExists { address } => format!("open the vault at {address}, or choose another address"),
             Self::WrongPassphrase { .. } => {
-                "type the passphrase again; check the keyboard layout, and that it is this vault's passphrase"
+                "type the passphrase again; check the keyboard layout, and that passphrase and kit are this vault's"
                     .to_owned()
             }
             Self::Damaged { object, .. } | Self::ObjectMissing { object, .. } => format!(
                 "bring back {object} from a copy or an earlier version of the store, and run `farshore vault check` to \
                  see which recovery points are hurt"
             ),
+            Self::UnsupportedFormat { found: 0, .. } => {
+                "format 0 was a preview: recover what you need with the version of Farshore that wrote it, then make a \
+                 new vault at another address"
+                    .to_owned()
+            }
             Self::UnsupportedFormat { .. } => "use the version of Farshore that wrote the vault".to_owned(),
+            Self::VaultHalfMade { address } => {
+                format!("nothing can be stored in it: empty {address}, or choose another address")
+            }
+            Self::PowerMissing { host, awaits_approval: true, .. } => {
+                format!("with the recovery kit and the passphrase, run `farshore vault join approve {host}`")
+            }
+            Self::PowerMissing { .. } | Self::NotAdministrator { .. } => {
+                "do it where the recovery kit and the passphrase are: name the kit with `kit-file` in [vault] or `--kit`"
+                    .to_owned()
+            }
+            Self::NoKey { .. } => {
+                "with the recovery kit and the passphrase, run `farshore vault join approve` for this host".to_owned()
+            }
+            Self::RingRace { .. } => "look at `farshore vault join list`, and try again".to_owned(),
             Self::Store { source, .. } if is_out_of_space(source.as_ref()) => {
                 "make room in the store; nothing that was committed is harmed".to_owned()
             }

@@ -16,9 +16,10 @@ use futures::future::try_join_all;
 use crate::{
     Error, Result, Store, Workers,
     cache::Cache,
-    pack::{CHUNK, Directory, PackRef},
+    keys::{Access, Power},
+    pack::{CHUNK, Directory, PackRef, ReadingKeys},
     page::LeafSlot,
-    seal::{self, Hash, LineageKeys, VaultKeys},
+    seal::{self, Hash, LineageKeys},
 };
 
 /// Half the number of pack headers that are kept; each is about 30 KiB, at most 150.
@@ -35,7 +36,7 @@ const RANGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
 pub(crate) struct Frames {
     store: Store,
     workers: Workers,
-    vault_keys: VaultKeys,
+    access: Arc<Access>,
     lineage: LineageId,
     keys: LineageKeys,
     directories: Mutex<Cache<PackId, Arc<Directory>>>,
@@ -69,12 +70,26 @@ impl Frames {
     pub(crate) fn new(
         store: Store,
         workers: Workers,
-        vault_keys: VaultKeys,
+        access: Arc<Access>,
         lineage: LineageId,
         keys: LineageKeys,
     ) -> Self {
         let directories = Mutex::new(Cache::new(CACHED_HEADERS_HALF));
-        Self { store, workers, vault_keys, lineage, keys, directories }
+        Self { store, workers, access, lineage, keys, directories }
+    }
+
+    /// What opens the frames of a pack.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`] when the holder of the vault cannot read.
+    fn reading_keys(&self, directory: &Directory) -> Result<ReadingKeys> {
+        match (&directory.session, &self.keys.content) {
+            (Some(session), Some(content)) => Ok(ReadingKeys { session: session.clone(), content: content.clone() }),
+            _ => {
+                self.access.require(Power::Recoverer, "to read what disks hold")?;
+                Err(Error::damaged(&directory.object, "it is sealed to keys that the vault does not have"))
+            }
+        }
     }
 
     /// The verified directory of a pack.
@@ -98,7 +113,7 @@ impl Frames {
             return Err(Error::damaged(object, "its header does not have the hash of its reference"));
         }
         let directory =
-            Directory::open(&self.vault_keys, &self.keys, self.lineage, reference.pack, reference.base, &header)?;
+            Directory::open(&self.access, &self.keys, self.lineage, reference.pack, reference.base, &header)?;
         let directory = Arc::new(directory);
         let mut cache = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         cache.insert(reference.pack, Arc::clone(&directory));
@@ -136,7 +151,7 @@ impl Frames {
         let reason = "a recovery point refers to it";
         let bytes = u64::from(range.start)..u64::from(range.end);
         let stored = self.store.read_exact(&directory.object, bytes, reason).await?;
-        let keys = self.keys.clone();
+        let keys = self.reading_keys(&directory)?;
         self.workers.run(move || open_range(&directory, &keys, &range, &stored)).await?
     }
 
@@ -172,7 +187,7 @@ impl Frames {
     /// Opens every frame of a pack whose stored bytes were read; the ordinals of those that do not open, with what is
     /// wrong with each.
     pub(crate) async fn verify_frames(&self, directory: Arc<Directory>, bytes: Bytes) -> Result<Vec<(u32, Error)>> {
-        let keys = self.keys.clone();
+        let keys = self.reading_keys(&directory)?;
         let verify = move || {
             let mut bad = Vec::new();
             for (ordinal, frame) in (0..).zip(&directory.frames) {
@@ -214,7 +229,7 @@ fn join_neighbours(directory: &Directory, frames: BTreeMap<u32, Vec<Wanted>>) ->
     Ok(ranges)
 }
 
-fn open_range(directory: &Directory, keys: &LineageKeys, range: &Range, stored: &[u8]) -> Result<Vec<SlotBytes>> {
+fn open_range(directory: &Directory, keys: &ReadingKeys, range: &Range, stored: &[u8]) -> Result<Vec<SlotBytes>> {
     let mut found: Vec<SlotBytes> = Vec::new();
     for (ordinal, wanted) in &range.frames {
         let damaged = |problem: &str| Error::damaged(&directory.object, format!("frame {ordinal}: {problem}"));

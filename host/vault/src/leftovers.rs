@@ -160,7 +160,7 @@ async fn open_listed(shared: &Arc<LineageShared>, base: u64, listed: &Listed) ->
         Some(_) => front.slice(..usize::try_from(header_bytes).unwrap_or(0)),
         None => shared.store.read_exact(object, 0..header_bytes.min(listed.bytes), reason).await?,
     };
-    let directory = Directory::open(&shared.vault_keys, &shared.keys, shared.id, pack, base, &header)?;
+    let directory = Directory::open(&shared.access, &shared.keys, shared.id, pack, base, &header)?;
     if u64::from(directory.reference.bytes) != listed.bytes {
         let problem = format!("it has {} bytes, and should have {}", listed.bytes, directory.reference.bytes);
         return Err(Error::damaged(object, problem));

@@ -2,9 +2,10 @@
 //!
 //! It must not know what a platform or a component is, must not read the machine's clock or randomness itself, and must
 //! never release a byte that it has not authenticated and re-identified. Only its module `store` names `object_store`;
-//! only `seal` touches a key. `FORMAT.md` beside this crate says what lies in the store, byte by byte.
+//! only `seal` touches a key. `FORMAT.md` beside this crate says what lies in the store, byte by byte,
+//! and `CRYPTO.md` under which keys.
 //!
-//! [`Vault::create`] and [`Vault::open`] give a vault; [`Vault::lineage`] the sequence of recovery points of a group;
+//! [`Vault::draft`] and [`Vault::open`] give a vault; [`Vault::lineage`] the sequence of recovery points of a group;
 //! [`Lineage::begin_point`] a writer of the next point; [`Lineage::open_point`] a reader of one.
 
 mod address;
@@ -15,6 +16,7 @@ mod context;
 mod error;
 mod frames;
 mod header;
+mod keys;
 mod leftovers;
 mod lineage;
 mod map;
@@ -40,6 +42,7 @@ pub use address::{Address, StoreOptions};
 pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
+pub use keys::{Approval, HostCredential, HostInfo, JoinFile, KIT_WORDS, KdfParameters, Kit, Power};
 pub use lineage::{Lineage, LineageInfo};
 pub use page::PageRef;
 pub use point::{Head, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats};
@@ -47,4 +50,4 @@ pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
 pub use store::Store;
-pub use vault::{CreateOptions, KdfParameters, KindUsage, UnreadableLineage, Usage, Vault, VaultInfo};
+pub use vault::{CreateOptions, Draft, KindUsage, Opener, UnreadableLineage, Usage, Vault, VaultInfo};

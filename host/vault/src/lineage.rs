@@ -14,16 +14,18 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use farshore_core::{Entropy, Generation, GroupName, LineageId, SecretBytes, Sequence, SiteName};
+use bytes::Bytes;
+use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use crate::{
     Context, Error, Head, Point, PointReader, PointWriter, Result, Store,
-    commit::{self, Commit, CommitBody, Event, commit_folder, commit_key, commit_number, create_commit, read_commit},
+    commit::{self, Commit, CommitBody, Event, commit_folder, commit_key, commit_number, read_stored},
     frames::Frames,
+    keys::{Access, Power},
     map::Maps,
-    seal::{LineageKeys, VaultKeys},
+    seal::{ContentKeys, LineageKeys, LineageSecrets},
     store::Created,
 };
 
@@ -57,10 +59,11 @@ pub struct Lineage(pub(crate) Arc<LineageShared>);
 pub(crate) struct LineageShared {
     pub(crate) store: Store,
     pub(crate) context: Context,
-    pub(crate) vault_keys: VaultKeys,
+    pub(crate) access: Arc<Access>,
     pub(crate) id: LineageId,
     pub(crate) group: GroupName,
     pub(crate) keys: LineageKeys,
+    pub(crate) secrets: LineageSecrets,
     pub(crate) maps: Maps,
     pub(crate) frames: Frames,
     /// The newest commit that was ever seen.
@@ -77,27 +80,54 @@ pub(crate) struct HeadCommit {
 }
 
 impl LineageShared {
-    pub(crate) fn new(store: Store, context: Context, vault_keys: VaultKeys, genesis: &Commit) -> Result<Self> {
-        let id = genesis.body.lineage;
-        let Event::Genesis { group, secret } = &genesis.body.event else {
-            return Err(Error::damaged(commit_key(id, Sequence::FIRST), "it does not begin a lineage"));
+    /// The lineage of this id; none if there is none.
+    ///
+    /// # Errors
+    /// [`Error::NoKey`] when nobody sealed its keys for the holder of the vault; its first commit is damaged; or the store
+    /// failed.
+    pub(crate) async fn open(
+        store: &Store,
+        context: &Context,
+        access: &Arc<Access>,
+        id: LineageId,
+    ) -> Result<Option<Self>> {
+        let Some(stored) = read_stored(store, id, Sequence::FIRST).await? else { return Ok(None) };
+        let object = commit_key(id, Sequence::FIRST);
+        let secrets = access.open_lineage(&object, id, &stored.boxes).await?.ok_or(Error::NoKey { lineage: id })?;
+        let keys = secrets.keys(access.vault(), id);
+        let genesis = stored.open(access, &keys.metadata).await?;
+        let Event::Genesis { group, content_check } = genesis.body.event else {
+            return Err(Error::damaged(object, "it does not begin a lineage"));
         };
-        if vault_keys.lineage_id(group) != id {
-            return Err(Error::damaged(commit_key(id, Sequence::FIRST), "it belongs to another group"));
+        if access.member.lineage_id(&group) != id {
+            return Err(Error::damaged(object, "it belongs to another group"));
         }
-        let keys = vault_keys.lineage(id, &SecretBytes::new(*secret));
-        Ok(Self {
-            maps: Maps::new(store.clone(), id, keys.clone()),
-            frames: Frames::new(store.clone(), context.workers.clone(), vault_keys.clone(), id, keys.clone()),
-            group: group.clone(),
+        if keys.content.as_ref().is_some_and(|content| !content.are(&content_check)) {
+            return Err(Error::damaged(object, "the keys of its content are not those that it speaks of"));
+        }
+        let (store, context, access) = (store.clone(), context.clone(), Arc::clone(access));
+        Ok(Some(Self {
+            maps: Maps::new(store.clone(), id, keys.metadata.clone()),
+            frames: Frames::new(store.clone(), context.workers.clone(), Arc::clone(&access), id, keys.clone()),
+            group,
             store,
             context,
-            vault_keys,
+            access,
             id,
             keys,
+            secrets,
             known: AtomicU64::new(Sequence::FIRST.get()),
             listed: AtomicBool::new(false),
-        })
+        }))
+    }
+
+    /// What identifies content, for a writer.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`], or [`Error::NoKey`] when the holder has the power, but not for this group.
+    pub(crate) fn writing_keys(&self) -> Result<&ContentKeys> {
+        self.access.require(Power::Replicator, "to add recovery points")?;
+        self.keys.content.as_ref().ok_or(Error::NoKey { lineage: self.id })
     }
 
     pub(crate) fn entropy(&self) -> &dyn Entropy {
@@ -106,35 +136,15 @@ impl LineageShared {
 
     /// Reads a commit; none if there is none of this number.
     pub(crate) async fn read(&self, sequence: Sequence) -> Result<Option<Commit>> {
-        let sealer = if sequence == Sequence::FIRST { &self.vault_keys.genesis } else { &self.keys.metadata };
-        read_commit(&self.store, sealer, self.id, sequence).await
+        match read_stored(&self.store, self.id, sequence).await? {
+            Some(stored) => stored.open(&self.access, &self.keys.metadata).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn exists(&self, number: u64) -> Result<bool> {
         let size = self.store.size(&commit_key(self.id, Sequence::new(number))).await?;
         Ok(size.is_some())
-    }
-
-    /// The last number of those that are there without a gap from one that is known to be there.
-    async fn search(&self, known: u64) -> Result<u64> {
-        let (mut there, mut step) = (known, 1);
-        let mut absent = loop {
-            let next = there.saturating_add(step);
-            if !self.exists(next).await? {
-                break next;
-            }
-            there = next;
-            step = step.saturating_mul(2);
-        };
-        while absent - there > 1 {
-            let middle = there + (absent - there) / 2;
-            if self.exists(middle).await? {
-                there = middle;
-            } else {
-                absent = middle;
-            }
-        }
-        Ok(there)
     }
 
     /// The highest number that a listing proposes: for a check of a lineage whose newest commit cannot be told.
@@ -151,7 +161,8 @@ impl LineageShared {
     /// The newest commit.
     pub(crate) async fn head_commit(&self) -> Result<HeadCommit> {
         for _ in 0..SEARCHES_MAX {
-            let newest = self.search(self.known.load(Ordering::Relaxed)).await?;
+            let key = |number| commit_key(self.id, Sequence::new(number));
+            let newest = self.store.last_number(self.known.load(Ordering::Relaxed), key).await?;
             self.known.fetch_max(newest, Ordering::Relaxed);
             if !self.listed.load(Ordering::Relaxed) {
                 let past_end = |name: &str| commit_number(name).is_some_and(|number| number > newest);
@@ -217,7 +228,9 @@ impl LineageShared {
         let written_at = self.context.clock.now();
         let number = head.sequence.get();
         let body = CommitBody { lineage: self.id, head, previous: built_on.hash, written_at, event };
-        let created = create_commit(&self.store, &self.keys.metadata, &body, self.entropy()).await?;
+        let bytes = body.encode(&self.access, &self.keys.metadata, &[], self.entropy())?;
+        let key = commit_key(self.id, body.head.sequence);
+        let created = self.store.create(&key, vec![Bytes::from(bytes)]).await?;
         self.known.fetch_max(number, Ordering::Relaxed);
         Ok(created)
     }
@@ -308,6 +321,7 @@ impl Lineage {
     pub async fn raise_generation(&self, active_site: &SiteName, reason: &str, expected: &Head) -> Result<Generation> {
         check_note("the reason", reason)?;
         let shared = &self.0;
+        shared.access.require(Power::Controller, "to give a group to another site")?;
         let lost = || Error::LostRace { group: shared.group.clone(), sequence: expected.sequence.next() };
         let commit = shared.read(expected.sequence).await?.ok_or_else(lost)?;
         if commit.body.head != *expected {
@@ -355,23 +369,30 @@ pub(crate) fn check_note(what: &'static str, text: &str) -> Result<()> {
     if found > limit { Err(Error::LimitExceeded { what, found, limit }) } else { Ok(()) }
 }
 
-/// Reads or makes the first commit of a group's lineage.
-pub(crate) async fn create_genesis(
+/// Opens or begins the lineage of a group.
+pub(crate) async fn open_or_begin(
     store: &Store,
     context: &Context,
-    keys: &VaultKeys,
+    access: &Arc<Access>,
     group: &GroupName,
     active_site: &SiteName,
-) -> Result<Commit> {
-    let id = keys.lineage_id(group);
-    if let Some(commit) = read_commit(store, &keys.genesis, id, Sequence::FIRST).await? {
-        return Ok(commit);
+) -> Result<LineageShared> {
+    let id = access.member.lineage_id(group);
+    if let Some(there) = LineageShared::open(store, context, access, id).await? {
+        return Ok(there);
     }
-    store.prove_conditions(&*context.entropy).await?;
-    let secret = SecretBytes::random(&*context.entropy);
-    let body = commit::genesis(id, group, active_site, *secret.expose(), context.clock.now());
-    create_commit(store, &keys.genesis, &body, &*context.entropy).await?;
-    let missing =
-        || Error::ObjectMissing { object: commit_key(id, Sequence::FIRST), reason: "it was just created".to_owned() };
-    read_commit(store, &keys.genesis, id, Sequence::FIRST).await?.ok_or_else(missing)
+    access.require(Power::Replicator, "to begin the recovery points of a group")?;
+    let entropy = &*context.entropy;
+    store.prove_conditions(entropy).await?;
+    let secrets = LineageSecrets::random(entropy);
+    let keys = secrets.keys(access.vault(), id);
+    let object = commit_key(id, Sequence::FIRST);
+    let boxes = access.seal_lineage(&object, id, &secrets, entropy)?;
+    let check = keys.content.as_ref().map(ContentKeys::check).unwrap_or_default();
+    let body = commit::genesis(id, group, active_site, check, context.clock.now());
+    let bytes = body.encode(access, &keys.metadata, &boxes, entropy)?;
+    // Whether this creator or another was first: what is there now is the lineage.
+    store.create(&object, vec![Bytes::from(bytes)]).await?;
+    let missing = || Error::ObjectMissing { object, reason: "it was just created".to_owned() };
+    LineageShared::open(store, context, access, id).await?.ok_or_else(missing)
 }

@@ -16,7 +16,7 @@ use crate::{
     Error, Result, Store,
     cache::Cache,
     page::{self, LEVELS, LeafSlot, PAGE_BYTES_MAX, Page, PageRef, SLOT_BITS, SLOTS},
-    seal::{self, LineageKeys, Purpose},
+    seal::{self, Purpose, Sealer},
 };
 
 /// Half the number of decoded pages that are kept: at most about 32 MiB.
@@ -40,7 +40,7 @@ struct Segment {
 pub(crate) struct Maps {
     store: Store,
     lineage: LineageId,
-    keys: LineageKeys,
+    sealer: Sealer,
     pages: Mutex<Cache<PageRef, Arc<Page>>>,
     segments: Mutex<VecDeque<Segment>>,
 }
@@ -56,9 +56,9 @@ pub(crate) fn slot_of(index: u64) -> usize {
 }
 
 impl Maps {
-    pub(crate) fn new(store: Store, lineage: LineageId, keys: LineageKeys) -> Self {
+    pub(crate) fn new(store: Store, lineage: LineageId, sealer: Sealer) -> Self {
         let pages = Mutex::new(Cache::new(CACHED_PAGES_HALF));
-        Self { store, lineage, keys, pages, segments: Mutex::default() }
+        Self { store, lineage, sealer, pages, segments: Mutex::default() }
     }
 
     /// The page behind a reference.
@@ -84,7 +84,7 @@ impl Maps {
         }
         let level = u8::try_from(level).expect("levels are few");
         let (lineage, pack, offset) = (self.lineage, reference.pack, reference.offset);
-        let plain = self.keys.metadata.open(&object, Purpose::Page { lineage, pack, offset, level, index }, stored)?;
+        let plain = self.sealer.open(&object, Purpose::Page { lineage, pack, offset, level, index }, stored)?;
         page::decode(&object, level, index, &plain)
     }
 

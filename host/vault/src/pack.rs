@@ -5,7 +5,7 @@
 //! | 16 | prologue of kind 3; its length is that of the header, which ends where the body begins |
 //! | 16 | pack id |
 //! | 16 | session id |
-//! | 112 | the session's secret, sealed |
+//! | 88 | the session's secret: the epoch (8) of the keys that it is sealed to, and a box |
 //! | 4 | bytes of the body |
 //! | 32 | BLAKE3 of the body |
 //! | rest of the header | the directory, sealed: 4 bytes count of frames, then for each frame 4 bytes stored length, 1 byte codec, 1 byte count of chunks, 32 bytes identity of each chunk |
@@ -20,10 +20,8 @@ use farshore_core::{CHUNK_BYTES, Entropy, LineageId, PackId, SessionId};
 
 use crate::{
     Error, Result,
-    seal::{
-        self, FRAME_OVERHEAD_BYTES, FrameContext, Hash, LineageKeys, Purpose, SEALED_SECRET_BYTES, SessionKey,
-        VaultKeys,
-    },
+    keys::access::{Access, SEALED_SECRET_BYTES},
+    seal::{self, ContentKeys, FRAME_OVERHEAD_BYTES, FrameContext, Hash, LineageKeys, Purpose, SessionKey},
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
 
@@ -136,8 +134,16 @@ pub(crate) struct Directory {
     pub(crate) object: String,
     pub(crate) reference: PackRef,
     pub(crate) body_hash: Hash,
-    pub(crate) session: SessionKey,
+    /// Opens its frames; none if the holder of the vault cannot read.
+    pub(crate) session: Option<SessionKey>,
     pub(crate) frames: Vec<FrameInfo>,
+}
+
+/// What opens and identifies the frames of one pack.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadingKeys {
+    pub(crate) session: SessionKey,
+    pub(crate) content: ContentKeys,
 }
 
 /// The frames of a pack that is being written, as they are placed.
@@ -206,7 +212,7 @@ impl Directory {
     /// # Errors
     /// It is damaged, or it is another pack's.
     pub(crate) fn open(
-        vault: &VaultKeys,
+        access: &Access,
         keys: &LineageKeys,
         lineage: LineageId,
         pack: PackId,
@@ -229,7 +235,7 @@ impl Directory {
         let body_hash = reader.array()?;
         let purpose = Purpose::Directory { lineage, session, pack, body_bytes, body_hash };
         let plain = keys.metadata.open(&object, purpose, reader.rest())?;
-        let session = vault.open_session(&object, lineage, session, sealed_secret)?;
+        let session = access.open_session(&object, lineage, session, sealed_secret)?;
         let frames = decode_frames(&object, &plain, header_bytes, body_bytes)?;
         let bytes = header_bytes
             .checked_add(body_bytes)
@@ -243,7 +249,7 @@ impl Directory {
     ///
     /// # Errors
     /// [`Error::Damaged`].
-    pub(crate) fn open_frame(&self, keys: &LineageKeys, ordinal: u32, stored: &[u8]) -> Result<Vec<u8>> {
+    pub(crate) fn open_frame(&self, keys: &ReadingKeys, ordinal: u32, stored: &[u8]) -> Result<Vec<u8>> {
         let damaged = |problem: String| Error::damaged(&self.object, format!("frame {ordinal}: {problem}"));
         let index = usize::try_from(ordinal).unwrap_or(usize::MAX);
         let frame = self.frames.get(index).ok_or_else(|| damaged("the pack has no such frame".to_owned()))?;
@@ -252,9 +258,10 @@ impl Directory {
             ordinal,
             codec: frame.codec,
             chunks: u8::try_from(frame.chunks.len()).unwrap_or(u8::MAX),
-            identity: keys.identify_frame(&frame.chunks),
+            identity: keys.content.identify_frame(&frame.chunks),
         };
-        open_frame(&self.session, keys, &context, &frame.chunks, stored).map_err(|problem| damaged(problem.to_owned()))
+        open_frame(&keys.session, &keys.content, &context, &frame.chunks, stored)
+            .map_err(|problem| damaged(problem.to_owned()))
     }
 }
 
@@ -289,7 +296,7 @@ fn decode_frames(object: &str, plain: &[u8], header_bytes: u32, body_bytes: u32)
 /// Opens, decompresses and identifies a frame.
 pub(crate) fn open_frame(
     session: &SessionKey,
-    keys: &LineageKeys,
+    keys: &ContentKeys,
     context: &FrameContext,
     chunks: &[Hash],
     stored: &[u8],

@@ -123,7 +123,7 @@ impl Session {
                 found.push(Found::Zero);
                 continue;
             }
-            let identity = self.shared.keys.identify(chunk);
+            let identity = self.content.identify(chunk);
             let held = match before {
                 Some(slot) if slot.identity == identity => Some(Found::Held { slot: slot.clone(), same_place: true }),
                 _ => lock(&self.known).get(&identity).map(|slot| Found::Held { slot, same_place: false }),
@@ -227,7 +227,7 @@ impl Session {
         let payload_and_nonce = buffer.len();
         let stored_bytes = payload_and_nonce + FRAME_OVERHEAD_BYTES;
         let (pack, ordinal) = self.packer.reserve(self.shared.entropy(), stored_bytes, chunks.len());
-        let identity = self.shared.keys.identify_frame(&chunks);
+        let identity = self.content.identify_frame(&chunks);
         let count = u8::try_from(chunks.len()).expect("a frame has at most 16 chunks");
         let context = FrameContext { pack: pack.id, ordinal, codec: codec as u8, chunks: count, identity };
         let sealed = self.key.seal_frame(&context, buffer);
@@ -251,7 +251,7 @@ impl Session {
 
     /// Opens, decompresses and identifies a frame from the buffer that will be stored.
     fn verify(&self, context: &FrameContext, chunks: &[Hash], sealed: &[u8], plain: &[u8]) -> Result<()> {
-        let problem = match open_frame(&self.key, &self.shared.keys, context, chunks, sealed) {
+        let problem = match open_frame(&self.key, &self.content, context, chunks, sealed) {
             Ok(opened) if opened == plain => {
                 let mut stats = lock(&self.stats);
                 stats.frames_written += 1;

@@ -5,18 +5,19 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 16 | prologue of kind 5; its length is that of the entry |
-//! | rest | the entry, sealed |
+//! | 16 | prologue of kind 5; its length is that of what is sealed, before sealing |
+//! | rest | sealed: author (16), signature (64), the entry |
 
 use bytes::Bytes;
-use farshore_core::RunId;
+use farshore_core::{HostId, RunId};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     Error, Result, Vault,
-    seal::{Purpose, SEALED_OVERHEAD_BYTES},
+    keys::Power,
+    seal::{Purpose, SEALED_OVERHEAD_BYTES, SIGNATURE_BYTES, Statement, stored_hash},
     store::Created,
-    wire::{Kind, PROLOGUE_BYTES, length_u32, open_prologue, prologue},
+    wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
 
 /// The most bytes that an entry of a run's journal may have. An adapter's state of 64 KiB must fit in, also several of
@@ -25,6 +26,9 @@ pub const RUN_ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
 /// The most entries that a run's journal may have.
 pub const RUN_ENTRIES_MAX: u64 = 65_536;
+
+/// Bytes of an author's id and signature.
+const AUTHOR_BYTES: usize = 16 + SIGNATURE_BYTES;
 
 /// How many entries are read side by side.
 const ENTRIES_READ_AT_ONCE: usize = 8;
@@ -56,6 +60,8 @@ impl Vault {
     }
 
     async fn write_entry(&self, run: RunId, number: u64, entry: &[u8]) -> Result<()> {
+        let access = &self.0.access;
+        access.require(Power::Controller, "to write the journal of a run")?;
         if entry.len() > RUN_ENTRY_BYTES_MAX {
             let (found, limit) = (u64::from(length_u32(entry.len())), u64::from(length_u32(RUN_ENTRY_BYTES_MAX)));
             return Err(Error::LimitExceeded { what: "the entry of a run's journal, in bytes,", found, limit });
@@ -66,9 +72,20 @@ impl Vault {
         }
         self.0.store.prove_conditions(&*self.0.context.entropy).await?;
         let key = entry_key(run, number);
-        let mut bytes = prologue(Kind::RunEntry, length_u32(entry.len())).to_vec();
-        let purpose = Purpose::RunEntry { run, number };
-        bytes.extend_from_slice(&self.0.keys.runs.seal(&key, purpose, entry, &*self.0.context.entropy)?);
+        let author = access.author();
+        let statement = Statement::RunEntry { run, number, author, entry: stored_hash(entry) };
+        let mut plain = Vec::with_capacity(AUTHOR_BYTES + entry.len());
+        plain.extend_from_slice(author.as_bytes());
+        plain.extend_from_slice(&access.sign(&statement));
+        plain.extend_from_slice(entry);
+        let mut bytes = prologue(Kind::RunEntry, length_u32(plain.len())).to_vec();
+        let sealer = access.runs("to write the journal of a run")?;
+        bytes.extend_from_slice(&sealer.seal(
+            &key,
+            Purpose::RunEntry { run, number },
+            &plain,
+            &*self.0.context.entropy,
+        )?);
         match self.0.store.create(&key, vec![Bytes::from(bytes)]).await? {
             Created::Mine => Ok(()),
             Created::Other => Err(Error::RunRace { run, number }),
@@ -77,14 +94,21 @@ impl Vault {
 
     async fn read_entry(&self, run: RunId, number: u64) -> Result<Option<Bytes>> {
         let key = entry_key(run, number);
-        let bytes_max = PROLOGUE_BYTES + RUN_ENTRY_BYTES_MAX + SEALED_OVERHEAD_BYTES;
+        let access = &self.0.access;
+        let sealer = access.runs("to read the journals of runs")?;
+        let bytes_max = PROLOGUE_BYTES + AUTHOR_BYTES + RUN_ENTRY_BYTES_MAX + SEALED_OVERHEAD_BYTES;
         let Some(bytes) = self.0.store.read(&key, bytes_max).await? else { return Ok(None) };
         let (length, sealed) = open_prologue(&key, Kind::RunEntry, &bytes)?;
-        let plain = self.0.keys.runs.open(&key, Purpose::RunEntry { run, number }, sealed)?;
+        let plain = sealer.open(&key, Purpose::RunEntry { run, number }, sealed)?;
         if usize::try_from(length) != Ok(plain.len()) {
             return Err(Error::damaged(key, "it has another length than it claims"));
         }
-        Ok(Some(Bytes::copy_from_slice(&plain)))
+        let mut reader = Reader::new(&key, &plain);
+        let (author, signature) = (HostId::from_bytes(reader.array()?), reader.array()?);
+        let entry = reader.rest();
+        let statement = Statement::RunEntry { run, number, author, entry: stored_hash(entry) };
+        access.verify(&key, author, &[Power::Controller], &statement, &signature).await?;
+        Ok(Some(Bytes::copy_from_slice(entry)))
     }
 
     /// The entries of a run, in order.
@@ -116,8 +140,9 @@ impl Vault {
     /// At most `limit` runs, newest first: a run's id begins with the time of its making.
     ///
     /// # Errors
-    /// The store failed.
+    /// [`Error::PowerMissing`] for who could read none of them; or the store failed.
     pub async fn runs(&self, limit: usize) -> Result<Vec<RunId>> {
+        self.0.access.runs("to read the journals of runs")?;
         let names = self.0.store.folders("runs").await?;
         Ok(names.iter().rev().filter_map(|name| name.parse().ok()).take(limit).collect())
     }

@@ -42,7 +42,7 @@ use crate::{
     packer::Packer,
     page::{DISK_BYTES_MAX, SLOTS},
     pipeline::Part,
-    seal::{Hash, SessionKey},
+    seal::{ContentKeys, Hash, SessionKey},
     store::Created,
     working::{Slot, WorkingDisk},
 };
@@ -73,6 +73,7 @@ pub(crate) struct Session {
     pub(crate) built_on: HeadCommit,
     pub(crate) id: SessionId,
     pub(crate) key: SessionKey,
+    pub(crate) content: ContentKeys,
     pub(crate) sealed_secret: Vec<u8>,
     pub(crate) packer: Packer,
     pub(crate) known: Mutex<Cache<Hash, Slot>>,
@@ -156,6 +157,7 @@ impl Drop for PointWriter {
 
 impl PointWriter {
     pub(crate) async fn begin(shared: Arc<LineageShared>, generation: Generation, site: &SiteName) -> Result<Self> {
+        let content = shared.writing_keys()?.clone();
         let built_on = shared.head_commit().await?;
         let head = &built_on.head;
         if head.generation != generation || head.active_site != *site {
@@ -169,11 +171,12 @@ impl PointWriter {
         };
         let leftovers = Leftovers::find(&shared, head).await?;
         let id = SessionId::random(shared.entropy());
-        let (key, sealed_secret) = shared.vault_keys.seal_session(shared.id, id, shared.entropy())?;
+        let (key, sealed_secret) = shared.access.seal_session(shared.id, id, shared.entropy())?;
         let session = Session {
             built_on,
             id,
             key,
+            content,
             sealed_secret,
             packer: Packer::default(),
             known: Mutex::new(Cache::new(KNOWN_CHUNKS_HALF)),

@@ -306,6 +306,29 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The last of the numbered objects that are there without a gap from one that is known to be there: in steps that
+    /// double, then by halving.
+    pub(crate) async fn last_number(&self, known: u64, key: impl Fn(u64) -> String) -> Result<u64> {
+        let (mut there, mut step) = (known, 1);
+        let mut absent = loop {
+            let next = there.saturating_add(step);
+            if self.size(&key(next)).await?.is_none() {
+                break next;
+            }
+            there = next;
+            step = step.saturating_mul(2);
+        };
+        while absent - there > 1 {
+            let middle = there + (absent - there) / 2;
+            if self.size(&key(middle)).await?.is_some() {
+                there = middle;
+            } else {
+                absent = middle;
+            }
+        }
+        Ok(there)
+    }
+
     /// The object's length; none if there is no object.
     pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
         match self.objects.head(&self.path(key)).await {

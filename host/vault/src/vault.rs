@@ -6,43 +6,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use farshore_core::{GroupName, LineageId, Passphrase, SecretBytes, Sequence, SiteName, Timestamp, VaultId};
+use farshore_core::{GroupName, LineageId, Passphrase, SecretBytes, SiteName, SlotId, Timestamp, VaultId};
 use futures::TryStreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    Context, Error, Lineage, LineageInfo, Result, Store,
-    commit::read_commit,
-    header::{self, HEADER_BYTES, HEADER_KEY, Header},
-    lineage::{LineageShared, create_genesis},
-    seal::VaultKeys,
+    Context, Error, HostCredential, KdfParameters, Kit, Lineage, LineageInfo, Power, Result, Store,
+    header::{HEADER_KEY, Header},
+    keys::{Access, Bundle, Holder, Ring, RingEpoch, RingSlot, SLOT_BYTES_MAX, Slot, ring_key, slot_key},
+    lineage::{LineageShared, open_or_begin},
+    seal::{MemberKeys, stored_hash},
     store::Created,
     wire::FORMAT,
 };
-
-/// How dear it is to try a passphrase: Argon2id's parameters. Memory times passes may be at most 16 GiB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KdfParameters {
-    /// Memory in KiB: 65,536 (64 MiB) to 4,194,304 (4 GiB).
-    pub memory_kib: u32,
-    /// Passes over the memory: 3 to 16.
-    pub passes: u32,
-    /// Lanes that can be computed side by side: 1 to 16.
-    pub lanes: u32,
-}
-
-impl KdfParameters {
-    /// The least that is allowed: for tests, and for machines with little memory.
-    pub const FLOOR: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 4 };
-}
-
-impl Default for KdfParameters {
-    /// 256 MiB, 3 passes, 4 lanes: about a second of one processor.
-    fn default() -> Self {
-        Self { memory_kib: 256 * 1024, passes: 3, lanes: 4 }
-    }
-}
 
 /// How a vault is made.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,10 +38,15 @@ pub struct VaultInfo {
     pub format: u16,
     /// When it was made, as its maker counted time.
     pub created_at: Timestamp,
-    /// How dear it is to try a passphrase.
-    pub kdf: KdfParameters,
+    /// The powers that it was opened with, as far as there are keys for them.
+    pub powers: Vec<Power>,
+    /// Whether it was opened with the recovery kit and the passphrase.
+    pub is_administrator: bool,
     /// Its lineages that can be read, by name of their groups.
     pub lineages: Vec<LineageInfo>,
+    /// Lineages whose keys were never sealed for this host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<LineageId>,
     /// Its other lineages: the names of their groups are not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<UnreadableLineage>,
@@ -83,7 +64,7 @@ pub struct UnreadableLineage {
 /// What a vault takes up in its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// By kind: `header`, `probe`, `commits`, `data packs`, `map packs`, `runs`, `other`.
+    /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
     pub total: KindUsage,
@@ -113,77 +94,185 @@ pub struct Vault(pub(crate) Arc<VaultShared>);
 pub(crate) struct VaultShared {
     pub(crate) store: Store,
     pub(crate) context: Context,
-    pub(crate) keys: VaultKeys,
+    pub(crate) access: Arc<Access>,
     header: Header,
     lineages: Mutex<BTreeMap<LineageId, Arc<LineageShared>>>,
 }
 
-impl Vault {
-    /// Makes a vault. It takes the time of one key derivation.
+/// What opens a vault.
+#[derive(Debug, Clone)]
+pub enum Opener {
+    /// The recovery kit and the passphrase: every power, and one key derivation.
+    Kit(Box<Kit>, Passphrase),
+    /// The credential of a host that has joined.
+    Host(Box<HostCredential>),
+}
+
+/// A vault that is about to be made: its kit is there, and nothing in the store yet.
+#[derive(Debug)]
+pub struct Draft {
+    store: Store,
+    context: Context,
+    header: Header,
+    bundle: Bundle,
+    kit: Kit,
+}
+
+impl Draft {
+    /// The kit that will open it. Keep it before [`Draft::create`]: without it the vault could never be read.
+    pub fn kit(&self) -> &Kit {
+        &self.kit
+    }
+
+    /// Makes the vault. Its header comes last: until then nobody takes it for one.
     ///
     /// # Errors
-    /// [`Error::VaultExists`], [`Error::ConditionsIgnored`], a bad passphrase or key derivation, or the store failed.
-    pub async fn create(
+    /// [`Error::VaultExists`] when another was faster, [`Error::ConditionsIgnored`], or the store failed.
+    pub async fn create(self) -> Result<Vault> {
+        let Self { store, context, header, bundle, kit } = self;
+        let entropy = &*context.entropy;
+        store.prove_conditions(entropy).await?;
+        let slot = kit.slot_object().to_vec();
+        let epochs = bundle.epochs.iter();
+        let ring = Ring {
+            vault: header.vault,
+            number: 1,
+            written_at: header.created_at,
+            epochs: epochs.map(|keys| RingEpoch::new(keys.epoch, keys.reading.public(), keys.graph.public())).collect(),
+            slots: vec![RingSlot { slot: kit.slot(), hash: stored_hash(&slot) }],
+            hosts: Vec::new(),
+        };
+        let member = MemberKeys::new(header.vault, &bundle.member);
+        let exists = || Error::VaultExists { address: store.address().to_owned() };
+        store.create(&slot_key(kit.slot()), vec![Bytes::from(slot)]).await?;
+        match ring.create(&store, &member, &bundle.admin, entropy).await {
+            Ok(()) => {}
+            // Another makes one at this moment.
+            Err(Error::RingRace { .. }) => return Err(exists()),
+            Err(error) => return Err(error),
+        }
+        match store.create(HEADER_KEY, vec![Bytes::from(header.encode())]).await? {
+            Created::Mine => {}
+            Created::Other => return Err(exists()),
+        }
+        let access = Access::administrator(store.clone(), header.vault, bundle, ring);
+        Ok(Vault::new(store, context, access, header))
+    }
+}
+
+impl Vault {
+    /// Begins to make a vault. It takes the time of one key derivation, and writes nothing.
+    ///
+    /// # Errors
+    /// [`Error::VaultExists`], a bad passphrase or key derivation, or the store failed.
+    pub async fn draft(
         store: Store,
         passphrase: &Passphrase,
         options: CreateOptions,
         context: Context,
-    ) -> Result<Self> {
+    ) -> Result<Draft> {
         options.kdf.check()?;
-        let exists = || Error::VaultExists { address: store.address().to_owned() };
+        let address = || store.address().to_owned();
         if store.size(HEADER_KEY).await?.is_some() {
-            return Err(exists());
+            return Err(Error::VaultExists { address: address() });
         }
-        store.prove_conditions(&*context.entropy).await?;
-        let id = VaultId::random(&*context.entropy);
-        let keys = VaultKeys::new(id, SecretBytes::random(&*context.entropy));
-        let (passphrase, entropy, made) = (passphrase.clone(), Arc::clone(&context.entropy), keys.clone());
+        if store.size(&ring_key(1)).await?.is_some() {
+            return Err(Error::VaultHalfMade { address: address() });
+        }
+        let entropy = Arc::clone(&context.entropy);
+        let (vault, slot) = (VaultId::random(&*entropy), SlotId::random(&*entropy));
+        let (bundle, secret) = (Bundle::random(&*entropy), SecretBytes::random(&*entropy));
+        let (keys, passphrase, kit_secret) = (bundle.clone(), passphrase.clone(), secret.clone());
+        let make = move || Slot::make(slot, vault, &keys, &passphrase, &kit_secret, options.kdf, &*entropy);
+        let object = context.workers.run(make).await??;
         let created_at = context.clock.now();
-        let make = move || Header::make(id, &made, created_at, &passphrase, options.kdf, &*entropy);
-        let bytes = context.workers.run(make).await??;
-        let header = Header::parse(&bytes)?;
-        match store.create(HEADER_KEY, vec![Bytes::from(bytes)]).await? {
-            Created::Mine => Ok(Self::new(store, context, keys, header)),
-            Created::Other => Err(exists()),
-        }
+        let slot = Slot::parse(&slot_key(slot), &object)?;
+        let kit = Kit::new(store.address(), created_at, bundle.admin.public(), &slot, object, secret);
+        let header = Header::new(vault, created_at, bundle.admin.public());
+        Ok(Draft { store, context, header, bundle, kit })
     }
 
-    /// Opens a vault. It takes the time of one key derivation, and writes nothing: a vault on a full or read-only store
-    /// can be recovered from. Before its first write the store must prove that it honours conditions, so that whatever
-    /// writes may fail with [`Error::ConditionsIgnored`].
+    /// Opens a vault. It writes nothing: a vault on a full or read-only store can be recovered from. Before its first write
+    /// the store must prove that it honours conditions, so that whatever writes may fail with
+    /// [`Error::ConditionsIgnored`].
     ///
     /// # Errors
-    /// [`Error::VaultMissing`], [`Error::WrongPassphrase`], [`Error::UnsupportedFormat`], [`Error::Damaged`], a bad key
-    /// derivation, or the store failed.
-    pub async fn open(store: Store, passphrase: &Passphrase, context: Context) -> Result<Self> {
-        let header = Self::read_header(&store).await?;
-        let (passphrase, derive_from) = (passphrase.clone(), header.clone());
-        let key = context.workers.run(move || derive_from.passphrase_key(&passphrase)).await??;
-        let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };
-        let keys = header.unlock(&key).ok_or_else(wrong)?;
-        Ok(Self::new(store, context, keys, header))
+    /// [`Error::VaultMissing`], [`Error::WrongPassphrase`], [`Error::OtherVault`], [`Error::JoinRefused`],
+    /// [`Error::UnsupportedFormat`], [`Error::Damaged`], a bad key derivation, or the store failed.
+    pub async fn open(store: Store, opener: &Opener, context: Context) -> Result<Self> {
+        let header = Header::read(&store).await?;
+        let access = match opener {
+            Opener::Kit(kit, passphrase) => Access::with_kit(store.clone(), &header, kit, passphrase, &context).await?,
+            Opener::Host(credential) => Access::with_credential(store.clone(), &header, credential).await?,
+        };
+        Ok(Self::new(store, context, access, header))
     }
 
-    async fn read_header(store: &Store) -> Result<Header> {
-        // A header of another format may have another length, and must still be refused for its format.
-        const HEADER_READ_BYTES_MAX: usize = 64 * HEADER_BYTES;
-        let bytes = store.read(HEADER_KEY, HEADER_READ_BYTES_MAX).await?;
-        Header::parse(&bytes.ok_or_else(|| header::missing(store.address()))?)
+    /// The id of the vault in a store; none if there is none.
+    ///
+    /// # Errors
+    /// Its header is damaged or of another format, or the store failed.
+    pub async fn id_at(store: &Store) -> Result<Option<VaultId>> {
+        match Header::read(store).await {
+            Ok(header) => Ok(Some(header.vault)),
+            Err(Error::VaultMissing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    fn new(store: Store, context: Context, keys: VaultKeys, header: Header) -> Self {
-        Self(Arc::new(VaultShared { store, context, keys, header, lineages: Mutex::default() }))
+    /// Makes the kit again from the words of its sheet, and with it opens the vault: so it is known to be right.
+    ///
+    /// # Errors
+    /// [`Error::KeyFile`] when the words are not those of a kit, [`Error::WrongPassphrase`] when no slot opens with them and
+    /// the passphrase; the vault is damaged, or the store failed.
+    pub async fn kit_from_words(store: Store, words: &str, passphrase: &Passphrase, context: Context) -> Result<Kit> {
+        let header = Header::read(&store).await?;
+        // One damaged slot hides no other.
+        let mut unusable = None;
+        let mut listed = std::pin::pin!(store.list("keys/slots"));
+        while let Some(object) = listed.try_next().await? {
+            let Some(bytes) = store.read(&object.key, SLOT_BYTES_MAX).await? else { continue };
+            let slot = match Slot::parse(&object.key, &bytes) {
+                Ok(slot) => slot,
+                Err(error) => {
+                    unusable.get_or_insert(error);
+                    continue;
+                }
+            };
+            let kit =
+                Kit::from_words(words, store.address(), header.created_at, header.admin(), &slot, bytes.to_vec())?;
+            match Access::with_kit(store.clone(), &header, &kit, passphrase, &context).await {
+                Ok(_) => return Ok(kit),
+                Err(Error::WrongPassphrase { .. } | Error::KitRetired { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(unusable.unwrap_or_else(|| Error::WrongPassphrase { address: store.address().to_owned() }))
     }
 
-    /// Another handle as if another process had opened the vault, without the cost of its key derivation.
+    fn new(store: Store, context: Context, access: Access, header: Header) -> Self {
+        let access = Arc::new(access);
+        Self(Arc::new(VaultShared { store, context, access, header, lineages: Mutex::default() }))
+    }
+
+    /// Another handle as if another process had opened the vault with its kit, without the cost of its key derivation.
     #[cfg(test)]
     pub(crate) fn reopen(&self, store: Store, context: Context) -> Self {
-        Self::new(store.assume_conditions(), context, self.0.keys.clone(), self.0.header.clone())
+        let access = &self.0.access;
+        let bundle = access.bundle("to open it again").expect("it was opened with its kit").clone();
+        let store = store.assume_conditions();
+        let access = Access::administrator(store.clone(), self.id(), bundle, Ring::clone(&access.ring()));
+        Self::new(store, context, access, self.0.header.clone())
+    }
+
+    /// What may be done with it as it was opened, as far as there are keys.
+    pub fn powers(&self) -> Vec<Power> {
+        self.0.access.powers()
     }
 
     /// Its id.
     pub fn id(&self) -> VaultId {
-        self.0.header.id
+        self.0.header.vault
     }
 
     /// What can be told of it.
@@ -191,10 +280,11 @@ impl Vault {
     /// # Errors
     /// The store failed.
     pub async fn info(&self) -> Result<VaultInfo> {
-        let (mut lineages, mut unreadable) = (Vec::new(), Vec::new());
+        let (mut lineages, mut closed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
         for (id, lineage) in self.list_lineages().await? {
             match lineage {
                 Ok(lineage) => lineages.push(lineage),
+                Err(Error::NoKey { .. }) => closed.push(id),
                 Err(error) => unreadable.push(UnreadableLineage { id, problem: error.to_string() }),
             }
         }
@@ -203,8 +293,10 @@ impl Vault {
             address: self.0.store.address().to_owned(),
             format: FORMAT,
             created_at: self.0.header.created_at,
-            kdf: self.0.header.kdf,
+            powers: self.powers(),
+            is_administrator: matches!(self.0.access.holder, Holder::Administrator(_)),
             lineages,
+            closed,
             unreadable,
         })
     }
@@ -212,7 +304,7 @@ impl Vault {
     /// Its lineages, by name of their groups.
     ///
     /// # Errors
-    /// A lineage's first commit is missing or damaged, or the store failed.
+    /// A lineage's first commit is missing or damaged, its keys were never sealed for this host, or the store failed.
     pub async fn lineages(&self) -> Result<Vec<LineageInfo>> {
         self.list_lineages().await?.into_iter().map(|(_, lineage)| lineage).collect()
     }
@@ -228,7 +320,9 @@ impl Vault {
             match self.lineage_by_id(id).await {
                 Ok(Some(shared)) => lineages.push((id, Ok(LineageInfo { id, group: shared.group.clone() }))),
                 Ok(None) => {}
-                Err(error) if error.is_damage() => lineages.push((id, Err(error))),
+                Err(error) if error.is_damage() || matches!(error, Error::NoKey { .. }) => {
+                    lineages.push((id, Err(error)));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -249,22 +343,18 @@ impl Vault {
         if known.is_some() {
             return Ok(known);
         }
-        match read_commit(&self.0.store, &self.0.keys.genesis, id, Sequence::FIRST).await? {
-            Some(genesis) => Ok(Some(self.remember(&genesis)?)),
-            None => Ok(None),
-        }
+        let VaultShared { store, context, access, .. } = &*self.0;
+        Ok(LineageShared::open(store, context, access, id).await?.map(|made| self.remember(made)))
     }
 
-    fn remember(&self, genesis: &crate::commit::Commit) -> Result<Arc<LineageShared>> {
-        let VaultShared { store, context, keys, lineages, .. } = &*self.0;
-        let made = LineageShared::new(store.clone(), context.clone(), keys.clone(), genesis)?;
-        let mut lineages = lineages.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::clone(lineages.entry(made.id).or_insert_with(|| Arc::new(made))))
+    fn remember(&self, made: LineageShared) -> Arc<LineageShared> {
+        let mut lineages = self.0.lineages.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lineages.entry(made.id).or_insert_with(|| Arc::new(made)))
     }
 
     /// The id that the lineage of this group has, or would have. It follows from the vault's keys: nothing is read.
     pub fn lineage_id(&self, group: &GroupName) -> LineageId {
-        self.0.keys.lineage_id(group)
+        self.0.access.member.lineage_id(group)
     }
 
     /// The lineage of a group; none if it has none yet.
@@ -272,7 +362,7 @@ impl Vault {
     /// # Errors
     /// Its first commit is damaged, or the store failed.
     pub async fn lineage(&self, group: &GroupName) -> Result<Option<Lineage>> {
-        let shared = self.lineage_by_id(self.0.keys.lineage_id(group)).await?;
+        let shared = self.lineage_by_id(self.0.access.member.lineage_id(group)).await?;
         Ok(shared.map(Lineage))
     }
 
@@ -282,8 +372,8 @@ impl Vault {
     /// # Errors
     /// Its first commit is damaged, the store failed, or it may not be written to.
     pub async fn create_lineage(&self, group: &GroupName, active_site: &SiteName) -> Result<Lineage> {
-        let genesis = create_genesis(&self.0.store, &self.0.context, &self.0.keys, group, active_site).await?;
-        Ok(Lineage(self.remember(&genesis)?))
+        let VaultShared { store, context, access, .. } = &*self.0;
+        Ok(Lineage(self.remember(open_or_begin(store, context, access, group, active_site).await?)))
     }
 
     /// What it takes up, as a listing of the store says.
@@ -302,6 +392,7 @@ impl Vault {
                 ["lineages", _, "packs", ..] => "data packs",
                 ["lineages", _, "maps", ..] => "map packs",
                 ["runs", ..] => "runs",
+                ["keys", ..] | ["lineages", _, "hosts", ..] => "keys",
                 _ => "other",
             };
             usage.kinds.entry(kind.to_owned()).or_default().add(object.bytes);

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub(crate) const MAGIC: [u8; 8] = *b"FARSHORE";
 
 /// The format that this version writes, and the only one that it reads.
-pub(crate) const FORMAT: u16 = 0;
+pub(crate) const FORMAT: u16 = 1;
 
 /// Bytes of an object's prologue: magic (8), format (2), kind (1), zero (1), a length whose meaning the kind decides (4).
 pub(crate) const PROLOGUE_BYTES: usize = 16;
@@ -27,6 +27,16 @@ pub(crate) enum Kind {
     MapPack = 4,
     /// An entry of a run's journal.
     RunEntry = 5,
+    /// What opens with the passphrase and a kit.
+    Slot = 6,
+    /// Who may do what.
+    Ring = 7,
+    /// The public keys of a host.
+    Enrolment = 8,
+    /// Keys of the vault for a host.
+    Grant = 9,
+    /// The secrets of a lineage for a host.
+    LineageBox = 10,
 }
 
 /// Begins an object.
@@ -135,20 +145,18 @@ pub(crate) mod hex {
     }
 
     pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
+        decode_all(text)?.try_into().ok()
+    }
+
+    /// The bytes of any even number of digits.
+    pub(crate) fn decode_all(text: &str) -> Option<Vec<u8>> {
         let nibble = |digit: u8| match digit {
             b'0'..=b'9' => Some(digit - b'0'),
             b'a'..=b'f' => Some(digit - b'a' + 10),
             _ => None,
         };
-        let mut bytes = [0; N];
-        if text.len() != N * 2 {
-            return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let [high, low] = pair else { return None };
-            *byte = (nibble(*high)? << 4) | nibble(*low)?;
-        }
-        Some(bytes)
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        pairs.iter().map(|[high, low]| Some((nibble(*high)? << 4) | nibble(*low)?)).collect()
     }
 
     pub(crate) fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {

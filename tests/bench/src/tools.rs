@@ -96,7 +96,9 @@ impl Workshop {
             vec![command]
         };
         match tool {
-            Tool::Farshore => vec![self.farshore(&["vault", "create"]), self.farshore(&["machine", "discover"])],
+            Tool::Farshore => {
+                vec![self.farshore(&["vault", "create", "--yes"]), self.farshore(&["machine", "discover"])]
+            }
             Tool::Restic => one("restic", &["init", "--quiet"]),
             Tool::Borg => one("borg", &["init", "--encryption", "repokey-blake2"]),
             Tool::Zstd => Vec::new(),

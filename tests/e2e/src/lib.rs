@@ -9,7 +9,7 @@
 //! let mut world = farshore_e2e::World::new()?;
 //! world.resume_guest("orders")?;
 //! world.protect("orders", &["orders"])?;
-//! world.succeed(&["vault", "create"])?;
+//! world.succeed(&["vault", "create", "--yes"])?;
 //! let point = world.succeed(&["replicate", "--once"])?;
 //! # Ok(())
 //! # }

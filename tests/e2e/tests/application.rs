@@ -73,7 +73,7 @@ fn an_application_consistent_point_is_clean_and_the_guest_goes_on() {
     world.guest("orders").start_workload("writer 16 512").expect("a writer");
     wait_for_writes(&world);
     world.protect("orders", &["orders"]).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     let crash = replicate(&world, "crash");
 
     let group = ProtectedGroup { consistency: "application".to_owned(), ..ProtectedGroup::new("orders", &["orders"]) };

@@ -24,7 +24,9 @@ use farshore_platform::{
     SiteError, Source, Step, StopManner,
 };
 use farshore_plugin::{Binding, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
-use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, Replicator};
+use farshore_replication::{
+    CopyLimits, CycleEvent, CycleObserver, CycleReport, Protection, ReplicationError, Replicator,
+};
 use farshore_vault::{Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
 use tokio_util::sync::CancellationToken;
 
@@ -195,6 +197,24 @@ async fn restore(vault: &Vault, group: &GroupName, point: Sequence, target: &Pat
     restore_to_file(&disk, target, RestoreLimits::default(), clock, &stop, &|_| {}).await.expect("restored");
 }
 
+/// A cycle that ends with a point. On a machine with much else to do the guest overwrites more during a capture than is kept
+/// for it; that capture breaks, as it must, and makes no point.
+async fn cycle(replicator: &Replicator, site: &Witnessed, stop: &CancellationToken) -> CycleReport {
+    const BROKEN_MAX: usize = 3;
+    for _ in 0..BROKEN_MAX {
+        match replicator.cycle(stop).await {
+            Ok(report) => return report,
+            Err(ReplicationError::Site { source: SiteError::CaptureBroken { message, .. }, .. }) => {
+                eprintln!("a capture broke: {message}");
+                // The independent tool could not read it either.
+                site.failures.lock().expect("nobody panicked").clear();
+            }
+            Err(error) => panic!("a cycle: {error:?}"),
+        }
+    }
+    panic!("{BROKEN_MAX} captures broke, one after the other")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
     let mut world = World::new().expect("a world");
@@ -211,7 +231,8 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
         entropy: Arc::new(SystemEntropy),
         workers: Workers::threads(std::num::NonZero::<usize>::MIN.saturating_add(1)),
     };
-    let vault = Vault::create(store, &Passphrase::new("a test"), options, context).await.expect("a new vault");
+    let draft = Vault::draft(store, &Passphrase::new("a test"), options, context).await.expect("a draft");
+    let vault = draft.create().await.expect("a new vault");
     let (vault, group) = (Arc::new(vault), GroupName::new("orders").expect("a name"));
     let replicator = Replicator {
         vault: Arc::clone(&vault),
@@ -232,7 +253,7 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
     let (mut points, mut changed_bytes) = (Vec::new(), 0);
     for capture in 0..if farshore_e2e::is_long() { 100 } else { 20 } {
         site.capture.store(capture, Ordering::SeqCst);
-        let report = replicator.cycle(&stop).await.expect("a cycle");
+        let report = cycle(&replicator, &site, &stop).await;
         if capture > 0 {
             changed_bytes += report.point.stats.bytes_changed;
         }

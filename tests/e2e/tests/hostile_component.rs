@@ -25,7 +25,7 @@ impl Scene {
         let mut world = World::new().expect("a world");
         world.resume_guest("orders").expect("a guest");
         world.protect("orders", &["orders"]).expect("a group");
-        world.succeed(&["vault", "create"]).expect("a vault");
+        world.succeed(&["vault", "create", "--yes"]).expect("a vault");
         let honest = fs::read_to_string(world.site.configuration_file()).expect("the configuration");
         let folder = world.folder().join("strange");
         fs::create_dir(&folder).expect("a folder");

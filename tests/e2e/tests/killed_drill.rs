@@ -11,7 +11,7 @@ fn the_next_drill_removes_what_the_killed_one_made() {
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
     let mut drill = world.start(&["drill", "orders"]).expect("a drill");
     #[expect(clippy::disallowed_methods, reason = "the test waits for a real process")]

@@ -113,7 +113,7 @@ fn nothing_is_lost_and_nothing_is_left() {
     // A small objective, so that the next capture comes soon.
     let group = ProtectedGroup { rpo: "1s".to_owned(), ..ProtectedGroup::new("orders", &["orders"]) };
     world.protect_group(group).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     let mut committed = BTreeSet::from_iter(sequence(&cycle(&world)));
     let journal = journal(&world);
     let seed = SystemClock.now().as_unix_milliseconds().unsigned_abs();

@@ -8,7 +8,7 @@ fn the_next_cycle_is_a_comparison_that_stores_what_changed() {
     let mut world = World::new().expect("a world");
     world.boot_guest("orders", DiskFormat::Qcow2).expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     let first = world.succeed(&["replicate", "--once"]).expect("the first copy");
     assert_eq!(first[0]["point"]["machines"][0]["disks"][0]["basis"], "full");
     let second = world.succeed(&["replicate", "--once"]).expect("a delta");

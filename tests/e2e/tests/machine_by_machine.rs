@@ -18,7 +18,7 @@ fn each_machine_comes_back_once() {
     world.resume_guest("first").expect("a guest");
     world.resume_guest("second").expect("a guest");
     world.protect("pair", &["first", "second"]).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
 
     let drill = world.succeed(&["drill", "pair", "--machine", "second"]).expect("a drill");

@@ -48,7 +48,7 @@ fn what_one_guest_did_before_another_is_there_if_the_other_is() {
     world.resume_guest("first").expect("a guest");
     world.resume_guest("second").expect("a guest");
     world.protect("pair", &["first", "second"]).expect("a group");
-    world.succeed(&["vault", "create", "--json"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes", "--json"]).expect("a vault");
     let relay = PairRelay::start(world.guest("first"), world.guest("second")).expect("a relay");
     let mut points = Vec::new();
     for _ in 0..POINTS {

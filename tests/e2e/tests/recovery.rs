@@ -21,7 +21,7 @@ fn what_was_acknowledged_before_the_point_is_there_after_the_failover() {
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.guest("orders").start_workload("database 100").expect("a database");
     let console = world.guest("orders").console().log().to_owned();
     let console = farshore_e2e::Console::follow(&console).expect("its console");

@@ -43,22 +43,30 @@ fn a_vault_that_is_missing_or_does_not_open() {
     let missing = failure(&world.run(&["replicate", "--once"]).expect("ran"));
     assert_eq!(missing["code"], "FS1001", "{missing}");
     assert!(!world.site.vault_folder().exists(), "looking for a vault makes none");
-    world.succeed(&["vault", "create"]).expect("a vault");
-    failure(&world.run(&["vault", "create"]).expect("ran"));
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
+    failure(&world.run(&["vault", "create", "--yes"]).expect("ran"));
     world.succeed(&["replicate", "--once"]).expect("a point");
 
     let passphrase = fs::read(world.site.passphrase_file()).expect("the passphrase");
     fs::write(world.site.passphrase_file(), "another one\n").expect("written");
-    let wrong = failure(&world.run(&["points"]).expect("ran"));
-    assert!(wrong["message"].as_str().is_some_and(|text| text.contains("passphrase")), "{wrong}");
+    let target = world.folder().join("restored.raw");
+    let restore = ["restore", "orders", "--to", target.to_str().expect("UTF-8")];
+    let wrong = failure(&world.run(&restore).expect("ran"));
+    assert_eq!(wrong["code"], "FS1003", "{wrong}");
+    world.succeed(&["replicate", "--once"]).expect("what this host does by itself needs no passphrase");
     fs::write(world.site.passphrase_file(), passphrase).expect("written");
-    world.succeed(&["points"]).expect("the vault opens again");
+    fs::rename(world.site.kit_file(), world.folder().join("kit")).expect("moved away");
+    let without_kit = failure(&world.run(&restore).expect("ran"));
+    assert_eq!(without_kit["code"], "FS6005", "{without_kit}");
+    assert!(!target.exists(), "nothing half-made is left");
+    fs::rename(world.folder().join("kit"), world.site.kit_file()).expect("moved back");
+    world.succeed(&restore).expect("the vault opens again");
 }
 
 #[test]
 fn an_object_that_was_cut_or_altered_is_named_and_harms_no_other_point() {
     let world = protected_world();
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
     let objects = files_below(&world.site.vault_folder());
     let largest = objects.iter().max_by_key(|path| fs::metadata(path).expect("a file").len()).expect("objects").clone();
@@ -98,7 +106,7 @@ fn an_object_that_was_cut_or_altered_is_named_and_harms_no_other_point() {
 #[test]
 fn a_socket_that_nobody_answers() {
     let mut world = protected_world();
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
     world.guest_mut("orders").kill();
     let error = failure(&world.run(&["replicate", "--once"]).expect("ran"));
@@ -111,7 +119,7 @@ fn a_socket_that_nobody_answers() {
 #[test]
 fn what_is_not_granted_is_refused_with_the_line_that_would_grant_it() {
     let world = protected_world();
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     let file = world.site.configuration_file();
     let text = fs::read_to_string(&file).expect("the configuration");
     let (before, protect) = text.split_once("[sites.production.grants.protect]\n").expect("the grants");
@@ -128,7 +136,7 @@ fn what_is_not_granted_is_refused_with_the_line_that_would_grant_it() {
 #[test]
 fn a_target_that_is_full() {
     let world = protected_world();
-    world.succeed(&["vault", "create"]).expect("a vault");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
     let small = Mount::small(&world.site.drill_folder());
     let drill = world.run(&["drill", "orders"]).expect("ran");

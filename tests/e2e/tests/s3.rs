@@ -89,8 +89,12 @@ fn points_go_to_the_bucket_and_come_back() {
     world.protect("orders", &["orders"]).expect("a group");
     keep_in_bucket(&world, &server);
     assert_eq!(code(&world.run(&["points"]).expect("ran")), "FS1001", "there is no vault yet");
-    world.succeed(&["vault", "create"]).expect("a vault");
-    assert_eq!(code(&world.run(&["vault", "create"]).expect("ran")), "FS1002", "the server decides who was first");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
+    assert_eq!(
+        code(&world.run(&["vault", "create", "--yes"]).expect("ran")),
+        "FS1002",
+        "the server decides who was first"
+    );
 
     world.succeed(&["replicate", "--once"]).expect("the first copy");
     world.guest("orders").start_workload("writer 16 512").expect("a writer");

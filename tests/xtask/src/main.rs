@@ -14,7 +14,7 @@ mod long;
 mod machine;
 mod needs;
 mod process;
-mod s3_server;
+mod python_tools;
 mod stages;
 mod suites;
 mod test;

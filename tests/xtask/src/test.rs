@@ -25,7 +25,7 @@ use crate::echo;
 use crate::long;
 use crate::needs;
 use crate::process;
-use crate::s3_server;
+use crate::python_tools;
 use crate::stages::Stages;
 use crate::suites::{Reader, Suite};
 use crate::wasm::Choice;
@@ -61,7 +61,7 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     // Before anything that compiles the daemon, which embeds them.
     stages.run("components", || components::build(checkout, &[], Choice::Auto, request.allow_costs))?;
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
-    stages.run("the S3 server", || s3_server::ready(checkout))?;
+    stages.run("programs in Python", || python_tools::ready(checkout))?;
     demo::announce_first_build(checkout);
     if request.filter.is_none() {
         stages.run("clippy", || check_lints(checkout))?;

@@ -209,10 +209,13 @@ fn secret_warnings(configuration: &Configuration) -> Vec<String> {
         SecretPlace::File(path) => Some(path),
         SecretPlace::Env(_) => None,
     });
-    let files = vault.passphrase_file.iter().chain(secrets).map(|path| configuration.path(path));
+    let is_kit = |path: &std::path::Path| vault.kit_file.as_ref().is_some_and(|kit| configuration.path(kit) == *path);
+    let files = vault.kit_file.iter().chain(&vault.passphrase_file).chain(secrets).map(|path| configuration.path(path));
     files
         .filter_map(|path| match std::fs::metadata(&path) {
             Ok(metadata) => permission_warning(&path, metadata.mode()),
+            // `vault create` makes the kit; a copy may be elsewhere on purpose.
+            Err(error) if is_kit(&path) && error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => Some(format!("{} cannot be read: {error}", path.display())),
         })
         .collect()

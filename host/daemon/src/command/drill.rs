@@ -8,7 +8,7 @@ use farshore_failover::{
 };
 use farshore_platform::{ReadinessLevel, Source, Target};
 use farshore_plugin::Mode;
-use farshore_vault::Vault;
+use farshore_vault::{Power, Vault};
 
 use crate::{
     adapters::Adapters,
@@ -18,14 +18,14 @@ use crate::{
     error::CliError,
     observers::{Shown, level},
     output::{Failure, Table, human},
-    vault,
+    vault::{self, Needs},
 };
 
 /// Runs it.
 pub async fn run(context: &Context, arguments: &DrillArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let group = configuration.group(&arguments.group)?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Recoverer, Power::Controller])).await?;
     let mut adapters = Adapters::new(context, &configuration)?;
     let ask = Ask {
         kind: RunKind::Drill,

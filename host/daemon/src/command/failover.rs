@@ -9,6 +9,7 @@ use std::{
 use farshore_failover::{FailoverError, FailoverPlan, RunKind};
 use farshore_platform::Source;
 use farshore_plugin::Mode;
+use farshore_vault::Power;
 
 use super::drill::{Ask, execute, finish, make_plan, open_target, tell_remarks};
 use crate::{
@@ -18,14 +19,14 @@ use crate::{
     context::Context,
     error::CliError,
     output::{Failure, Table, human},
-    vault,
+    vault::{self, Needs},
 };
 
 /// Runs it.
 pub async fn run(context: &Context, arguments: UnplannedArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let group = configuration.group(&arguments.group)?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Recoverer, Power::Controller])).await?;
     let mut adapters = Adapters::new(context, &configuration)?;
     let source = open_source(context, &mut adapters, &configuration, group).await;
     let target = open_target(&mut adapters, &configuration, group, &arguments.group, Mode::Live).await?;

@@ -7,7 +7,7 @@ use farshore_plugin::Mode;
 use farshore_replication::{
     CopyLimits, CycleReport, Objective, Protection, ReplicationError, Replicator, WatchObserver, watch,
 };
-use farshore_vault::Point;
+use farshore_vault::{Point, Power};
 use serde::Serialize;
 
 use super::points::basis;
@@ -19,7 +19,7 @@ use crate::{
     error::CliError,
     observers::Shown,
     output::{Failure, Output, Table, human},
-    vault,
+    vault::{self, Needs},
 };
 
 /// Runs it.
@@ -34,7 +34,7 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
     names.retain(|name| seen.insert(name.clone()));
     let named = names.into_iter().map(|name| configuration.group(&name).map(|group| (name, group)));
     let named: Vec<(GroupName, &Group)> = named.collect::<Result<_, _>>()?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Replicator])).await?;
     let state_folder = super::state_folder(&configuration)?;
     let mut adapters = Adapters::new(context, &configuration)?;
     let mut groups = Vec::new();

@@ -7,7 +7,7 @@ use std::{
 
 use farshore_core::{DiskId, GroupName, MachineId, Sequence, Timestamp};
 use farshore_failover::{FailoverError, RestoreLimits, RestoreReport, restore_to_file};
-use farshore_vault::{Point, PointReader};
+use farshore_vault::{Point, PointReader, Power};
 use serde::Serialize;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     context::Context,
     error::CliError,
     output::{Failure, Progress, Table, human},
-    vault,
+    vault::{self, Needs},
 };
 
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ struct RestoredDisk {
 /// Runs it.
 pub async fn run(context: &Context, arguments: &RestoreArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Recoverer])).await?;
     let lineage = super::lineage(&vault, &arguments.group).await?;
     let nothing = || FailoverError::NothingToRecover { group: arguments.group.clone() };
     let sequence = match super::chosen(arguments.point) {

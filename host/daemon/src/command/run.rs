@@ -2,7 +2,7 @@
 
 use farshore_core::{RunId, Timestamp};
 use farshore_failover::{FenceReport, RunHead, RunReport, RunState, RunSummary, list_runs, load_run};
-use farshore_vault::Vault;
+use farshore_vault::{Power, Vault};
 use serde::Serialize;
 
 use super::drill::render as render_report;
@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     error::CliError,
     output::{Failure, Table, human},
-    vault,
+    vault::{self, Needs},
 };
 
 /// How many of the newest runs are looked through for one whose id was shortened.
@@ -20,7 +20,7 @@ const SEARCH_RUNS_MAX: usize = 10_000;
 /// Runs it.
 pub async fn run(context: &Context, command: &RunCommand) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Controller])).await?;
     match command {
         RunCommand::List { limit } => list(context, &vault, usize::try_from(*limit).unwrap_or(usize::MAX)).await,
         RunCommand::Show { run } => show(context, &vault, run).await,

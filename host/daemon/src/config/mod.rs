@@ -78,6 +78,7 @@ impl Examined {
     pub fn preview(&self, sites: BTreeMap<SiteName, Site>) -> Configuration {
         let nowhere = || Vault {
             address: String::new(),
+            kit_file: None,
             passphrase_file: None,
             passphrase_env: None,
             options: BTreeMap::new(),

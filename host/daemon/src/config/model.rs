@@ -65,6 +65,9 @@ impl Default for Host {
 pub struct Vault {
     /// `file:/folder`, `s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`.
     pub address: String,
+    /// The recovery kit, where it is at hand. A host that has joined needs none for what its powers allow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kit_file: Option<PathBuf>,
     /// A file whose first line is the passphrase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passphrase_file: Option<PathBuf>,

@@ -22,6 +22,7 @@ cache-folder = "cache"
 
 [vault]
 address = "file:[FOLDER]/vault"
+kit-file = "kit.toml"
 passphrase-file = "passphrase"
 
 [sites.farm]

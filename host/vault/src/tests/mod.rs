@@ -8,6 +8,7 @@ mod fencing;
 mod model;
 mod passphrase;
 mod pipeline;
+mod powers;
 mod resume;
 mod run;
 mod sharing;
@@ -25,8 +26,8 @@ use object_store::{ObjectStore, memory::InMemory};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Context, CreateOptions, DiskWriter, KdfParameters, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft,
-    PointReader, PointWriter, Result, Store, Vault, Workers,
+    Context, CreateOptions, DiskWriter, KdfParameters, Kit, Lineage, Opener, Point, PointDetails, PointDiskDraft,
+    PointMachineDraft, PointReader, PointWriter, Result, Store, Vault, Workers,
 };
 
 pub(crate) const CHUNK: usize = CHUNK_BYTES as usize;
@@ -54,9 +55,24 @@ pub(crate) async fn vault_on(store: Store, context: Context) -> Vault {
     let make = || async {
         let options = CreateOptions { kdf: KdfParameters::FLOOR };
         let passphrase = Passphrase::new("correct horse");
-        Vault::create(self::store(&Arc::default()), &passphrase, options, self::context()).await.expect("a vault")
+        let draft = Vault::draft(self::store(&Arc::default()), &passphrase, options, self::context()).await;
+        draft.expect("a draft").create().await.expect("a vault")
     };
     TEMPLATE.get_or_init(make).await.reopen(store, context)
+}
+
+/// A vault that is made in this store, and its kit.
+pub(crate) async fn make(store: Store, passphrase: &str) -> Result<(Vault, Kit)> {
+    let options = CreateOptions { kdf: KdfParameters::FLOOR };
+    let draft = Vault::draft(store, &Passphrase::new(passphrase), options, context()).await?;
+    let kit = draft.kit().clone();
+    Ok((draft.create().await?, kit))
+}
+
+/// The vault in this store, opened with its kit.
+pub(crate) async fn open_with(store: Store, kit: &Kit, passphrase: &str) -> Result<Vault> {
+    let opener = Opener::Kit(Box::new(kit.clone()), Passphrase::new(passphrase));
+    Vault::open(store, &opener, context()).await
 }
 
 pub(crate) fn group() -> GroupName {

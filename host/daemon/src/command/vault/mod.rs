@@ -1,10 +1,14 @@
-//! `vault create|info|check`.
+//! `vault create|info|check|join|kit`.
+
+mod create;
+mod join;
+mod kit;
 
 use std::sync::Mutex;
 
 use farshore_core::{GroupName, LineageId, Timestamp};
 use farshore_vault::{
-    CheckDepth, CheckProgress, CheckReport, CreateOptions, Error as VaultError, Head, Lineage, Usage, Vault, VaultInfo,
+    CheckDepth, CheckProgress, CheckReport, Error as VaultError, Head, Lineage, Power, Usage, Vault, VaultInfo,
 };
 use serde::Serialize;
 
@@ -13,35 +17,18 @@ use crate::{
     context::Context,
     error::CliError,
     output::{Failure, Progress, Table, human},
-    vault::{self, Asking},
+    vault::{self, Needs},
 };
 
 /// Runs it.
 pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failure> {
     match command {
-        VaultCommand::Create => create(context).await,
+        VaultCommand::Create(arguments) => create::run(context, arguments).await,
         VaultCommand::Info => info(context).await,
         VaultCommand::Check { full } => check(context, *full).await,
+        VaultCommand::Join(command) => join::run(context, command).await,
+        VaultCommand::Kit(command) => kit::run(context, command).await,
     }
-}
-
-async fn create(context: &Context) -> Result<(), Failure> {
-    let configuration = context.configuration()?;
-    let store = vault::store(context.output, &configuration)?;
-    let passphrase = vault::passphrase(context, &configuration, Asking::Twice).await?;
-    let making =
-        Vault::create(store, &passphrase, CreateOptions::default(), vault::vault_context(context, &configuration));
-    let left = "the vault may have been made: `farshore vault info` tells";
-    let vault = context.until_stopped(left, making).await??;
-    let info = vault.info().await?;
-    context.output.result(&info, || {
-        format!(
-            "Made vault {} at {}.\nWhoever has its address and its passphrase can read it; without the passphrase \
-             nobody can, so keep a copy of it elsewhere.\n",
-            info.id, info.address
-        )
-    })?;
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -66,7 +53,7 @@ struct GroupInfo {
 
 async fn info(context: &Context) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let vault = vault::open(context, &configuration).await?;
+    let vault = vault::open(context, &configuration, Needs::Powers(&[])).await?;
     let info = context.until_stopped("nothing was changed", gather(&vault)).await??;
     context.output.result(&info, || render_info(&info, context.clock.now()))?;
     let unreadable_groups = info.groups.iter().filter(|group| group.unreadable.is_some()).count();
@@ -106,14 +93,24 @@ async fn group_info(lineage: &Lineage) -> Result<GroupInfo, Failure> {
     Ok(info)
 }
 
+/// As whom it was opened, and what that allows.
+fn opened_as(vault: &VaultInfo) -> String {
+    if vault.is_administrator {
+        return "with the recovery kit".to_owned();
+    }
+    let powers: Vec<&str> = vault.powers.iter().map(|power| power.name()).collect();
+    format!("as a host that is {}", if powers.is_empty() { "nothing yet".to_owned() } else { powers.join(" and ") })
+}
+
 fn render_info(info: &Info, now: Timestamp) -> String {
     let Info { vault, groups, usage } = info;
     let mut text = format!(
-        "vault    {}\naddress  {}\nformat   {}\nmade     {}\nholds    {} in {} objects\n",
+        "vault    {}\naddress  {}\nformat   {}\nmade     {}\nopened   {}\nholds    {} in {} objects\n",
         vault.id,
         vault.address,
         vault.format,
         human::time_and_age(vault.created_at, now),
+        opened_as(vault),
         human::bytes(usage.total.bytes),
         usage.total.objects,
     );
@@ -139,6 +136,11 @@ fn render_info(info: &Info, now: Timestamp) -> String {
             text.push_str(&format!("group {}: unreadable: {problem}\n", group.group));
         }
     }
+    match vault.closed.len() {
+        0 => {}
+        1 => text.push_str("1 more group, to which this host has no key\n"),
+        count => text.push_str(&format!("{count} more groups, to which this host has no key\n")),
+    }
     for lineage in &vault.unreadable {
         text.push_str(&format!("group of lineage {}: unreadable: {}\n", lineage.id, lineage.problem));
     }
@@ -155,7 +157,8 @@ fn render_info(info: &Info, now: Timestamp) -> String {
 
 async fn check(context: &Context, full: bool) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let vault = vault::open(context, &configuration).await?;
+    let needs: &[Power] = if full { &[Power::Recoverer] } else { &[] };
+    let vault = vault::open(context, &configuration, Needs::Powers(needs)).await?;
     let depth = if full { CheckDepth::Full } else { CheckDepth::Structure };
     let progress = Progress::new(context.output);
     progress.begin("reading the vault", None);

@@ -1,0 +1,126 @@
+//! Makes the small vault that `tests/compat` keeps, so that every later version is seen to read it.
+//!
+//! `cargo run --package farshore-vault --example golden -- FOLDER`
+//!
+//! FOLDER, which must not be there, gets the vault itself, `kit.toml`, `passphrase`, `host.toml` (the credential of a host
+//! that may do everything), and `expected.json`: for each point the length and SHA-256 of each disk.
+
+use std::{error::Error, fs, path::PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use farshore_core::{
+    Basis, Consistency, DiskId, Entropy, Firmware, GroupName, HostName, Instant, Machine, MachineId, Passphrase,
+    PowerState, SeededEntropy, SiteName, Timestamp,
+};
+use farshore_vault::{
+    Address, Context, CreateOptions, HostCredential, KdfParameters, Lineage, Opener, PointDetails, PointDiskDraft,
+    PointMachineDraft, Power, Store, StoreOptions, Vault, Workers,
+};
+
+const PASSPHRASE: &str = "caf\u{e9} at the harbour";
+const CHUNK: usize = 65_536;
+
+/// The content of the disks at each point: zeros, noise, text, repeated chunks, an end within a chunk, a change, growth.
+fn contents() -> Vec<[Vec<u8>; 2]> {
+    let noise = |seed: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        SeededEntropy::new(seed).fill(&mut bytes);
+        bytes
+    };
+    let mut system = vec![0; 140 * CHUNK];
+    system[..3 * CHUNK].copy_from_slice(&noise(1, 3 * CHUNK));
+    let text: Vec<u8> =
+        b"every disk tells a story, and most of it compresses. ".iter().copied().cycle().take(20 * CHUNK).collect();
+    system[40 * CHUNK..60 * CHUNK].copy_from_slice(&text);
+    system.copy_within(0..CHUNK, 139 * CHUNK);
+    let data = noise(2, 5 * CHUNK + 512);
+    let first = [system, data];
+    let mut second = first.clone();
+    second[0][45 * CHUNK..45 * CHUNK + 9].copy_from_slice(b"a change.");
+    second[0][..CHUNK].fill(0);
+    second[1].extend_from_slice(&noise(3, 2 * CHUNK));
+    vec![first, second]
+}
+
+async fn commit(lineage: &Lineage, disks: &[Vec<u8>; 2]) -> Result<u64, Box<dyn Error>> {
+    let head = lineage.head().await?;
+    let writer = lineage.begin_point(head.generation, &head.active_site).await?;
+    let (machine, names) = (MachineId::new("shop")?, ["system", "data"]);
+    for (name, content) in names.iter().zip(disks) {
+        let disk = writer.add_disk(&machine, &DiskId::new(*name)?, content.len() as u64).await?;
+        for (number, piece) in content.chunks(1 << 20).enumerate() {
+            disk.write((number << 20) as u64, Bytes::copy_from_slice(piece)).await?;
+        }
+    }
+    let draft = |name: &&str| {
+        Ok::<_, Box<dyn Error>>(PointDiskDraft { disk: DiskId::new(*name)?, basis: Basis::Full, tracking_token: None })
+    };
+    let details = PointDetails {
+        capture: None,
+        captured_at: Timestamp::from_unix_milliseconds(1_795_000_000_000),
+        instant: Instant::Group,
+        consistency: Consistency::Crash,
+        machines: vec![PointMachineDraft {
+            machine: Machine {
+                id: machine,
+                name: "shop".to_owned(),
+                cpus: 2,
+                memory_bytes: 1 << 30,
+                firmware: Firmware::Bios,
+                power: PowerState::Running,
+                disks: Vec::new(),
+                network_interfaces: Vec::new(),
+                properties: std::collections::BTreeMap::new(),
+            },
+            disks: names.iter().map(draft).collect::<Result<_, _>>()?,
+        }],
+        note: String::new(),
+    };
+    Ok(writer.commit(details).await?.sequence.get())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let folder = PathBuf::from(std::env::args().nth(1).ok_or("name a folder that is not there")?);
+    fs::create_dir(&folder)?;
+    let address: Address = format!("file:{}", fs::canonicalize(&folder)?.join("vault").display()).parse()?;
+    let store = Store::open(&address, &StoreOptions::default())?;
+    let context = Context { workers: Workers::inline(), ..Context::system() };
+    let options = CreateOptions { kdf: KdfParameters::FLOOR };
+    let draft = Vault::draft(store.clone(), &Passphrase::new(PASSPHRASE), options, context.clone()).await?;
+    // Where it was made is nobody's business, and a note only.
+    let kit = draft.kit().to_text().replace(store.address(), "file:/golden/vault");
+    fs::write(folder.join("kit.toml"), kit)?;
+    fs::write(folder.join("passphrase"), PASSPHRASE)?;
+    let administrator = draft.create().await?;
+    let name = HostName::new("keeper")?;
+    let year_2255 = Timestamp::from_unix_milliseconds(9_000_000_000_000);
+    let join = administrator.invite(&name, &Power::ALL, year_2255).await?;
+    let credential = HostCredential::new(&join, &*context.entropy);
+    credential.enrol(&store, &join, &context).await?;
+    administrator.approve(&name).await?;
+    fs::write(folder.join("host.toml"), credential.to_text().as_bytes())?;
+
+    let vault = Vault::open(store, &Opener::Host(Box::new(credential)), context).await?;
+    let lineage = vault.create_lineage(&GroupName::new("harbour")?, &SiteName::new("here")?).await?;
+    let mut points = serde_json::Map::new();
+    for (number, disks) in contents().iter().enumerate() {
+        let sequence = commit(&lineage, disks).await?;
+        let disk = |content: &Vec<u8>| serde_json::json!({ "bytes": content.len(), "sha256": hexadecimal(digest(&SHA256, content).as_ref()) });
+        points.insert(
+            sequence.to_string(),
+            serde_json::json!({ "shop": { "system": disk(&disks[0]), "data": disk(&disks[1]) } }),
+        );
+        if number == 0 {
+            let head = lineage.head().await?;
+            lineage.raise_generation(&SiteName::new("there")?, "a golden vault has one", &head).await?;
+        }
+    }
+    fs::write(folder.join("expected.json"), serde_json::to_vec_pretty(&serde_json::json!({ "harbour": points }))?)?;
+    Ok(())
+}

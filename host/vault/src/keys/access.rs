@@ -1,0 +1,408 @@
+//! What the holder of an open vault has: keys, a name to sign with, and the ring to judge others by.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use farshore_core::{Entropy, Epoch, HostId, HostName, LineageId, SecretBytes, SessionId, VaultId};
+
+use super::{
+    Bundle, HostCredential, Kit, Power, Ring, Slot,
+    boxes::{KeyBox, Recipient},
+    grant::{EpochKeys, Grant},
+    host::Enrolment,
+    ring::RingHost,
+};
+use crate::{
+    Context, Error, Result, Store,
+    header::Header,
+    seal::{
+        BOX_OVERHEAD_BYTES, BoxPurpose, LineageSecrets, MemberKeys, PrivateKey, Sealer, SessionKey, Signature,
+        SigningKey, Statement, VerifyingKey, stored_hash,
+    },
+};
+
+/// The author of what the administrator writes.
+const ADMINISTRATOR: HostId = HostId::from_bytes([0; 16]);
+
+/// Bytes of a session's sealed secret: its epoch, and a box.
+pub(crate) const SEALED_SECRET_BYTES: usize = 8 + 32 + BOX_OVERHEAD_BYTES;
+
+/// As whom the vault was opened.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    /// With the kit and the passphrase.
+    Administrator(Box<Bundle>),
+    /// As a host.
+    Host { host: HostId, name: HostName, powers: Vec<Power>, signing: SigningKey, receiving: PrivateKey },
+}
+
+/// A host whose enrolment was read.
+#[derive(Debug, Clone)]
+struct Known {
+    powers: Vec<Power>,
+    signing: VerifyingKey,
+}
+
+/// What the holder of an open vault has.
+#[derive(Debug)]
+pub(crate) struct Access {
+    store: Store,
+    pub(crate) member: MemberKeys,
+    admin: VerifyingKey,
+    pub(crate) holder: Holder,
+    epochs: BTreeMap<Epoch, EpochKeys>,
+    runs: Option<Sealer>,
+    ring: Mutex<Arc<Ring>>,
+    known: Mutex<BTreeMap<HostId, Known>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Access {
+    /// What the administrator has.
+    pub(crate) fn administrator(store: Store, vault: VaultId, bundle: Bundle, ring: Ring) -> Self {
+        let member = MemberKeys::new(vault, &bundle.member);
+        let keys = |epoch: &super::EpochSecrets| EpochKeys {
+            epoch: epoch.epoch,
+            graph: epoch.graph.clone(),
+            reading: Some(epoch.reading.clone()),
+        };
+        Self {
+            store,
+            admin: bundle.admin.public(),
+            epochs: bundle.epochs.iter().map(|epoch| (epoch.epoch, keys(epoch))).collect(),
+            runs: Some(Sealer::of_runs(vault, &bundle.runs)),
+            member,
+            holder: Holder::Administrator(Box::new(bundle)),
+            ring: Mutex::new(Arc::new(ring)),
+            known: Mutex::default(),
+        }
+    }
+
+    /// What opens with a kit and a passphrase. It takes the time of one key derivation.
+    ///
+    /// # Errors
+    /// [`Error::WrongPassphrase`], [`Error::OtherVault`]; the vault is damaged, or the store failed.
+    pub(crate) async fn with_kit(
+        store: Store,
+        header: &Header,
+        kit: &Kit,
+        passphrase: &farshore_core::Passphrase,
+        context: &Context,
+    ) -> Result<Self> {
+        let other = || Error::OtherVault { what: "recovery kit", address: store.address().to_owned() };
+        if kit.vault() != header.vault || kit.admin() != header.admin() {
+            return Err(other());
+        }
+        // A slot never changes, so the kit's copy is as good as the store's object, and cannot be taken away.
+        let bytes = kit.slot_object();
+        let slot = Slot::parse("the slot in the recovery kit", bytes)?;
+        if slot.vault != kit.vault() || slot.id != kit.slot() {
+            return Err(Error::damaged("the slot in the recovery kit", "it is another one"));
+        }
+        let (passphrase, secret) = (passphrase.clone(), kit.secret().clone());
+        let opened = context.workers.run(move || slot.open(&passphrase, &secret)).await??;
+        let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };
+        let bundle = opened.ok_or_else(wrong)?;
+        if bundle.admin.public() != header.admin() {
+            return Err(other());
+        }
+        let member = MemberKeys::new(header.vault, &bundle.member);
+        let ring = Ring::newest(&store, &member, &bundle.admin.public(), 1).await?;
+        let hash = stored_hash(bytes);
+        if !ring.slots.iter().any(|slot| slot.slot == kit.slot() && slot.hash == hash) {
+            return Err(Error::KitRetired { address: store.address().to_owned() });
+        }
+        Ok(Self::administrator(store, header.vault, bundle, ring))
+    }
+
+    /// What a host has that joined.
+    ///
+    /// # Errors
+    /// [`Error::OtherVault`]; [`Error::JoinRefused`] when it never joined or is not invited any more; the vault is damaged,
+    /// or the store failed.
+    pub(crate) async fn with_credential(store: Store, header: &Header, credential: &HostCredential) -> Result<Self> {
+        if credential.vault != header.vault || credential.admin != header.admin() {
+            return Err(Error::OtherVault { what: "host credential", address: store.address().to_owned() });
+        }
+        let member = MemberKeys::new(header.vault, &credential.member);
+        let ring = Ring::newest(&store, &member, &credential.admin, 1).await?;
+        let refused = |why: &str| Error::JoinRefused { host: credential.name.clone(), why: why.to_owned() };
+        let invited = ring.host(credential.host).ok_or_else(|| refused("it is not a host of the vault any more"))?;
+        let enrolment = Enrolment::read(&store, &member, invited).await?;
+        if !enrolment.is_some_and(|enrolment| credential.is(&enrolment)) {
+            return Err(refused("its credential was never enrolled; accept its join file again"));
+        }
+        let grants =
+            Grant::read_all(&store, &member, &credential.admin, credential.host, &credential.receiving).await?;
+        let runs = grants.iter().rev().find_map(Grant::runs);
+        let holder = Holder::Host {
+            host: credential.host,
+            name: credential.name.clone(),
+            powers: invited.powers.clone(),
+            signing: credential.signing.clone(),
+            receiving: credential.receiving.clone(),
+        };
+        Ok(Self {
+            store,
+            admin: credential.admin,
+            epochs: grants.iter().flat_map(Grant::epochs).map(|keys| (keys.epoch, keys)).collect(),
+            runs: runs.map(|secret| Sealer::of_runs(header.vault, &secret)),
+            member,
+            holder,
+            ring: Mutex::new(Arc::new(ring)),
+            known: Mutex::default(),
+        })
+    }
+
+    /// The vault.
+    pub(crate) fn vault(&self) -> VaultId {
+        self.member.vault()
+    }
+
+    /// The newest ring that was read.
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        Arc::clone(&lock(&self.ring))
+    }
+
+    /// Reads the newest ring.
+    pub(crate) async fn read_ring(&self) -> Result<Arc<Ring>> {
+        let known = self.ring().number;
+        let ring = Arc::new(Ring::newest(&self.store, &self.member, &self.admin, known).await?);
+        *lock(&self.ring) = Arc::clone(&ring);
+        lock(&self.known).clear();
+        Ok(ring)
+    }
+
+    /// What the holder may do, as far as it has the keys.
+    pub(crate) fn powers(&self) -> Vec<Power> {
+        Power::ALL.into_iter().filter(|power| self.has(*power)).collect()
+    }
+
+    /// Whether the holder may do this, and has the keys for it.
+    pub(crate) fn has(&self, power: Power) -> bool {
+        let Holder::Host { powers, .. } = &self.holder else { return true };
+        let has_keys = match power {
+            Power::Replicator => true,
+            Power::Recoverer => self.epochs.values().any(|keys| keys.reading.is_some()),
+            Power::Controller => !self.epochs.is_empty() && self.runs.is_some(),
+        };
+        powers.contains(&power) && has_keys
+    }
+
+    /// That the holder may do this. `doing` says what needs the power.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`].
+    pub(crate) fn require(&self, power: Power, doing: &'static str) -> Result<()> {
+        match &self.holder {
+            Holder::Host { name, powers, .. } if !self.has(power) => {
+                Err(Error::PowerMissing { host: name.clone(), power, doing, awaits_approval: powers.contains(&power) })
+            }
+            Holder::Host { .. } | Holder::Administrator(_) => Ok(()),
+        }
+    }
+
+    /// All keys of the vault.
+    ///
+    /// # Errors
+    /// [`Error::NotAdministrator`].
+    pub(crate) fn bundle(&self, doing: &'static str) -> Result<&Bundle> {
+        match &self.holder {
+            Holder::Administrator(bundle) => Ok(bundle),
+            Holder::Host { name, .. } => Err(Error::NotAdministrator { host: name.clone(), doing }),
+        }
+    }
+
+    /// What seals the journals of runs.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`].
+    pub(crate) fn runs(&self, doing: &'static str) -> Result<&Sealer> {
+        if self.runs.is_none() {
+            self.require(Power::Controller, doing)?;
+        }
+        self.runs.as_ref().ok_or_else(|| Error::invalid("the keys of runs were not granted"))
+    }
+
+    /// As whom the holder signs.
+    pub(crate) fn author(&self) -> HostId {
+        match &self.holder {
+            Holder::Administrator(_) => ADMINISTRATOR,
+            Holder::Host { host, .. } => *host,
+        }
+    }
+
+    /// Signs as the holder.
+    pub(crate) fn sign(&self, statement: &Statement) -> Signature {
+        match &self.holder {
+            Holder::Administrator(bundle) => bundle.admin.sign(self.vault(), statement),
+            Holder::Host { signing, .. } => signing.sign(self.vault(), statement),
+        }
+    }
+
+    /// That a statement was signed by this author, who has one of these powers.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when it was not; or the ring is damaged, or the store failed.
+    pub(crate) async fn verify(
+        &self,
+        object: &str,
+        author: HostId,
+        powers: &[Power],
+        statement: &Statement,
+        signature: &Signature,
+    ) -> Result<()> {
+        let wrong = || Error::damaged(object, "its signature is not that of its author");
+        if author == ADMINISTRATOR {
+            let sound = self.admin.verifies(self.vault(), statement, signature);
+            return if sound { Ok(()) } else { Err(wrong()) };
+        }
+        let unknown = || Error::damaged(object, format!("its author, host {author}, has not joined the vault"));
+        let known = self.known(author).await?.ok_or_else(unknown)?;
+        if !known.signing.verifies(self.vault(), statement, signature) {
+            return Err(wrong());
+        }
+        if !powers.iter().any(|power| known.powers.contains(power)) {
+            let names: Vec<_> = powers.iter().map(|power| power.name()).collect();
+            let problem = format!("its author, host {author}, has not the power: {}", names.join(" or "));
+            return Err(Error::damaged(object, problem));
+        }
+        Ok(())
+    }
+
+    async fn known(&self, host: HostId) -> Result<Option<Known>> {
+        let remembered = lock(&self.known).get(&host).cloned();
+        if remembered.is_some() {
+            return Ok(remembered);
+        }
+        let ring = self.ring();
+        let ring = if ring.host(host).is_some() { ring } else { self.read_ring().await? };
+        let Some(invited) = ring.host(host) else { return Ok(None) };
+        let Some(enrolment) = Enrolment::read(&self.store, &self.member, invited).await? else { return Ok(None) };
+        let known = Known { powers: invited.powers.clone(), signing: enrolment.signing() };
+        lock(&self.known).insert(host, known.clone());
+        Ok(Some(known))
+    }
+
+    /// The public keys of a host that has joined.
+    pub(crate) async fn enrolment(&self, invited: &RingHost) -> Result<Option<Enrolment>> {
+        Enrolment::read(&self.store, &self.member, invited).await
+    }
+
+    /// A fresh session with its secret sealed for readers.
+    ///
+    /// # Errors
+    /// [`Error::VerificationFailed`], or the ring is damaged.
+    pub(crate) fn seal_session(
+        &self,
+        lineage: LineageId,
+        session: SessionId,
+        entropy: &dyn Entropy,
+    ) -> Result<(SessionKey, Vec<u8>)> {
+        let secret = SecretBytes::random(entropy);
+        let ring = self.ring();
+        let (epoch, reading) = ring.current().map(|keys| (keys.epoch, keys.reading()))?;
+        let purpose = BoxPurpose::Session { lineage, session, epoch };
+        let mut sealed = epoch.get().to_le_bytes().to_vec();
+        let object = format!("session {session}");
+        sealed.extend_from_slice(&reading.seal(&object, &self.member, purpose, secret.expose(), entropy)?);
+        Ok((SessionKey::new(self.vault(), lineage, session, secret), sealed))
+    }
+
+    /// The session whose sealed secret lies in this object; none if the holder cannot read.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub(crate) fn open_session(
+        &self,
+        object: &str,
+        lineage: LineageId,
+        session: SessionId,
+        sealed: &[u8],
+    ) -> Result<Option<SessionKey>> {
+        let damaged = |problem: &str| Error::damaged(object, problem);
+        let (front, sealed) =
+            sealed.split_first_chunk::<8>().ok_or_else(|| damaged("it ends inside its session's secret"))?;
+        let epoch = Epoch::new(u64::from_le_bytes(*front));
+        let Some(key) = self.epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()) else { return Ok(None) };
+        let opened = key.open(&self.member, BoxPurpose::Session { lineage, session, epoch }, sealed);
+        let opened = opened.ok_or_else(|| damaged("its session's secret does not open"))?;
+        let secret = opened.as_slice().try_into().map_err(|_| damaged("its session's secret is too short"))?;
+        Ok(Some(SessionKey::new(self.vault(), lineage, session, SecretBytes::new(secret))))
+    }
+
+    /// The secrets of a lineage that begins, sealed for all who may have them.
+    ///
+    /// # Errors
+    /// [`Error::VerificationFailed`], or the ring is damaged.
+    pub(crate) fn seal_lineage(
+        &self,
+        object: &str,
+        lineage: LineageId,
+        secrets: &LineageSecrets,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<KeyBox>> {
+        let ring = self.ring();
+        let current = ring.current()?;
+        let mut to = vec![
+            (Recipient::Graph(current.epoch), current.graph()),
+            (Recipient::Reading(current.epoch), current.reading()),
+        ];
+        if let Holder::Host { host, receiving, .. } = &self.holder {
+            to.push((Recipient::Host(*host), receiving.public()));
+        }
+        let seal = |(recipient, key): (Recipient, crate::seal::PublicKey)| {
+            let content = secrets.encode(recipient.gets_content());
+            let sealed = key.seal(object, &self.member, recipient.purpose(lineage), &content, entropy)?;
+            Ok(KeyBox { recipient, sealed })
+        };
+        to.into_iter().map(seal).collect()
+    }
+
+    /// The secrets of a lineage, from the boxes of its first commit or from the box that was made for this host later; with
+    /// as much as the holder may have. None if there is no box for the holder.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when a box does not open; or the store failed.
+    pub(crate) async fn open_lineage(
+        &self,
+        object: &str,
+        lineage: LineageId,
+        boxes: &[KeyBox],
+    ) -> Result<Option<LineageSecrets>> {
+        let key = |recipient: Recipient| match (recipient, &self.holder) {
+            (Recipient::Graph(epoch), _) => self.epochs.get(&epoch).map(|keys| &keys.graph),
+            (Recipient::Reading(epoch), _) => self.epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()),
+            (Recipient::Host(host), Holder::Host { host: own, receiving, .. }) => (host == *own).then_some(receiving),
+            (Recipient::Host(_), Holder::Administrator(_)) => None,
+        };
+        let open = |found: &KeyBox, key: &PrivateKey, object: &str| {
+            let opened = key.open(&self.member, found.recipient.purpose(lineage), &found.sealed);
+            let secrets = opened.and_then(|opened| LineageSecrets::decode(&opened));
+            secrets.ok_or_else(|| Error::damaged(object, "the box with the keys of its group does not open"))
+        };
+        let mut best = None;
+        // Those with both secrets first.
+        let mut ordered: Vec<_> = boxes.iter().collect();
+        ordered.sort_by_key(|found| !found.recipient.gets_content());
+        for found in ordered {
+            if let Some(key) = key(found.recipient) {
+                best = Some(open(found, key, object)?);
+                break;
+            }
+        }
+        if best.as_ref().is_some_and(|secrets| secrets.content.is_some()) {
+            return Ok(best);
+        }
+        let Holder::Host { host, receiving, .. } = &self.holder else { return Ok(best) };
+        match super::grant::read_lineage_box(&self.store, lineage, *host).await? {
+            Some((object, found)) => open(&found, receiving, &object).map(Some),
+            None => Ok(best),
+        }
+    }
+}

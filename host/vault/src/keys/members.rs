@@ -1,0 +1,181 @@
+//! What the administrator does about hosts: invites, approves, lists them.
+
+use bytes::Bytes;
+use farshore_core::{HostId, HostName, SecretBytes, Timestamp};
+
+use super::{
+    Access, Approval, HostInfo, JoinFile, Power, Ring,
+    grant::{Grant, grant_key, lineage_box, lineage_host_key},
+    ring::RingHost,
+};
+use crate::{Error, Result, Vault, seal::SigningKey, store::Created};
+
+/// The most hosts of a vault.
+const HOSTS_MAX: usize = 4096;
+
+/// How often a change of the ring is tried again because another administrator was faster.
+const RING_RACES_MAX: usize = 8;
+
+impl Vault {
+    /// Invites a host: whoever has the file that is returned can join once, until it expires.
+    ///
+    /// # Errors
+    /// [`Error::NotAdministrator`]; [`Error::HostExists`]; [`Error::InvalidRequest`] without a power;
+    /// [`Error::LimitExceeded`]; or the store failed.
+    pub async fn invite(&self, name: &HostName, powers: &[Power], expires_at: Timestamp) -> Result<JoinFile> {
+        let access = &self.0.access;
+        let bundle = access.bundle("to invite a host")?;
+        if powers.is_empty() {
+            return Err(Error::invalid(format!("the host {name} would have no power")));
+        }
+        let entropy = &*self.0.context.entropy;
+        let invitation = SigningKey::from_seed(SecretBytes::random(entropy));
+        let mut powers = powers.to_vec();
+        powers.sort_unstable();
+        powers.dedup();
+        let invited = RingHost {
+            host: HostId::random(entropy),
+            name: name.clone(),
+            powers: powers.clone(),
+            invitation: *invitation.public().as_bytes(),
+            invited_at: self.0.context.clock.now(),
+            expires_at,
+        };
+        let host = invited.host;
+        self.change_ring("to invite a host", |ring| {
+            if ring.hosts.iter().any(|host| host.name == *name) {
+                return Err(Error::HostExists { host: name.clone() });
+            }
+            if ring.hosts.len() >= HOSTS_MAX {
+                let limit = u64::try_from(HOSTS_MAX).unwrap_or(u64::MAX);
+                return Err(Error::LimitExceeded { what: "the number of hosts", found: limit + 1, limit });
+            }
+            ring.hosts.push(invited.clone());
+            Ok(())
+        })
+        .await?;
+        Ok(JoinFile {
+            vault: self.id(),
+            address: self.0.store.address().to_owned(),
+            admin: bundle.admin.public(),
+            host,
+            name: name.clone(),
+            powers,
+            expires_at,
+            member: bundle.member.clone(),
+            invitation,
+        })
+    }
+
+    /// Withdraws the invitation of a host that has not joined: its join file is worth nothing from then on.
+    ///
+    /// # Errors
+    /// [`Error::NotAdministrator`]; [`Error::HostMissing`]; [`Error::InvalidRequest`] when it has joined; or the store
+    /// failed.
+    pub async fn withdraw(&self, name: &HostName) -> Result<()> {
+        let access = &self.0.access;
+        access.bundle("to withdraw an invitation")?;
+        let ring = access.read_ring().await?;
+        let invited = find(&ring, name)?;
+        if access.enrolment(invited).await?.is_some() {
+            return Err(Error::invalid(format!("the host {name} has joined: its invitation was used")));
+        }
+        self.change_ring("to withdraw an invitation", |ring| {
+            ring.hosts.retain(|host| host.name != *name);
+            Ok(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Changes the newest ring, again if another administrator was faster.
+    async fn change_ring(&self, doing: &'static str, change: impl Fn(&mut Ring) -> Result<()>) -> Result<()> {
+        let access = &self.0.access;
+        let bundle = access.bundle(doing)?;
+        self.0.store.prove_conditions(&*self.0.context.entropy).await?;
+        let mut races = 0;
+        loop {
+            let mut ring = Ring::clone(&*access.read_ring().await?);
+            ring.number = ring.number.saturating_add(1);
+            ring.written_at = self.0.context.clock.now();
+            change(&mut ring)?;
+            match ring.create(&self.0.store, &access.member, &bundle.admin, &*self.0.context.entropy).await {
+                Err(Error::RingRace { .. }) if races < RING_RACES_MAX => races += 1,
+                created => {
+                    created?;
+                    access.read_ring().await?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Gives a host the keys that its powers need, and a replicator those of the vault's groups. Idempotent: what the host
+    /// has already is given again.
+    ///
+    /// # Errors
+    /// [`Error::NotAdministrator`]; [`Error::HostMissing`]; [`Error::JoinRefused`] when it has not joined yet; or the store
+    /// failed.
+    pub async fn approve(&self, name: &HostName) -> Result<Approval> {
+        let access = &self.0.access;
+        let bundle = access.bundle("to approve a host")?;
+        let ring = access.read_ring().await?;
+        let invited = find(&ring, name)?;
+        let not_joined = || Error::JoinRefused { host: name.clone(), why: "it has not joined yet".to_owned() };
+        let enrolment = access.enrolment(invited).await?.ok_or_else(not_joined)?;
+        let entropy = &*self.0.context.entropy;
+        self.0.store.prove_conditions(entropy).await?;
+        let to = (invited.host, enrolment.receiving());
+        let mut approval = Approval { host: invited.host, powers: Vec::new(), groups: Vec::new() };
+        if let Some(grant) = Grant::of(bundle, invited) {
+            let mut number = 1;
+            loop {
+                let bytes = grant.encode(&access.member, bundle, to, number, entropy)?;
+                match self.0.store.create(&grant_key(invited.host, number), vec![Bytes::from(bytes)]).await? {
+                    Created::Mine => break,
+                    Created::Other => number = number.saturating_add(1),
+                }
+            }
+            approval.powers = invited.powers.iter().copied().filter(|power| power.needs_approval()).collect();
+        }
+        if invited.has(Power::Replicator) {
+            for (id, lineage) in self.list_lineages().await? {
+                let Some(lineage) = self.lineage_by_id(lineage?.id).await? else { continue };
+                let bytes = lineage_box(&access.member, id, &lineage.secrets, to, entropy)?;
+                self.0.store.create(&lineage_host_key(id, invited.host), vec![Bytes::from(bytes)]).await?;
+                approval.groups.push(lineage.group.clone());
+            }
+        }
+        Ok(approval)
+    }
+
+    /// The hosts that were invited, by name.
+    ///
+    /// # Errors
+    /// The ring or an enrolment is damaged, or the store failed.
+    pub async fn hosts(&self) -> Result<Vec<HostInfo>> {
+        let access: &Access = &self.0.access;
+        let ring = access.read_ring().await?;
+        let mut hosts = Vec::with_capacity(ring.hosts.len());
+        for invited in &ring.hosts {
+            let has_joined = access.enrolment(invited).await?.is_some();
+            let is_granted = self.0.store.size(&grant_key(invited.host, 1)).await?.is_some();
+            hosts.push(HostInfo {
+                id: invited.host,
+                name: invited.name.clone(),
+                powers: invited.powers.clone(),
+                invited_at: invited.invited_at,
+                expires_at: invited.expires_at,
+                has_joined,
+                is_approved: has_joined && (is_granted || !invited.needs_approval()),
+            });
+        }
+        hosts.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(hosts)
+    }
+}
+
+fn find<'a>(ring: &'a Ring, name: &HostName) -> Result<&'a RingHost> {
+    let missing = || Error::HostMissing { host: name.clone() };
+    ring.hosts.iter().find(|host| host.name == *name).ok_or_else(missing)
+}
