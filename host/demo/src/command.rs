@@ -357,11 +357,12 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A stand-in for the binary: a shell that is told what to do by the last argument.
+    /// A stand-in for the binary: a shell that is told what to do by the last argument. A shell cannot catch an interrupt that
+    /// was ignored when it was started, as it is for whatever runs in the background of another shell.
     fn stand_in(folder: &Path, script: &str) -> Farshore {
         use std::os::unix::fs::PermissionsExt;
         let binary = folder.join("farshore");
-        std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).expect("written");
+        std::fs::write(&binary, format!("#!/usr/bin/env -S --default-signal=INT sh\n{script}\n")).expect("written");
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("executable");
         let logs = folder.to_owned();
         Farshore { binary, configuration: folder.join("farshore.toml"), logs, stop: Stop::default() }
