@@ -4,7 +4,7 @@
 //! and packs are shared by points, so each is looked at once and its verdict kept: the findings below it, by number. A
 //! point's findings are those below its roots; a finding thus names exactly the points and machines that need what is
 //! damaged, and everything else is known to be whole. In a full check the verdict on a pack is by frame: a point that
-//! needs only its whole frames is not hurt.
+//! needs only its whole frames is not hurt. Frames that were moved are checked where they are now.
 //!
 //! It reads only. A commit that is damaged hides its own point; the check goes on with the others.
 
@@ -13,13 +13,16 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use farshore_core::{Code, Coded, GroupName, LineageId, MachineId, PackId, Sequence};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde::Serialize;
 
 use crate::{
     Error, PageRef, Point, Result, Vault,
+    collection::{COLLECTION_BYTES_MAX, Collection, Sort, frame_piece},
     commit::{Event, commit_key},
+    ledger::Valid,
     lineage::LineageShared,
     map::leaf_slots,
     pack::PackRef,
@@ -118,8 +121,19 @@ struct Check<'a> {
     closed: Vec<LineageId>,
     findings: Vec<CheckFinding>,
     pages: BTreeMap<PageRef, Verdict>,
-    packs: BTreeMap<PackId, PackVerdict>,
+    packs: BTreeMap<Part, PackVerdict>,
+    collection: Option<ReadCollection>,
     none: Verdict,
+}
+
+/// The frames of a pack that lie in the pack itself, or in the collection of this id.
+type Part = (PackId, Option<PackId>);
+
+/// The collection that was read last.
+struct ReadCollection {
+    id: PackId,
+    bytes: Bytes,
+    is_sound: bool,
 }
 
 impl Vault {
@@ -142,6 +156,7 @@ impl Vault {
             findings: Vec::new(),
             pages: BTreeMap::new(),
             packs: BTreeMap::new(),
+            collection: None,
             none: Arc::default(),
         };
         for id in self.lineage_ids().await? {
@@ -195,14 +210,14 @@ impl Check<'_> {
         // References are unique to a lineage, whose folder is part of every key.
         self.pages.clear();
         self.packs.clear();
-        let head = lineage.head_commit().await;
-        let newest = match &head {
-            Ok(newest) => newest.head.sequence.get(),
-            Err(error) if error.is_damage() => lineage.newest_listed().await?,
+        let head = lineage.ledgers.newest().await;
+        let (newest, valid) = match &head {
+            Ok((newest, valid)) => (newest.head.sequence.get(), valid.clone()),
+            Err(error) if error.is_damage() => (lineage.log.newest_listed().await?, lineage.ledgers.kept()),
             Err(error) => return Err(error.clone()),
         };
         let found = self.findings.len();
-        let points = self.commits(lineage, newest).await?;
+        let points = self.commits(lineage, valid.as_deref(), newest).await?;
         if let Err(error) = head
             && self.findings.len() == found
         {
@@ -211,7 +226,7 @@ impl Check<'_> {
         self.progress.points_total += u64::try_from(points.len()).unwrap_or(u64::MAX);
         // The oldest first: later points then find most of their pages checked.
         for sequence in points {
-            let point = lineage.point(sequence).await?;
+            let point = lineage.point_in(valid.as_deref(), sequence).await?;
             self.point(lineage, &point).await?;
             self.progress.points_checked += 1;
             (self.report)(&self.progress);
@@ -219,15 +234,33 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads every commit and compares the chain of their hashes; the numbers of the points among them.
-    async fn commits(&mut self, lineage: &Arc<LineageShared>, newest: u64) -> Result<Vec<Sequence>> {
+    /// Reads every commit that counts, and compares the chain of their hashes where it has no holes; the numbers of the points
+    /// among them.
+    async fn commits(
+        &mut self,
+        lineage: &Arc<LineageShared>,
+        valid: Option<&Valid>,
+        newest: u64,
+    ) -> Result<Vec<Sequence>> {
+        let judged = valid.map_or(1, |valid| valid.pruned.judged.get());
+        let standing = valid.iter().flat_map(|valid| &valid.ledger.points).filter(|point| point.stands);
+        let standing = standing.map(|point| point.sequence.get());
         let mut points = Vec::new();
         let mut previous: Option<[u8; 32]> = None;
-        for number in 1..=newest {
+        let mut before = 0;
+        for number in std::iter::once(1).chain(standing).chain(judged + 1..=newest) {
             let sequence = Sequence::new(number);
             let object = commit_key(lineage.id, sequence);
-            let read = match lineage.read(sequence).await {
+            previous = previous.filter(|_| before + 1 == number);
+            before = number;
+            let read = match number {
+                1 => lineage.log.read(sequence).await,
+                _ => lineage.commit_in(valid, sequence).await,
+            };
+            let read = match read {
                 Ok(Some(commit)) => Ok(commit),
+                // Without a ledger nobody knows which of them were deleted; that the ledger is damaged is a finding.
+                Ok(None) if number < lineage.log.holes_end() => continue,
                 Ok(None) => Err(Error::ObjectMissing { object, reason: "there are later commits".to_owned() }),
                 Err(error) => Err(error),
             };
@@ -317,9 +350,28 @@ impl Check<'_> {
         slots: &[Option<LeafSlot>],
         below: &mut BTreeSet<usize>,
     ) -> Result<()> {
+        let mut places = Vec::with_capacity(slots.len());
         let mut unknown: BTreeMap<PackId, Arc<PackRef>> = BTreeMap::new();
-        for slot in slots.iter().flatten().filter(|slot| !self.packs.contains_key(&slot.pack.pack)) {
-            unknown.insert(slot.pack.pack, Arc::clone(&slot.pack));
+        for slot in slots.iter().flatten() {
+            let collection = match place(lineage, slot).await {
+                Ok(collection) => collection,
+                Err(error) => {
+                    below.insert(self.find(&error)?);
+                    continue;
+                }
+            };
+            let part = (slot.pack.pack, collection.as_ref().map(|collection| collection.reference.id));
+            match &collection {
+                Some(collection) if !self.packs.contains_key(&part) => {
+                    let checked = self.check_moved(lineage, &slot.pack, collection).await;
+                    self.take(part, &slot.pack, checked)?;
+                }
+                None if !self.packs.contains_key(&part) => {
+                    unknown.insert(slot.pack.pack, Arc::clone(&slot.pack));
+                }
+                Some(_) | None => {}
+            }
+            places.push((slot, part, collection));
         }
         let depth = self.depth;
         let checks = stream::iter(unknown.into_values()).map(|pack| async move {
@@ -328,15 +380,10 @@ impl Check<'_> {
         });
         let checked: Vec<_> = checks.buffered(PACKS_AT_ONCE).collect().await;
         for (pack, checked) in checked {
-            let verdict = match checked {
-                Ok(checked) => self.take_pack(&pack, checked)?,
-                Err(error) => PackVerdict::Lost(self.find(&error)?),
-            };
-            self.packs.insert(pack.pack, verdict);
-            self.count_object();
+            self.take((pack.pack, None), &pack, checked)?;
         }
-        for slot in slots.iter().flatten() {
-            match self.packs.get(&slot.pack.pack) {
+        for (slot, part, collection) in places {
+            match self.packs.get(&part) {
                 Some(PackVerdict::Lost(finding)) => {
                     below.insert(*finding);
                 }
@@ -344,13 +391,73 @@ impl Check<'_> {
                     below.insert(*finding);
                 }
                 Some(PackVerdict::Whole | PackVerdict::Frames(..)) | None => {
-                    if let Some(error) = mismatch(lineage, slot).await? {
+                    if let Some(error) = mismatch(lineage, slot, collection.as_deref()).await? {
                         below.insert(self.find(&error)?);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, part: Part, pack: &PackRef, checked: Result<CheckedPack>) -> Result<()> {
+        let verdict = match checked {
+            Ok(checked) => self.take_pack(pack, checked)?,
+            Err(error) => PackVerdict::Lost(self.find(&error)?),
+        };
+        self.packs.insert(part, verdict);
+        self.count_object();
+        Ok(())
+    }
+
+    /// Checks the frames of a pack that were moved into a collection.
+    async fn check_moved(
+        &mut self,
+        lineage: &Arc<LineageShared>,
+        pack: &PackRef,
+        collection: &Collection,
+    ) -> Result<CheckedPack> {
+        let directory = lineage.frames.moved_directory(pack, collection).await?;
+        let object = &collection.object;
+        let missing =
+            || Error::ObjectMissing { object: object.clone(), reason: "recovery points need what is in it".to_owned() };
+        let source = collection.source(Sort::Data, pack.pack);
+        let ordinals: BTreeSet<u32> = source.into_iter().flat_map(|source| source.ordinals()).collect();
+        let mut checked = CheckedPack::default();
+        if self.depth == CheckDepth::Structure {
+            let size = lineage.store.size(object).await?.ok_or_else(missing)?;
+            let expected = u64::from(collection.reference.bytes);
+            if size != expected {
+                checked.error =
+                    Some(Error::damaged(object, format!("it has {size} bytes, and should have {expected}")));
+                checked.bad_frames = ordinals;
+            }
+            return Ok(checked);
+        }
+        let id = collection.reference.id;
+        let read = match self.collection.take().filter(|read| read.id == id) {
+            Some(read) => read,
+            None => {
+                let bytes = lineage.store.read(object, COLLECTION_BYTES_MAX).await?.ok_or_else(missing)?;
+                checked.bytes_read = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                ReadCollection { id, is_sound: collection.is_as_stored(&bytes), bytes }
+            }
+        };
+        let count = ordinals.len();
+        let bad = lineage.frames.verify_frames(directory, read.bytes.clone(), Some(ordinals)).await;
+        let is_sound = read.is_sound;
+        self.collection = Some(read);
+        let bad = bad?;
+        checked.frames_verified = u64::try_from(count - bad.len()).unwrap_or(u64::MAX);
+        if !is_sound || !bad.is_empty() {
+            let problem = match bad.first() {
+                Some((ordinal, _)) => format!("{} frames in it do not open, the first is {ordinal}", bad.len()),
+                None => "its stored bytes do not have the length and hash of its header".to_owned(),
+            };
+            checked.error = Some(Error::damaged(object, problem));
+            checked.bad_frames = bad.into_iter().map(|(ordinal, _)| ordinal).collect();
+        }
+        Ok(checked)
     }
 
     fn take_pack(&mut self, pack: &PackRef, checked: CheckedPack) -> Result<PackVerdict> {
@@ -363,9 +470,26 @@ impl Check<'_> {
     }
 }
 
+/// The collection into which the frame of a slot was moved; none if it was not.
+async fn place(lineage: &LineageShared, slot: &LeafSlot) -> Result<Option<Arc<Collection>>> {
+    let collection = lineage.places.find(Sort::Data, slot.pack.pack).await?;
+    Ok(collection.filter(|collection| {
+        let source = collection.source(Sort::Data, slot.pack.pack);
+        source.is_some_and(|source| source.piece(frame_piece(slot.ordinal)).is_some())
+    }))
+}
+
 /// That a slot means a chunk which its pack does not have where the slot says.
-async fn mismatch(lineage: &Arc<LineageShared>, slot: &LeafSlot) -> Result<Option<Error>> {
-    let directory = match lineage.frames.directory(&slot.pack).await {
+async fn mismatch(
+    lineage: &Arc<LineageShared>,
+    slot: &LeafSlot,
+    collection: Option<&Collection>,
+) -> Result<Option<Error>> {
+    let directory = match collection {
+        Some(collection) => lineage.frames.moved_directory(&slot.pack, collection).await,
+        None => lineage.frames.directory(&slot.pack).await,
+    };
+    let directory = match directory {
         Ok(directory) => directory,
         Err(error) if error.is_damage() => return Ok(Some(error)),
         Err(error) => return Err(error),
@@ -409,7 +533,7 @@ async fn check_pack(lineage: &Arc<LineageShared>, pack: &PackRef, depth: CheckDe
     let mut checked =
         CheckedPack { bytes_read: u64::try_from(bytes.len()).unwrap_or(u64::MAX), ..CheckedPack::default() };
     let sound = lineage.frames.is_as_stored(&directory, bytes.clone()).await?;
-    let bad = lineage.frames.verify_frames(Arc::clone(&directory), bytes).await?;
+    let bad = lineage.frames.verify_frames(Arc::clone(&directory), bytes, None).await?;
     checked.frames_verified = u64::try_from(directory.frames.len() - bad.len()).unwrap_or(u64::MAX);
     if !sound || !bad.is_empty() {
         let problem = match bad.first() {

@@ -2,7 +2,7 @@
 //!
 //! A commit is the object `lineages/<lineage>/commits/<number of 20 digits>`. The numbers are 1, 2, 3 without gaps, and
 //! who creates a number if absent has made that commit. The first is the genesis and carries the lineage's secrets, in a
-//! box for each who may have them; the others are recovery points and raises of the generation. Each says what the
+//! box for each who may have them; the others are recovery points, raises of the generation, pins and prunes. Each says what the
 //! lineage's state is after it, so that the newest is all that a writer needs, and holds the hash of the commit before it.
 //!
 //! | bytes | what |
@@ -12,16 +12,17 @@
 //! | rest | sealed: author (16), signature (64), the Zstandard frame of the JSON |
 
 use bytes::Bytes;
-use farshore_core::{Entropy, Generation, GroupName, HostId, LineageId, Sequence, SiteName, Timestamp};
+use farshore_core::{Entropy, Generation, GroupName, HostId, LineageId, RunId, Sequence, SiteName, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, Head, Point, Result, Store,
+    Error, Head, Point, Result, Retention, Store,
     keys::{
         Access, Power,
         boxes::{self, KeyBox},
     },
+    ledger::LedgerRef,
     seal::{self, Hash, Purpose, SEALED_OVERHEAD_BYTES, SIGNATURE_BYTES, Sealer, Statement},
     wire::{Kind, Reader, length_u32, open_prologue, prologue},
 };
@@ -63,6 +64,27 @@ pub(crate) enum Event {
     Point(Box<Point>),
     /// It takes the right to write from whoever had it.
     GenerationRaised { previous_site: SiteName, reason: String },
+    /// It says which points stand from now on, and what is to be deleted.
+    Pruned(Box<Pruned>),
+    /// A run lays claim to a point.
+    Pinned { run: RunId, point: Sequence },
+    /// A run gives its claim up.
+    Unpinned { run: RunId },
+}
+
+/// What a prune decided, in few words; the ledger has all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pruned {
+    /// The newest commit that was looked at: what follows it stands.
+    pub(crate) judged: Sequence,
+    pub(crate) ledger: LedgerRef,
+    /// The rules that were applied.
+    pub(crate) retention: Retention,
+    /// How many points they gave up.
+    pub(crate) points_dropped: u64,
+    /// How many points stand, as far as it looked.
+    pub(crate) points_kept: u64,
 }
 
 impl Event {
@@ -70,7 +92,8 @@ impl Event {
     fn powers(&self) -> &'static [Power] {
         match self {
             Self::Genesis { .. } | Self::Point(_) => &[Power::Replicator],
-            Self::GenerationRaised { .. } => &[Power::Controller],
+            Self::GenerationRaised { .. } | Self::Pinned { .. } | Self::Unpinned { .. } => &[Power::Controller],
+            Self::Pruned(_) => &[Power::Pruner],
         }
     }
 }
@@ -96,6 +119,8 @@ pub(crate) struct Commit {
     pub(crate) body: CommitBody,
     /// BLAKE3 of its stored bytes.
     pub(crate) hash: Hash,
+    /// When the store received it, as the store counts time.
+    pub(crate) received_at: Timestamp,
 }
 
 impl CommitBody {
@@ -153,6 +178,7 @@ pub(crate) struct StoredCommit {
     boxes_hash: Hash,
     sealed: Bytes,
     hash: Hash,
+    received_at: Timestamp,
 }
 
 /// Reads a commit's stored bytes; none if there is none of this number.
@@ -161,7 +187,7 @@ pub(crate) struct StoredCommit {
 /// It is damaged, or the store failed.
 pub(crate) async fn read_stored(store: &Store, lineage: LineageId, sequence: Sequence) -> Result<Option<StoredCommit>> {
     let object = commit_key(lineage, sequence);
-    let Some(bytes) = store.read(&object, COMMIT_BYTES_MAX).await? else { return Ok(None) };
+    let Some((bytes, received_at)) = store.read_dated(&object, COMMIT_BYTES_MAX).await? else { return Ok(None) };
     let (length, rest) = open_prologue(&object, Kind::Commit, &bytes)?;
     let json_bytes = usize::try_from(length).unwrap_or(usize::MAX);
     if json_bytes > COMMIT_PLAIN_BYTES_MAX {
@@ -179,6 +205,7 @@ pub(crate) async fn read_stored(store: &Store, lineage: LineageId, sequence: Seq
         boxes_hash: seal::stored_hash(&rest[..boxes_bytes]),
         sealed: bytes.slice_ref(&rest[boxes_bytes..]),
         hash: seal::stored_hash(&bytes),
+        received_at,
         object,
     }))
 }
@@ -215,7 +242,14 @@ impl StoredCommit {
         let is_genesis = matches!(body.event, Event::Genesis { .. });
         let names_itself = match &body.event {
             Event::Point(point) => point.sequence == *sequence && body.head.newest_point == Some(*sequence),
-            Event::Genesis { .. } | Event::GenerationRaised { .. } => body.head.newest_point != Some(*sequence),
+            Event::Pruned(pruned) => {
+                pruned.judged < *sequence
+                    && body.head.pruned == Some(*sequence)
+                    && body.head.newest_point != Some(*sequence)
+            }
+            Event::Genesis { .. } | Event::GenerationRaised { .. } | Event::Pinned { .. } | Event::Unpinned { .. } => {
+                body.head.newest_point != Some(*sequence)
+            }
         };
         if body.lineage != *lineage
             || body.head.sequence != *sequence
@@ -224,7 +258,7 @@ impl StoredCommit {
         {
             return Err(damaged("it contradicts its own name".to_owned()));
         }
-        Ok(Commit { body, hash: self.hash })
+        Ok(Commit { body, hash: self.hash, received_at: self.received_at })
     }
 }
 
@@ -243,6 +277,8 @@ pub(crate) fn genesis(
             generation: Generation::FIRST,
             active_site: active_site.clone(),
             newest_point: None,
+            pruned: None,
+            pins: Vec::new(),
         },
         previous: [0; 32],
         written_at,

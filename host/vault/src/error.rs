@@ -298,7 +298,7 @@ pub enum Error {
         problem: String,
     },
     /// The writer failed before, or its worker was stopped.
-    #[error("the recovery point cannot be finished: {reason}")]
+    #[error("the work cannot be finished: {reason}")]
     Stopped {
         /// Why.
         reason: String,
@@ -452,6 +452,16 @@ impl Error {
     /// An object that is not what it should be.
     pub(crate) fn damaged(object: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Damaged { object: object.into(), problem: problem.into() }
+    }
+
+    /// A random name that is taken already.
+    pub(crate) fn repeated_randomness(object: &str) -> Self {
+        Self::Stopped {
+            reason: format!(
+                "{object} exists already, so this machine's randomness has repeated (was it cloned or rolled back?); \
+                 try again"
+            ),
+        }
     }
 
     /// A request that makes no sense.

@@ -2,10 +2,10 @@
 //!
 //! A pack's header is read once and kept for a while; the frames that are wanted of it are read in ranges that join
 //! neighbours, and opened, decompressed and identified by the workers. Nothing is handed on before the chunk's identity
-//! is the one in the leaf.
+//! is the one in the leaf. Frames that were moved are read from their collection, where their pack's header is too.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,6 +16,7 @@ use futures::future::try_join_all;
 use crate::{
     Error, Result, Store, Workers,
     cache::Cache,
+    collection::{Collection, HEADER_PIECE, Places, Sort, Source, frame_piece},
     keys::{Access, Power},
     pack::{CHUNK, Directory, PackRef, ReadingKeys},
     page::LeafSlot,
@@ -39,8 +40,12 @@ pub(crate) struct Frames {
     access: Arc<Access>,
     lineage: LineageId,
     keys: LineageKeys,
-    directories: Mutex<Cache<PackId, Arc<Directory>>>,
+    places: Arc<Places>,
+    directories: Mutex<Cache<DirectoryKey, Arc<Directory>>>,
 }
+
+/// A pack, and the collection in which its header was found, if in one.
+type DirectoryKey = (PackId, Option<PackId>);
 
 /// A chunk that was read: which slot of its leaf, and its bytes.
 #[derive(Debug, Clone)]
@@ -73,9 +78,10 @@ impl Frames {
         access: Arc<Access>,
         lineage: LineageId,
         keys: LineageKeys,
+        places: Arc<Places>,
     ) -> Self {
         let directories = Mutex::new(Cache::new(CACHED_HEADERS_HALF));
-        Self { store, workers, access, lineage, keys, directories }
+        Self { store, workers, access, lineage, keys, places, directories }
     }
 
     /// What opens the frames of a pack.
@@ -92,12 +98,28 @@ impl Frames {
         }
     }
 
-    /// The verified directory of a pack.
+    /// The verified directory of a pack, as it lies in the pack.
     pub(crate) async fn directory(&self, reference: &PackRef) -> Result<Arc<Directory>> {
-        let cached = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&reference.pack);
+        self.directory_in(reference, None).await
+    }
+
+    /// The verified directory of a pack whose header was moved into this collection: only frames that were moved too can be
+    /// read by it, from there.
+    pub(crate) async fn moved_directory(&self, reference: &PackRef, collection: &Collection) -> Result<Arc<Directory>> {
+        self.directory_in(reference, Some(collection)).await
+    }
+
+    async fn directory_in(&self, reference: &PackRef, collection: Option<&Collection>) -> Result<Arc<Directory>> {
+        let key = (reference.pack, collection.map(|collection| collection.reference.id));
+        let cached = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&key);
         let directory = match cached {
             Some(directory) => directory,
-            None => self.read_directory(reference).await?,
+            None => {
+                let directory = Arc::new(self.read_directory(reference, collection).await?);
+                let mut cache = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+                cache.insert(key, Arc::clone(&directory));
+                directory
+            }
         };
         if directory.reference != *reference {
             return Err(Error::damaged(&directory.object, "two references to it differ"));
@@ -105,18 +127,32 @@ impl Frames {
         Ok(directory)
     }
 
-    async fn read_directory(&self, reference: &PackRef) -> Result<Arc<Directory>> {
-        let object = reference.key(self.lineage);
-        let reason = "a recovery point refers to it";
-        let header = self.store.read_exact(&object, 0..u64::from(reference.header_bytes), reason).await?;
+    async fn read_directory(&self, reference: &PackRef, collection: Option<&Collection>) -> Result<Directory> {
+        let source = match collection {
+            None => None,
+            Some(collection) => {
+                let nothing = || Error::damaged(&collection.object, "it does not have what its directory says");
+                Some((collection, collection.source(Sort::Data, reference.pack).ok_or_else(nothing)?))
+            }
+        };
+        let (object, header) = match source {
+            None => (reference.key(self.lineage), 0..u64::from(reference.header_bytes)),
+            Some((collection, source)) => {
+                let no_header = || Error::damaged(&collection.object, "a pack was moved into it without its header");
+                let piece = source.piece(HEADER_PIECE).ok_or_else(no_header)?;
+                let start = u64::from(piece.offset);
+                (collection.object.clone(), start..start + u64::from(piece.length))
+            }
+        };
+        let header = self.store.read_exact(&object, header, "a recovery point refers to it").await?;
         if seal::stored_hash(&header) != reference.header_hash {
             return Err(Error::damaged(object, "its header does not have the hash of its reference"));
         }
-        let directory =
+        let mut directory =
             Directory::open(&self.access, &self.keys, self.lineage, reference.pack, reference.base, &header)?;
-        let directory = Arc::new(directory);
-        let mut cache = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(reference.pack, Arc::clone(&directory));
+        if let Some((collection, source)) = source {
+            directory.place(&collection.object, |ordinal| source.piece(frame_piece(ordinal)).copied())?;
+        }
         Ok(directory)
     }
 
@@ -126,7 +162,7 @@ impl Frames {
         slots: &[Option<LeafSlot>],
         wanted: std::ops::Range<usize>,
     ) -> Result<Vec<SlotBytes>> {
-        type Pack = (Arc<PackRef>, BTreeMap<u32, Vec<Wanted>>);
+        type Pack = (Arc<PackRef>, WantedFrames);
         let mut packs: BTreeMap<PackId, Pack> = BTreeMap::new();
         for (number, slot) in slots.iter().enumerate().take(wanted.end).skip(wanted.start) {
             let Some(slot) = slot else { continue };
@@ -140,10 +176,29 @@ impl Frames {
         Ok(found)
     }
 
-    async fn read_pack(&self, pack: Arc<PackRef>, frames: BTreeMap<u32, Vec<Wanted>>) -> Result<Vec<SlotBytes>> {
-        let directory = self.directory(&pack).await?;
-        let ranges = join_neighbours(&directory, frames)?;
-        let reads = ranges.into_iter().map(|range| self.read_one(Arc::clone(&directory), range));
+    async fn read_pack(&self, pack: Arc<PackRef>, frames: WantedFrames) -> Result<Vec<SlotBytes>> {
+        match self.read_placed(&pack, &frames).await {
+            // It may have been moved since the newest ledger was read here.
+            Err(Error::ObjectMissing { .. }) if self.places.refresh().await? => self.read_placed(&pack, &frames).await,
+            read => read,
+        }
+    }
+
+    async fn read_placed(&self, pack: &PackRef, frames: &WantedFrames) -> Result<Vec<SlotBytes>> {
+        let collection = self.places.find(Sort::Data, pack.pack).await?;
+        let source = collection.as_ref().and_then(|collection| collection.source(Sort::Data, pack.pack));
+        let (moved, rest) = split_moved(frames, source);
+        let mut reads = Vec::new();
+        if let Some(collection) = collection.filter(|_| !moved.is_empty()) {
+            let directory = self.moved_directory(pack, &collection).await?;
+            let ranges = join_neighbours(&directory, moved)?;
+            reads.extend(ranges.into_iter().map(|range| self.read_one(Arc::clone(&directory), range)));
+        }
+        if !rest.is_empty() {
+            let directory = self.directory(pack).await?;
+            let ranges = join_neighbours(&directory, rest)?;
+            reads.extend(ranges.into_iter().map(|range| self.read_one(Arc::clone(&directory), range)));
+        }
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
     }
 
@@ -184,13 +239,19 @@ impl Frames {
         self.workers.run(compare).await
     }
 
-    /// Opens every frame of a pack whose stored bytes were read; the ordinals of those that do not open, with what is
-    /// wrong with each.
-    pub(crate) async fn verify_frames(&self, directory: Arc<Directory>, bytes: Bytes) -> Result<Vec<(u32, Error)>> {
+    /// Opens the frames of a pack that lie in this object, whose stored bytes were read: all, or those of these ordinals. The
+    /// ordinals of those that do not open, with what is wrong with each.
+    pub(crate) async fn verify_frames(
+        &self,
+        directory: Arc<Directory>,
+        bytes: Bytes,
+        only: Option<BTreeSet<u32>>,
+    ) -> Result<Vec<(u32, Error)>> {
         let keys = self.reading_keys(&directory)?;
         let verify = move || {
             let mut bad = Vec::new();
-            for (ordinal, frame) in (0..).zip(&directory.frames) {
+            let is_asked_for = |ordinal: u32| only.as_ref().is_none_or(|only| only.contains(&ordinal));
+            for (ordinal, frame) in (0..).zip(&directory.frames).filter(|(ordinal, _)| is_asked_for(*ordinal)) {
                 let start = usize::try_from(frame.offset).unwrap_or(usize::MAX);
                 let end = start.saturating_add(usize::try_from(frame.stored_bytes).unwrap_or(usize::MAX));
                 let stored = bytes.get(start..end).unwrap_or_default();
@@ -204,7 +265,16 @@ impl Frames {
     }
 }
 
-fn join_neighbours(directory: &Directory, frames: BTreeMap<u32, Vec<Wanted>>) -> Result<Vec<Range>> {
+/// Frames by ordinal, with what is wanted of each.
+type WantedFrames = BTreeMap<u32, Vec<Wanted>>;
+
+/// The frames that were moved, and those that were not.
+fn split_moved(frames: &WantedFrames, source: Option<&Source>) -> (WantedFrames, WantedFrames) {
+    let is_moved = |ordinal: u32| source.is_some_and(|source| source.piece(frame_piece(ordinal)).is_some());
+    frames.iter().map(|(ordinal, wanted)| (*ordinal, wanted.clone())).partition(|(ordinal, _)| is_moved(*ordinal))
+}
+
+fn join_neighbours(directory: &Directory, frames: WantedFrames) -> Result<Vec<Range>> {
     let mut ranges: Vec<Range> = Vec::new();
     for (ordinal, wanted) in frames {
         let frame = usize::try_from(ordinal).ok().and_then(|index| directory.frames.get(index));

@@ -9,24 +9,31 @@
 //! [`Lineage::begin_point`] a writer of the next point; [`Lineage::open_point`] a reader of one.
 
 mod address;
+mod boundary;
 mod cache;
 mod check;
+mod collection;
 mod commit;
 mod context;
 mod error;
 mod frames;
 mod header;
 mod keys;
+mod ledger;
 mod leftovers;
 mod lineage;
+mod log;
 mod map;
 mod map_writer;
 mod pack;
 mod packer;
 mod page;
+mod pin;
 mod pipeline;
 mod point;
+mod prune;
 mod reader;
+mod retention;
 mod run;
 mod seal;
 mod session;
@@ -45,8 +52,13 @@ pub use error::{CODES, Error, Result, SharedSource};
 pub use keys::{Approval, HostCredential, HostInfo, JoinFile, KIT_WORDS, KdfParameters, Kit, Power};
 pub use lineage::{Lineage, LineageInfo};
 pub use page::PageRef;
-pub use point::{Head, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats};
+pub use pin::PINS_MAX;
+pub use point::{
+    Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
+};
+pub use prune::{Amount, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
+pub use retention::Retention;
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
 pub use store::Store;

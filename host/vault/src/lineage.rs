@@ -1,18 +1,12 @@
 //! A lineage: the recovery points of one group, and who may add to them.
 //!
-//! The one mutable fact is which commit is the newest. It is found by asking for numbers: from the newest that this
-//! handle has seen, in steps that double, then by halving. The numbers have no gaps, so a number that is there and a
-//! next one that is not there are the end. A commit that was lost from the middle would make an older one look like the
-//! newest, and the next writer would fork the history; so the first search of a handle also lists the folder, and a
-//! number past the end that was found is reported as the damage that it is.
+//! The one mutable fact is which commit is the newest (see `log`). Which points there are is said by the newest prune's ledger
+//! for the commits that it judged (see `ledger`), and by each commit after those.
 //!
 //! Fencing: a raise of the generation is a commit like any other. A writer that began before it wants the same number as
 //! the raise, or one that is taken already, so its create loses.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName};
@@ -21,16 +15,16 @@ use serde::Serialize;
 
 use crate::{
     Context, Error, Head, Point, PointReader, PointWriter, Result, Store,
-    commit::{self, Commit, CommitBody, Event, commit_folder, commit_key, commit_number, read_stored},
+    collection::Places,
+    commit::{self, Commit, Event, commit_key, read_stored},
     frames::Frames,
     keys::{Access, Power},
+    ledger::{Ledgers, Valid},
+    log::{CommitLog, HeadCommit},
     map::Maps,
     seal::{ContentKeys, LineageKeys, LineageSecrets},
     store::Created,
 };
-
-/// How often a search for the newest commit begins anew because other writers went on meanwhile.
-const SEARCHES_MAX: usize = 8;
 
 /// How many commits are read side by side when points are listed.
 const COMMITS_READ_AT_ONCE: usize = 8;
@@ -64,19 +58,11 @@ pub(crate) struct LineageShared {
     pub(crate) group: GroupName,
     pub(crate) keys: LineageKeys,
     pub(crate) secrets: LineageSecrets,
+    pub(crate) log: Arc<CommitLog>,
+    pub(crate) ledgers: Arc<Ledgers>,
+    pub(crate) places: Arc<Places>,
     pub(crate) maps: Maps,
     pub(crate) frames: Frames,
-    /// The newest commit that was ever seen.
-    known: AtomicU64,
-    /// Whether a listing has confirmed that there is none past the end that was found.
-    listed: AtomicBool,
-}
-
-/// The newest commit, as a writer builds on it.
-#[derive(Debug, Clone)]
-pub(crate) struct HeadCommit {
-    pub(crate) head: Head,
-    pub(crate) hash: [u8; 32],
 }
 
 impl LineageShared {
@@ -106,9 +92,19 @@ impl LineageShared {
             return Err(Error::damaged(object, "the keys of its content are not those that it speaks of"));
         }
         let (store, context, access) = (store.clone(), context.clone(), Arc::clone(access));
+        let metadata = || keys.metadata.clone();
+        let log = CommitLog::new(store.clone(), context.clone(), Arc::clone(&access), id, group.clone(), metadata());
+        let log = Arc::new(log);
+        let ledgers = Arc::new(Ledgers::new(store.clone(), Arc::clone(&log), id, metadata()));
+        let places = Arc::new(Places::new(store.clone(), metadata(), id, Arc::clone(&ledgers)));
+        let workers = context.workers.clone();
+        let frames = Frames::new(store.clone(), workers, Arc::clone(&access), id, keys.clone(), Arc::clone(&places));
         Ok(Some(Self {
-            maps: Maps::new(store.clone(), id, keys.metadata.clone()),
-            frames: Frames::new(store.clone(), context.workers.clone(), Arc::clone(&access), id, keys.clone()),
+            maps: Maps::new(store.clone(), id, metadata(), Arc::clone(&places)),
+            frames,
+            log,
+            ledgers,
+            places,
             group,
             store,
             context,
@@ -116,8 +112,6 @@ impl LineageShared {
             id,
             keys,
             secrets,
-            known: AtomicU64::new(Sequence::FIRST.get()),
-            listed: AtomicBool::new(false),
         }))
     }
 
@@ -134,80 +128,64 @@ impl LineageShared {
         &*self.context.entropy
     }
 
-    /// Reads a commit; none if there is none of this number.
-    pub(crate) async fn read(&self, sequence: Sequence) -> Result<Option<Commit>> {
-        match read_stored(&self.store, self.id, sequence).await? {
-            Some(stored) => stored.open(&self.access, &self.keys.metadata).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    async fn exists(&self, number: u64) -> Result<bool> {
-        let size = self.store.size(&commit_key(self.id, Sequence::new(number))).await?;
-        Ok(size.is_some())
-    }
-
-    /// The highest number that a listing proposes: for a check of a lineage whose newest commit cannot be told.
-    pub(crate) async fn newest_listed(&self) -> Result<u64> {
-        let mut newest = self.known.load(Ordering::Relaxed);
-        let note = |name: &str| {
-            newest = newest.max(commit_number(name).unwrap_or(0));
-            false
-        };
-        self.store.any_in(&commit_folder(self.id), note).await?;
-        Ok(newest)
-    }
-
-    /// The newest commit.
-    pub(crate) async fn head_commit(&self) -> Result<HeadCommit> {
-        for _ in 0..SEARCHES_MAX {
-            let key = |number| commit_key(self.id, Sequence::new(number));
-            let newest = self.store.last_number(self.known.load(Ordering::Relaxed), key).await?;
-            self.known.fetch_max(newest, Ordering::Relaxed);
-            if !self.listed.load(Ordering::Relaxed) {
-                let past_end = |name: &str| commit_number(name).is_some_and(|number| number > newest);
-                if self.store.any_in(&commit_folder(self.id), past_end).await? {
-                    if self.exists(newest + 1).await? {
-                        continue;
-                    }
-                    return Err(Error::ObjectMissing {
-                        object: commit_key(self.id, Sequence::new(newest + 1)),
-                        reason: "there are commits before and after it".to_owned(),
-                    });
-                }
-                self.listed.store(true, Ordering::Relaxed);
-            }
-            let sequence = Sequence::new(newest);
-            let commit = self.read(sequence).await?.ok_or_else(|| Error::ObjectMissing {
-                object: commit_key(self.id, sequence),
-                reason: "it was the newest commit of its lineage a moment ago".to_owned(),
-            })?;
-            return Ok(HeadCommit { head: commit.body.head, hash: commit.hash });
-        }
-        Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
-    }
-
+    /// A recovery point that stands.
+    ///
+    /// # Errors
+    /// [`Error::PointMissing`] when there is none of this number, or it was dropped.
     pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
-        let missing = || Error::PointMissing { group: self.group.clone(), sequence };
-        match self.read(sequence).await?.ok_or_else(missing)?.body.event {
-            Event::Point(point) => Ok(*point),
-            Event::Genesis { .. } | Event::GenerationRaised { .. } => Err(missing()),
+        let valid = match self.ledgers.newest().await {
+            Ok((_, valid)) => valid,
+            // A damaged newest commit does not hide the points before it.
+            Err(error) if error.is_damage() => self.ledgers.kept(),
+            Err(error) => return Err(error),
+        };
+        self.point_in(valid.as_deref(), sequence).await
+    }
+
+    /// The same, as this ledger says.
+    pub(crate) async fn point_in(&self, valid: Option<&Valid>, sequence: Sequence) -> Result<Point> {
+        match self.commit_in(valid, sequence).await?.map(|commit| commit.body.event) {
+            Some(Event::Point(point)) => Ok(*point),
+            _ => Err(Error::PointMissing { group: self.group.clone(), sequence }),
         }
     }
 
-    /// That the lineage has gone on without the writer who built on this head: the other one's commit says how.
-    pub(crate) async fn explain_lost_race(&self, built_on: &Head, generation: Generation, site: &SiteName) -> Error {
-        let sequence = built_on.sequence.next();
-        match self.read(sequence).await {
-            Ok(Some(winner)) => {
-                let head = winner.body.head;
-                if head.generation != generation || head.active_site != *site {
-                    self.fenced(generation, site, &head)
-                } else {
-                    Error::LostRace { group: self.group.clone(), sequence }
+    /// A commit that this ledger did not judge, or one of a point that it lets stand; none if there is none.
+    pub(crate) async fn commit_in(&self, valid: Option<&Valid>, sequence: Sequence) -> Result<Option<Commit>> {
+        let judged = valid.filter(|valid| sequence <= valid.pruned.judged);
+        match judged.map(|valid| valid.standing(sequence)) {
+            None => self.log.read(sequence).await,
+            Some(None) => Ok(None),
+            Some(Some(point)) => {
+                let commit = self.log.read_existing(sequence, "the newest prune says that its point stands").await?;
+                if commit.hash != point.hash {
+                    let problem = "it is not the commit that the newest prune judged";
+                    return Err(Error::damaged(commit_key(self.id, sequence), problem));
                 }
+                Ok(Some(commit))
             }
-            Ok(None) => Error::LostRace { group: self.group.clone(), sequence },
+        }
+    }
+
+    /// The point behind a number that must be a commit's; none if that commit is no point.
+    async fn listed_point(&self, valid: Option<&Valid>, sequence: Sequence) -> Result<Option<Point>> {
+        let missing = || Error::ObjectMissing {
+            object: commit_key(self.id, sequence),
+            reason: "there are later commits in its lineage".to_owned(),
+        };
+        match self.commit_in(valid, sequence).await?.ok_or_else(missing)?.body.event {
+            Event::Point(point) => Ok(Some(*point)),
+            _ => Ok(None),
+        }
+    }
+
+    /// That the lineage has gone on without the writer who built on this head: its newest commit says how.
+    pub(crate) async fn explain_lost_race(&self, built_on: &Head, generation: Generation, site: &SiteName) -> Error {
+        match self.log.newest().await {
+            Ok(newest) if newest.head.generation != generation || newest.head.active_site != *site => {
+                self.fenced(generation, site, &newest.head)
+            }
+            Ok(_) => Error::LostRace { group: self.group.clone(), sequence: built_on.sequence.next() },
             Err(error) => error,
         }
     }
@@ -220,19 +198,6 @@ impl LineageShared {
             current_generation: head.generation,
             active_site: head.active_site.clone(),
         }
-    }
-
-    /// Creates the commit that follows `built_on`.
-    pub(crate) async fn create(&self, built_on: &HeadCommit, head: Head, event: Event) -> Result<Created> {
-        debug_assert_eq!(head.sequence, built_on.head.sequence.next());
-        let written_at = self.context.clock.now();
-        let number = head.sequence.get();
-        let body = CommitBody { lineage: self.id, head, previous: built_on.hash, written_at, event };
-        let bytes = body.encode(&self.access, &self.keys.metadata, &[], self.entropy())?;
-        let key = commit_key(self.id, body.head.sequence);
-        let created = self.store.create(&key, vec![Bytes::from(bytes)]).await?;
-        self.known.fetch_max(number, Ordering::Relaxed);
-        Ok(created)
     }
 }
 
@@ -252,7 +217,7 @@ impl Lineage {
     /// # Errors
     /// A commit is missing or damaged, or the store failed.
     pub async fn head(&self) -> Result<Head> {
-        Ok(self.0.head_commit().await?.head)
+        Ok(self.0.log.newest().await?.head)
     }
 
     /// At most `limit` points, newest first: all, or those before the commit of this number.
@@ -269,30 +234,32 @@ impl Lineage {
     /// # Errors
     /// The store failed.
     pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
-        let newest = match self.head().await {
-            Ok(head) => head.newest_point.map_or(0, Sequence::get),
+        let (newest, valid) = match self.0.ledgers.newest().await {
+            Ok((head, valid)) => (head.head.newest_point.map_or(0, Sequence::get), valid),
             // Without the newest commit only a listing tells where to begin; each commit is read all the same.
-            Err(error) if error.is_damage() => self.0.newest_listed().await?,
+            Err(error) if error.is_damage() => (self.0.log.newest_listed().await?, self.0.ledgers.kept()),
             Err(error) => return Err(error),
         };
         let last = before.map_or(newest, |before| newest.min(before.get().saturating_sub(1)));
-        let commits = futures::stream::iter((2..=last).rev()).map(|number| {
-            let shared = Arc::clone(&self.0);
+        let judged = valid.as_ref().map_or(1, |valid| valid.pruned.judged.get());
+        let standing: Vec<u64> = valid
+            .iter()
+            .flat_map(|valid| &valid.ledger.points)
+            .filter(|point| point.stands)
+            .map(|point| point.sequence.get())
+            .filter(|number| *number <= last)
+            .collect();
+        let numbers = (judged + 1..=last).rev().chain(standing.into_iter().rev());
+        let commits = futures::stream::iter(numbers).map(|number| {
+            let (shared, valid) = (Arc::clone(&self.0), valid.clone());
             async move {
                 let sequence = Sequence::new(number);
-                let missing = || Error::ObjectMissing {
-                    object: commit_key(shared.id, sequence),
-                    reason: "there are later commits in its lineage".to_owned(),
-                };
-                (sequence, shared.read(sequence).await.and_then(|commit| commit.ok_or_else(missing)))
+                (sequence, shared.listed_point(valid.as_deref(), sequence).await)
             }
         });
-        let points = commits.buffered(COMMITS_READ_AT_ONCE).filter_map(|(sequence, commit)| async move {
-            match commit {
-                Ok(commit) => match commit.body.event {
-                    Event::Point(point) => Some(Ok((sequence, Ok(*point)))),
-                    Event::Genesis { .. } | Event::GenerationRaised { .. } => None,
-                },
+        let points = commits.buffered(COMMITS_READ_AT_ONCE).filter_map(|(sequence, point)| async move {
+            match point {
+                Ok(point) => point.map(|point| Ok((sequence, Ok(point)))),
                 Err(error) if error.is_damage() => Some(Ok((sequence, Err(error)))),
                 Err(error) => Some(Err(error)),
             }
@@ -323,7 +290,7 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to give a group to another site")?;
         let lost = || Error::LostRace { group: shared.group.clone(), sequence: expected.sequence.next() };
-        let commit = shared.read(expected.sequence).await?.ok_or_else(lost)?;
+        let commit = shared.log.read(expected.sequence).await?.ok_or_else(lost)?;
         if commit.body.head != *expected {
             return Err(lost());
         }
@@ -332,12 +299,12 @@ impl Lineage {
             sequence: expected.sequence.next(),
             generation,
             active_site: active_site.clone(),
-            newest_point: expected.newest_point,
+            ..expected.clone()
         };
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
-        let built_on = HeadCommit { head: expected.clone(), hash: commit.hash };
+        let built_on = HeadCommit::of(commit);
         shared.store.prove_conditions(shared.entropy()).await?;
-        match shared.create(&built_on, head, event).await? {
+        match shared.log.create(&built_on, head, event).await? {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
         }

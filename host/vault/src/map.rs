@@ -15,6 +15,7 @@ use farshore_core::{LineageId, PackId};
 use crate::{
     Error, Result, Store,
     cache::Cache,
+    collection::{Places, Sort},
     page::{self, LEVELS, LeafSlot, PAGE_BYTES_MAX, Page, PageRef, SLOT_BITS, SLOTS},
     seal::{self, Purpose, Sealer},
 };
@@ -30,7 +31,8 @@ const SEGMENTS_MAX: usize = 16;
 
 #[derive(Debug)]
 struct Segment {
-    pack: PackId,
+    /// The map pack or collection.
+    object: PackId,
     offset: u64,
     bytes: Bytes,
 }
@@ -41,6 +43,7 @@ pub(crate) struct Maps {
     store: Store,
     lineage: LineageId,
     sealer: Sealer,
+    places: Arc<Places>,
     pages: Mutex<Cache<PageRef, Arc<Page>>>,
     segments: Mutex<VecDeque<Segment>>,
 }
@@ -56,9 +59,9 @@ pub(crate) fn slot_of(index: u64) -> usize {
 }
 
 impl Maps {
-    pub(crate) fn new(store: Store, lineage: LineageId, sealer: Sealer) -> Self {
+    pub(crate) fn new(store: Store, lineage: LineageId, sealer: Sealer, places: Arc<Places>) -> Self {
         let pages = Mutex::new(Cache::new(CACHED_PAGES_HALF));
-        Self { store, lineage, sealer, pages, segments: Mutex::default() }
+        Self { store, lineage, sealer, places, pages, segments: Mutex::default() }
     }
 
     /// The page behind a reference.
@@ -88,19 +91,49 @@ impl Maps {
         page::decode(&object, level, index, &plain)
     }
 
-    async fn stored_page(&self, reference: &PageRef) -> Result<Bytes> {
-        let object = reference.key(self.lineage);
+    /// A page's stored bytes, from wherever they are now. Their hash is not compared here.
+    ///
+    /// # Errors
+    /// They are missing, or the store failed.
+    pub(crate) async fn stored_page(&self, reference: &PageRef) -> Result<Bytes> {
         if reference.length > PAGE_BYTES_MAX {
-            return Err(Error::damaged(object, format!("a page of it claims to have {} bytes", reference.length)));
+            let problem = format!("a page of it claims to have {} bytes", reference.length);
+            return Err(Error::damaged(reference.key(self.lineage), problem));
         }
-        if let Some(bytes) = self.cached_bytes(reference) {
+        match self.placed_page(reference).await {
+            // It may have been moved since the newest ledger was read here.
+            Err(Error::ObjectMissing { .. }) if self.places.refresh().await? => self.placed_page(reference).await,
+            read => read,
+        }
+    }
+
+    async fn placed_page(&self, reference: &PageRef) -> Result<Bytes> {
+        let collection = self.places.find(Sort::Map, reference.pack).await?;
+        let moved = collection.as_ref().and_then(|collection| {
+            let piece = collection.source(Sort::Map, reference.pack)?.piece(reference.offset)?;
+            (piece.length == reference.length).then_some((collection, piece.offset))
+        });
+        match moved {
+            Some((collection, offset)) => {
+                self.read_piece(&collection.object, collection.reference.id, offset, reference.length).await
+            }
+            None => {
+                let object = reference.key(self.lineage);
+                self.read_piece(&object, reference.pack, reference.offset, reference.length).await
+            }
+        }
+    }
+
+    async fn read_piece(&self, object: &str, id: PackId, offset: u32, length: u32) -> Result<Bytes> {
+        if let Some(bytes) = self.cached_bytes(id, offset, length) {
             return Ok(bytes);
         }
-        let (offset, length) = (u64::from(reference.offset), u64::from(reference.length));
-        let reason = "a recovery point's map refers to it";
-        let fetched = self.store.read_range(&object, offset..offset + SEGMENT_BYTES.max(length)).await?;
-        let fetched =
-            fetched.ok_or_else(|| Error::ObjectMissing { object: object.clone(), reason: reason.to_owned() })?;
+        let (offset, length) = (u64::from(offset), u64::from(length));
+        let fetched = self.store.read_range(object, offset..offset + SEGMENT_BYTES.max(length)).await?;
+        let fetched = fetched.ok_or_else(|| Error::ObjectMissing {
+            object: object.to_owned(),
+            reason: "a recovery point's map refers to it".to_owned(),
+        })?;
         if u64::try_from(fetched.len()).map_or(true, |found| found < length) {
             return Err(Error::damaged(object, format!("it ends inside the map page at byte {offset}")));
         }
@@ -108,18 +141,18 @@ impl Maps {
         if segments.len() >= SEGMENTS_MAX {
             segments.pop_front();
         }
-        segments.push_back(Segment { pack: reference.pack, offset, bytes: fetched.clone() });
+        segments.push_back(Segment { object: id, offset, bytes: fetched.clone() });
         Ok(fetched.slice(..usize::try_from(length).unwrap_or(0)))
     }
 
-    fn cached_bytes(&self, reference: &PageRef) -> Option<Bytes> {
+    fn cached_bytes(&self, object: PackId, offset: u32, length: u32) -> Option<Bytes> {
         let segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
-        let length = usize::try_from(reference.length).ok()?;
+        let length = usize::try_from(length).ok()?;
         segments.iter().rev().find_map(|segment| {
-            let start = u64::from(reference.offset).checked_sub(segment.offset)?;
+            let start = u64::from(offset).checked_sub(segment.offset)?;
             let start = usize::try_from(start).ok()?;
             let end = start.checked_add(length)?;
-            (segment.pack == reference.pack && end <= segment.bytes.len()).then(|| segment.bytes.slice(start..end))
+            (segment.object == object && end <= segment.bytes.len()).then(|| segment.bytes.slice(start..end))
         })
     }
 

@@ -20,6 +20,7 @@ use farshore_core::{CHUNK_BYTES, Entropy, LineageId, PackId, SessionId};
 
 use crate::{
     Error, Result,
+    collection::Piece,
     keys::access::{Access, SEALED_SECRET_BYTES},
     seal::{self, ContentKeys, FRAME_OVERHEAD_BYTES, FrameContext, Hash, LineageKeys, Purpose, SessionKey},
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
@@ -105,9 +106,14 @@ impl PackRef {
     }
 }
 
+/// The folder of a lineage's data packs.
+pub(crate) fn packs_folder(lineage: LineageId) -> String {
+    format!("lineages/{lineage}/packs")
+}
+
 /// The folder of the packs whose writers built on this commit.
 pub(crate) fn pack_folder(lineage: LineageId, base: u64) -> String {
-    format!("lineages/{lineage}/packs/{base:020}")
+    format!("{}/{base:020}", packs_folder(lineage))
 }
 
 /// The key of a data pack.
@@ -118,7 +124,7 @@ pub(crate) fn pack_key(lineage: LineageId, base: u64, pack: PackId) -> String {
 /// A frame in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FrameInfo {
-    /// Where it begins in the object.
+    /// Where it begins in the directory's object.
     pub(crate) offset: u32,
     /// Its sealed bytes.
     pub(crate) stored_bytes: u32,
@@ -242,6 +248,22 @@ impl Directory {
             .ok_or_else(|| Error::damaged(&object, "its body has an impossible length"))?;
         let reference = PackRef { pack, base, bytes, header_bytes, header_hash: seal::stored_hash(header) };
         Ok(Self { object, reference, body_hash, session, frames })
+    }
+
+    /// Says that the frames lie in another object, those that have a place there.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when a frame has another length there.
+    pub(crate) fn place(&mut self, object: &str, place: impl Fn(u32) -> Option<Piece>) -> Result<()> {
+        object.clone_into(&mut self.object);
+        for (ordinal, frame) in (0..).zip(&mut self.frames) {
+            let Some(piece) = place(ordinal) else { continue };
+            if piece.length != frame.stored_bytes {
+                return Err(Error::damaged(object, "a frame in it has another length than its pack said"));
+            }
+            frame.offset = piece.offset;
+        }
+        Ok(())
     }
 
     /// Opens, decompresses and identifies a frame from its stored bytes. Nothing is returned that is not exactly what

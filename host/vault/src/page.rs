@@ -69,9 +69,14 @@ impl PageRef {
     }
 }
 
+/// The folder of a lineage's map packs.
+pub(crate) fn maps_folder(lineage: LineageId) -> String {
+    format!("lineages/{lineage}/maps")
+}
+
 /// The key of a map pack.
 pub(crate) fn map_key(lineage: LineageId, base: u64, pack: PackId) -> String {
-    format!("lineages/{lineage}/maps/{base:020}/{pack}")
+    format!("{}/{base:020}/{pack}", maps_folder(lineage))
 }
 
 /// Where a chunk's content is.

@@ -319,12 +319,7 @@ impl Session {
                 stats.bytes_stored += u64::try_from(bytes).unwrap_or(u64::MAX);
                 Ok(())
             }
-            Created::Other => Err(Error::Stopped {
-                reason: format!(
-                    "{key} exists already, so this machine's randomness has repeated (was it cloned or rolled back?); \
-                     try again"
-                ),
-            }),
+            Created::Other => Err(Error::repeated_randomness(key)),
         }
     }
 }

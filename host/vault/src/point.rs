@@ -1,8 +1,8 @@
 //! A recovery point as the vault keeps it, and what its writer says of it.
 
 use farshore_core::{
-    Basis, CaptureId, Consistency, DiskId, Generation, Instant, LineageId, Machine, MachineId, Sequence, SessionId,
-    SiteName, Timestamp,
+    Basis, CaptureId, Consistency, DiskId, Generation, Instant, LineageId, Machine, MachineId, RunId, Sequence,
+    SessionId, SiteName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,4 +162,32 @@ pub struct Head {
     pub active_site: SiteName,
     /// The newest recovery point.
     pub newest_point: Option<Sequence>,
+    /// The newest commit that says which of the points before it stand; none if all do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<Sequence>,
+    /// Points that runs have laid claim to: none of them is dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+}
+
+/// A run's claim on a point: what is pinned is not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// The run.
+    pub run: RunId,
+    /// The point.
+    pub point: Sequence,
+    /// When it was pinned, as the run's host counts time.
+    pub since: Timestamp,
+}
+
+impl Head {
+    /// Whether a writer that began on `before` may still commit on this: only pins and prunes came between.
+    pub(crate) fn continues(&self, before: &Self) -> bool {
+        self.sequence > before.sequence
+            && self.generation == before.generation
+            && self.active_site == before.active_site
+            && self.newest_point == before.newest_point
+    }
 }

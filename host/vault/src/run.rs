@@ -126,7 +126,8 @@ impl Vault {
             .await?;
         let next = u64::try_from(entries.len()).unwrap_or(u64::MAX).saturating_add(1);
         let past_end = |name: &str| name.parse::<u64>().is_ok_and(|number| number >= next);
-        if self.0.store.any_in(&format!("runs/{run}"), past_end).await? {
+        let last = entry_key(run, next.saturating_sub(1));
+        if self.0.store.any_after(&format!("runs/{run}"), &last, past_end).await? {
             // It may have been written since it was found to be absent; what was read is then the journal of a moment ago.
             if !entries.is_empty() && self.0.store.size(&entry_key(run, next)).await?.is_some() {
                 return Ok(entries);

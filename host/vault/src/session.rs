@@ -16,6 +16,9 @@
 //!
 //! *Fencing* is checked at the beginning, for a clear message early, and decided at the end: the commit's number is the
 //! one after the commit on which the session began, so a raise of the generation and another writer both make it lose.
+//! Pins and prunes do not: if generation, active site and newest point are what they were, everything that the point refers
+//! to still stands, because a prune touches neither what the newest point needs nor what was born since. The commit is then
+//! created under the next number that is free.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +30,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use farshore_core::{DiskId, Extent, Generation, MachineId, SessionId, SiteName};
+use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName};
 use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -36,7 +39,8 @@ use crate::{
     cache::Cache,
     commit::Event,
     leftovers::Leftovers,
-    lineage::{HeadCommit, LineageShared, check_note},
+    lineage::{LineageShared, check_note},
+    log::HeadCommit,
     map_writer::MapPacker,
     pack::CHUNK,
     packer::Packer,
@@ -61,6 +65,9 @@ const KNOWN_CHUNKS_HALF: usize = 512 * 1024;
 
 /// The most disks of a point.
 const DISKS_MAX: usize = 4096;
+
+/// How often a commit is tried under a later number because pins and prunes went on meanwhile.
+const REBASES_MAX: usize = 64;
 
 /// The most bytes of a tracking token.
 const TOKEN_BYTES_MAX: usize = 1024;
@@ -158,7 +165,7 @@ impl Drop for PointWriter {
 impl PointWriter {
     pub(crate) async fn begin(shared: Arc<LineageShared>, generation: Generation, site: &SiteName) -> Result<Self> {
         let content = shared.writing_keys()?.clone();
-        let built_on = shared.head_commit().await?;
+        let (built_on, valid) = shared.ledgers.newest().await?;
         let head = &built_on.head;
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
@@ -166,7 +173,7 @@ impl PointWriter {
         // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
         shared.store.prove_conditions(shared.entropy()).await?;
         let parent = match head.newest_point {
-            Some(sequence) => Some(Arc::new(shared.point(sequence).await?)),
+            Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
             None => None,
         };
         let leftovers = Leftovers::find(&shared, head).await?;
@@ -259,37 +266,45 @@ impl PointWriter {
         session.closed.store(true, Ordering::Release);
         session.finish().await?;
 
-        let head = &session.built_on.head;
-        let sequence = head.sequence.next();
-        let new_head = Head {
-            sequence,
-            generation: self.generation,
-            active_site: self.site.clone(),
-            newest_point: Some(sequence),
-        };
+        let mut built_on = session.built_on.clone();
+        for _ in 0..REBASES_MAX {
+            let point = self.point(&details, built_on.head.sequence.next())?;
+            let head = Head { sequence: point.sequence, newest_point: Some(point.sequence), ..built_on.head.clone() };
+            let event = Event::Point(Box::new(point.clone()));
+            match session.shared.log.create(&built_on, head, event).await? {
+                Created::Mine => return Ok(point),
+                Created::Other => {}
+            }
+            let newest = session.shared.log.newest().await?;
+            if !newest.head.continues(&built_on.head) {
+                break;
+            }
+            built_on = newest;
+        }
+        Err(session.shared.explain_lost_race(&session.built_on.head, self.generation, &self.site).await)
+    }
+
+    /// The point as it will be under this number.
+    fn point(&self, details: &PointDetails, sequence: Sequence) -> Result<Point> {
+        let session = &self.session;
         let mut stats = self.stats();
         stats.objects_written += 1;
-        let point = Point {
+        Ok(Point {
             sequence,
             generation: self.generation,
             lineage: session.shared.id,
             site: self.site.clone(),
             session: session.id,
-            parent: head.newest_point,
+            parent: session.built_on.head.newest_point,
             capture: details.capture,
             captured_at: details.captured_at,
             committed_at: session.shared.context.clock.now(),
             instant: details.instant,
             consistency: details.consistency,
-            machines: point_machines(&details, &lock(&session.disks))?,
+            machines: point_machines(details, &lock(&session.disks))?,
             stats,
-            note: details.note,
-        };
-        let event = Event::Point(Box::new(point.clone()));
-        match session.shared.create(&session.built_on, new_head, event).await? {
-            Created::Mine => Ok(point),
-            Created::Other => Err(session.shared.explain_lost_race(head, self.generation, &self.site).await),
-        }
+            note: details.note.clone(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The object store below a vault: the only module that names `object_store`.
 //!
-//! An object is created once, and never overwritten or deleted. The one decision that a store makes is *create if
+//! An object is created once, and never overwritten. Only a prune deletes, and it never makes a name again. The one decision that a store makes is *create if
 //! absent*: [`Store::create`] tells whether this caller's bytes are the object's. A reply can be lost after the effect,
 //! and a store may answer "exists" to its own repetition; both are resolved by reading the object back and comparing it
 //! with what was to be written, which holds fresh random bytes in every kind of object.
@@ -20,8 +20,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use farshore_core::Entropy;
-use futures::{Stream, StreamExt, TryStreamExt};
+use farshore_core::{Entropy, Timestamp};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::{
     Error as ObjectError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, aws,
     azure, gcp, local::LocalFileSystem, memory::InMemory, path::Path,
@@ -118,7 +118,7 @@ impl Store {
                     return Err(Error::StoreConfiguration { address: address.to_string(), source });
                 }
                 let prefix = Path::from_absolute_path(path).map_err(|error| configuration(error.into()))?;
-                (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
+                (Arc::new(LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true)), prefix)
             }
             Address::Memory { name } => {
                 let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,6 +251,14 @@ impl Store {
     /// # Errors
     /// [`Error::Damaged`] when it is larger than its kind may be; nothing is read then.
     pub(crate) async fn read(&self, key: &str, bytes_max: usize) -> Result<Option<Bytes>> {
+        Ok(self.read_dated(key, bytes_max).await?.map(|(bytes, _)| bytes))
+    }
+
+    /// The object's bytes, and when the store received it, as the store counts time; none if there is no object.
+    ///
+    /// # Errors
+    /// As those of [`Store::read`].
+    pub(crate) async fn read_dated(&self, key: &str, bytes_max: usize) -> Result<Option<(Bytes, Timestamp)>> {
         let failed = |error| Self::failed("read", key, error);
         let result = match self.objects.get_opts(&self.path(key), GetOptions::default()).await {
             Ok(result) => result,
@@ -258,6 +266,7 @@ impl Store {
             Err(error) => return Err(failed(error)),
         };
         let size = result.meta.size;
+        let received_at = Timestamp::from_unix_milliseconds(result.meta.last_modified.timestamp_millis());
         if usize::try_from(size).map_or(true, |size| size > bytes_max) {
             return Err(Error::damaged(key, format!("it has {size} bytes; the limit of its kind is {bytes_max}")));
         }
@@ -265,7 +274,7 @@ impl Store {
         if u64::try_from(bytes.len()) != Ok(size) {
             return Err(Error::damaged(key, format!("the store sent {} of its {size} bytes", bytes.len())));
         }
-        Ok(Some(bytes))
+        Ok(Some((bytes, received_at)))
     }
 
     /// At most the bytes of this range, fewer where the object ends; none if there is no object.
@@ -364,15 +373,41 @@ impl Store {
         Ok(names)
     }
 
-    /// Whether a listing proposes an object in the folder whose name satisfies the condition.
-    pub(crate) async fn any_in(&self, folder: &str, mut condition: impl FnMut(&str) -> bool) -> Result<bool> {
-        let mut listed = std::pin::pin!(self.list(folder));
-        while let Some(listed) = listed.try_next().await? {
-            if listed.key.rsplit('/').next().is_some_and(&mut condition) {
+    /// Whether a listing proposes an object in the folder, after this key in the order of keys, whose name satisfies the
+    /// condition.
+    pub(crate) async fn any_after(
+        &self,
+        folder: &str,
+        after: &str,
+        mut condition: impl FnMut(&str) -> bool,
+    ) -> Result<bool> {
+        let listed = self.objects.list_with_offset(Some(&self.path(folder)), &self.path(after));
+        let mut listed = std::pin::pin!(listed);
+        while let Some(meta) = listed.try_next().await.map_err(|error| Self::failed("list", folder, error))? {
+            if meta.location.filename().is_some_and(&mut condition) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Deletes these objects. What is not there is passed over, so that an interrupted deletion can be repeated.
+    ///
+    /// # Errors
+    /// [`Error::Store`] for the first that could not be deleted; others may be gone.
+    pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key))).collect();
+        let mut deleted = self.objects.delete_stream(stream::iter(paths).boxed());
+        while let Some(outcome) = deleted.next().await {
+            match outcome {
+                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+                Err(error) => {
+                    let folder = keys.first().map_or("", String::as_str);
+                    return Err(Self::failed("delete", folder, error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Lets the store prove, before the first write, that it honours conditions: once for all clones of this handle. Who

@@ -37,6 +37,12 @@ pub(crate) enum Kind {
     Grant = 9,
     /// The secrets of a lineage for a host.
     LineageBox = 10,
+    /// Before which commit of a lineage others may have been deleted.
+    Boundary = 11,
+    /// Which points of a lineage stand, what is to be deleted, and what was moved.
+    Ledger = 12,
+    /// Sealed frames and pages that were moved out of their packs.
+    Collection = 13,
 }
 
 /// Begins an object.

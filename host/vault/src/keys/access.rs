@@ -190,6 +190,7 @@ impl Access {
             Power::Replicator => true,
             Power::Recoverer => self.epochs.values().any(|keys| keys.reading.is_some()),
             Power::Controller => !self.epochs.is_empty() && self.runs.is_some(),
+            Power::Pruner => !self.epochs.is_empty(),
         };
         powers.contains(&power) && has_keys
     }

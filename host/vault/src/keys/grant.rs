@@ -95,7 +95,9 @@ impl Grant {
             graph: key(&epoch.graph),
             reading: host.has(Power::Recoverer).then(|| key(&epoch.reading)),
         });
-        Some(Self { epochs: epochs.collect(), runs: Some(Key(*bundle.runs.expose())) })
+        // A pruner follows the points' references, and has no business with the journals of runs.
+        let reads_runs = host.has(Power::Recoverer) || host.has(Power::Controller);
+        Some(Self { epochs: epochs.collect(), runs: reads_runs.then(|| Key(*bundle.runs.expose())) })
     }
 
     /// The granted keys of epochs; those that are no keys are left out.

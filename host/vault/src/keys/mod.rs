@@ -10,6 +10,7 @@
 //! | replicator | its groups | no | its groups | no | no |
 //! | recoverer | no | yes | yes | reads | no |
 //! | controller | no | no | yes | yes | no |
+//! | pruner | no | no | yes | no | no |
 //! | administrator | yes | yes | yes | yes | yes |
 //!
 //! ## How trust is found
@@ -56,13 +57,15 @@ pub enum Power {
     Replicator,
     /// It reads what disks hold, to restore and to prove it.
     Recoverer,
-    /// It makes runs, and fences groups.
+    /// It makes runs, fences groups, and pins points.
     Controller,
+    /// It deletes what retention gives up. It follows references, and cannot read what disks hold.
+    Pruner,
 }
 
 impl Power {
     /// All there are.
-    pub const ALL: [Self; 3] = [Self::Replicator, Self::Recoverer, Self::Controller];
+    pub const ALL: [Self; 4] = [Self::Replicator, Self::Recoverer, Self::Controller, Self::Pruner];
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -70,12 +73,13 @@ impl Power {
             Self::Replicator => "replicator",
             Self::Recoverer => "recoverer",
             Self::Controller => "controller",
+            Self::Pruner => "pruner",
         }
     }
 
     /// Whether it needs keys of the vault that an administrator has to grant.
     pub const fn needs_approval(self) -> bool {
-        matches!(self, Self::Recoverer | Self::Controller)
+        matches!(self, Self::Recoverer | Self::Controller | Self::Pruner)
     }
 }
 
@@ -90,7 +94,9 @@ impl std::str::FromStr for Power {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|power| power.name() == text);
-        known.ok_or_else(|| format!("there is no power {text:?}: replicator, recoverer and controller are those"))
+        known.ok_or_else(|| {
+            format!("there is no power {text:?}: replicator, recoverer, controller and pruner are those")
+        })
     }
 }
 

@@ -30,6 +30,12 @@ pub(crate) enum Purpose {
     Ring { number: u64 },
     /// The public keys of a host that has joined.
     Enrolment { host: HostId },
+    /// Before which commit others may have been deleted.
+    Boundary { lineage: LineageId, number: u64 },
+    /// What a prune decided.
+    Ledger { lineage: LineageId, judged: u64, ledger: PackId },
+    /// The directory of moved frames and pages.
+    Collection { lineage: LineageId, collection: PackId, body_bytes: u32, body_hash: Hash },
 }
 
 impl Purpose {
@@ -54,6 +60,13 @@ impl Purpose {
             Self::RunEntry { run, number } => put(4, &[run.as_bytes(), &number.to_le_bytes()]),
             Self::Ring { number } => put(5, &[&number.to_le_bytes()]),
             Self::Enrolment { host } => put(6, &[host.as_bytes()]),
+            Self::Boundary { lineage, number } => put(8, &[lineage.as_bytes(), &number.to_le_bytes()]),
+            Self::Ledger { lineage, judged, ledger } => {
+                put(9, &[lineage.as_bytes(), &judged.to_le_bytes(), ledger.as_bytes()])
+            }
+            Self::Collection { lineage, collection, body_bytes, body_hash } => {
+                put(10, &[lineage.as_bytes(), collection.as_bytes(), &body_bytes.to_le_bytes(), body_hash])
+            }
         }
         bytes
     }

@@ -24,6 +24,8 @@ pub(crate) enum Statement {
     Enrolment { host: HostId, body: Hash },
     /// What is granted to a host.
     Grant { host: HostId, number: u64, body: Hash },
+    /// Before which commit others may have been deleted.
+    Boundary { lineage: LineageId, number: u64, author: HostId, commit: u64 },
 }
 
 impl Statement {
@@ -46,6 +48,9 @@ impl Statement {
             Self::Ring { number, body } => put(b"ring", &[&number.to_le_bytes(), body]),
             Self::Enrolment { host, body } => put(b"enrolment", &[host.as_bytes(), body]),
             Self::Grant { host, number, body } => put(b"grant", &[host.as_bytes(), &number.to_le_bytes(), body]),
+            Self::Boundary { lineage, number, author, commit } => {
+                put(b"boundary", &[lineage.as_bytes(), &number.to_le_bytes(), author.as_bytes(), &commit.to_le_bytes()])
+            }
         }
         bytes
     }

@@ -122,8 +122,24 @@ impl ObjectStore for FaultyStore {
         }
     }
 
-    fn delete_stream(&self, _: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        unreachable!("the vault deletes nothing")
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let fault = self.next();
+        if fault == Some(Fault::Before) {
+            return futures::stream::iter([Err(Self::error())]).boxed();
+        }
+        let deleted = self.inner.delete_stream(paths);
+        match fault {
+            // Some of them are gone.
+            Some(_) => deleted.take(2).chain(futures::stream::iter([Err(Self::error())])).boxed(),
+            None => deleted,
+        }
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.next() {
+            Some(_) => futures::stream::iter([Err(Self::error())]).boxed(),
+            None => self.inner.list_with_offset(prefix, offset),
+        }
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

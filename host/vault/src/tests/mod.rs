@@ -9,6 +9,7 @@ mod model;
 mod passphrase;
 mod pipeline;
 mod powers;
+mod prune;
 mod resume;
 mod run;
 mod sharing;
@@ -27,8 +28,16 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Context, CreateOptions, DiskWriter, KdfParameters, Kit, Lineage, Opener, Point, PointDetails, PointDiskDraft,
-    PointMachineDraft, PointReader, PointWriter, Result, Store, Vault, Workers,
+    PointMachineDraft, PointReader, PointWriter, Result, Retention, Store, Vault, Workers,
 };
+
+/// A rule under which no point is ever dropped.
+pub(crate) const KEEP_ALL: Retention =
+    Retention { all_seconds: u64::MAX, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+
+/// A rule under which only the newest point stands, and what is pinned.
+pub(crate) const KEEP_NEWEST: Retention =
+    Retention { all_seconds: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
 
 pub(crate) const CHUNK: usize = CHUNK_BYTES as usize;
 

@@ -3,7 +3,7 @@
 use object_store::{ObjectStoreExt, path::Path};
 
 use super::*;
-use crate::{CheckDepth, Error, HostCredential, JoinFile, Power};
+use crate::{CheckDepth, Error, Grace, HostCredential, JoinFile, Power};
 
 struct World {
     objects: Arc<InMemory>,
@@ -110,20 +110,27 @@ async fn each_power_can_do_what_it_is_for_and_nothing_else() {
         let (journal, read) = (vault.create_run(own, b"x").await, vault.run_entries(run).await);
         let head = lineage.head().await.expect("readable");
         let raised = lineage.raise_generation(&head.active_site, "a test", &head).await.map(drop);
+        let (pinned, unpinned) = (lineage.pin(own, point.sequence).await, lineage.unpin(own).await);
         match power {
             Power::Controller => {
                 journal.expect("it makes runs");
                 raised.expect("it fences");
-                assert_eq!(read.expect("it reads journals"), ["made"]);
+                pinned.expect("it pins");
+                unpinned.expect("and gives the pin up");
             }
-            Power::Recoverer => {
+            _ => {
                 assert!(is_refused(journal, Power::Controller) && is_refused(raised, Power::Controller));
-                assert_eq!(read.expect("it reads journals"), ["made"]);
+                assert!(is_refused(pinned, Power::Controller) && is_refused(unpinned, Power::Controller));
             }
-            Power::Replicator => {
-                assert!(is_refused(journal, Power::Controller) && is_refused(raised, Power::Controller));
-                assert!(is_refused(read, Power::Controller));
-            }
+        }
+        match power {
+            Power::Controller | Power::Recoverer => assert_eq!(read.expect("it reads journals"), ["made"]),
+            Power::Replicator | Power::Pruner => assert!(is_refused(read, Power::Controller)),
+        }
+        let planned = lineage.plan_prune(&KEEP_ALL, Grace::default()).await;
+        match power {
+            Power::Pruner => drop(lineage.prune(planned.expect("it plans")).await.expect("it prunes")),
+            _ => assert!(is_refused(planned.map(drop), Power::Pruner)),
         }
 
         for outcome in [
@@ -155,8 +162,8 @@ async fn what_a_host_may_not_write_is_refused_by_its_readers() {
     forged.sequence = head.sequence.next();
     forged.generation = head.generation.next();
     let event = crate::commit::Event::GenerationRaised { previous_site: site("a"), reason: "mine".to_owned() };
-    let built_on = lineage.0.head_commit().await.expect("readable");
-    lineage.0.create(&built_on, forged, event).await.expect("the store knows nothing of powers");
+    let built_on = lineage.0.log.newest().await.expect("readable");
+    lineage.0.log.create(&built_on, forged, event).await.expect("the store knows nothing of powers");
     let there = world.administrator.lineage(&group()).await.expect("readable").expect("there");
     let error = there.head().await.expect_err("a replicator cannot fence");
     assert!(error.is_damage() && error.to_string().contains("has not the power: controller"), "{error}");

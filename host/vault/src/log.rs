@@ -1,0 +1,233 @@
+//! The commits of one lineage, as a sequence that only grows at its end and is only deleted from behind.
+//!
+//! *The newest* is found by asking for numbers: from the newest that this handle has seen, in steps that double, then by
+//! halving. The numbers have no gaps, so a number that is there and a next one that is not there are the end. A commit that
+//! was lost from the middle would make an older one look like the newest, and the next writer would fork the history; so
+//! the first search of a handle also lists what follows, and a number past the end that was found is reported as the damage
+//! that it is.
+//!
+//! *Deletion.* Commits that no surviving point needs are deleted by a prune (see `prune`). Their numbers are then free, and
+//! two things must not happen: a search must not take the hole for the end, and a writer that stood still for a month must
+//! not take its create in the hole for a success. So before a commit is deleted, a *boundary* ([`crate::boundary`]) says so
+//! in an object of its own, numbered from 1 and never deleted: the number of a commit before which there may be holes. A
+//! search begins at the newest boundary, and ends by seeing that there is no newer one; a create is a success only if,
+//! after it, no boundary stands at or past its number. Neither needs a clock.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use farshore_core::{GroupName, LineageId, Sequence, Timestamp};
+
+use crate::{
+    Context, Error, Head, Result, Store,
+    boundary::{Boundary, boundary_key},
+    commit::{Commit, CommitBody, Event, commit_folder, commit_key, commit_number, read_stored},
+    keys::Access,
+    seal::Sealer,
+    store::Created,
+};
+
+/// How often a search for the newest commit begins anew because other hosts went on meanwhile.
+const SEARCHES_MAX: usize = 8;
+
+/// The newest commit, as a writer builds on it.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadCommit {
+    pub(crate) head: Head,
+    pub(crate) hash: [u8; 32],
+    /// When the store received it, as the store counts time.
+    pub(crate) received_at: Timestamp,
+}
+
+impl HeadCommit {
+    /// A commit that is, or was, the newest.
+    pub(crate) fn of(commit: Commit) -> Self {
+        Self { head: commit.body.head, hash: commit.hash, received_at: commit.received_at }
+    }
+}
+
+/// The newest boundary that was seen: its number, and the commit that it names; zeros if there is none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    number: u64,
+    commit: u64,
+}
+
+/// The commits of one lineage.
+#[derive(Debug)]
+pub(crate) struct CommitLog {
+    store: Store,
+    context: Context,
+    access: Arc<Access>,
+    lineage: LineageId,
+    group: GroupName,
+    sealer: Sealer,
+    /// The newest commit that was ever seen.
+    known: AtomicU64,
+    /// Whether a listing has confirmed that there is none past the end that was found.
+    listed: AtomicBool,
+    boundary: Mutex<Seen>,
+}
+
+impl CommitLog {
+    pub(crate) fn new(
+        store: Store,
+        context: Context,
+        access: Arc<Access>,
+        lineage: LineageId,
+        group: GroupName,
+        sealer: Sealer,
+    ) -> Self {
+        Self {
+            store,
+            context,
+            access,
+            lineage,
+            group,
+            sealer,
+            known: AtomicU64::new(Sequence::FIRST.get()),
+            listed: AtomicBool::new(false),
+            boundary: Mutex::default(),
+        }
+    }
+
+    fn key(&self, number: u64) -> String {
+        commit_key(self.lineage, Sequence::new(number))
+    }
+
+    fn seen(&self) -> Seen {
+        *self.boundary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a commit; none if there is none of this number.
+    ///
+    /// # Errors
+    /// It is damaged, or the store failed.
+    pub(crate) async fn read(&self, sequence: Sequence) -> Result<Option<Commit>> {
+        match read_stored(&self.store, self.lineage, sequence).await? {
+            Some(stored) => stored.open(&self.access, &self.sealer).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads a commit that must be there.
+    ///
+    /// # Errors
+    /// It is missing or damaged, or the store failed.
+    pub(crate) async fn read_existing(&self, sequence: Sequence, reason: &str) -> Result<Commit> {
+        let missing = || Error::ObjectMissing { object: self.key(sequence.get()), reason: reason.to_owned() };
+        self.read(sequence).await?.ok_or_else(missing)
+    }
+
+    /// The number of a commit before which there may be holes; 0 if there are none.
+    pub(crate) fn holes_end(&self) -> u64 {
+        self.seen().commit
+    }
+
+    /// Looks whether there is a boundary that this handle has not seen.
+    async fn boundary_rose(&self) -> Result<bool> {
+        let known = self.seen().number;
+        let key = |number| boundary_key(self.lineage, number);
+        if self.store.size(&key(known + 1)).await?.is_none() {
+            return Ok(false);
+        }
+        let number = self.store.last_number(known + 1, key).await?;
+        let boundary = Boundary::read(&self.store, &self.access, &self.sealer, self.lineage, number).await?;
+        self.known.fetch_max(boundary.commit, Ordering::Relaxed);
+        let mut seen = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
+        if number > seen.number {
+            *seen = Seen { number, commit: seen.commit.max(boundary.commit) };
+        }
+        Ok(true)
+    }
+
+    /// The highest number that a listing proposes: for a check of a lineage whose newest commit cannot be told.
+    pub(crate) async fn newest_listed(&self) -> Result<u64> {
+        let known = self.known.load(Ordering::Relaxed);
+        let mut newest = known;
+        let note = |name: &str| {
+            newest = newest.max(commit_number(name).unwrap_or(0));
+            false
+        };
+        self.store.any_after(&commit_folder(self.lineage), &self.key(known), note).await?;
+        Ok(newest)
+    }
+
+    /// The newest commit.
+    ///
+    /// # Errors
+    /// It is missing or damaged, [`Error::LostRace`] when others went on all the while, or the store failed.
+    pub(crate) async fn newest(&self) -> Result<HeadCommit> {
+        for _ in 0..SEARCHES_MAX {
+            let found = self.store.last_number(self.known.load(Ordering::Relaxed), |number| self.key(number)).await?;
+            // What was found may be the edge of a hole, unless no boundary has risen by now.
+            if self.boundary_rose().await? {
+                continue;
+            }
+            self.known.fetch_max(found, Ordering::Relaxed);
+            if !self.listed.load(Ordering::Relaxed) {
+                let past_end = |name: &str| commit_number(name).is_some_and(|number| number > found);
+                if self.store.any_after(&commit_folder(self.lineage), &self.key(found), past_end).await? {
+                    if self.store.size(&self.key(found + 1)).await?.is_some() || self.boundary_rose().await? {
+                        continue;
+                    }
+                    return Err(Error::ObjectMissing {
+                        object: self.key(found + 1),
+                        reason: "there are commits before and after it".to_owned(),
+                    });
+                }
+                self.listed.store(true, Ordering::Relaxed);
+            }
+            let Some(commit) = self.read(Sequence::new(found)).await? else {
+                if self.boundary_rose().await? {
+                    continue;
+                }
+                let reason = "it was the newest commit of its lineage a moment ago".to_owned();
+                return Err(Error::ObjectMissing { object: self.key(found), reason });
+            };
+            return Ok(HeadCommit::of(commit));
+        }
+        Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
+    }
+
+    /// Creates the commit that follows `built_on`.
+    ///
+    /// # Errors
+    /// As [`Store::create`]; then the commit may be there.
+    pub(crate) async fn create(&self, built_on: &HeadCommit, head: Head, event: Event) -> Result<Created> {
+        debug_assert_eq!(head.sequence, built_on.head.sequence.next());
+        let written_at = self.context.clock.now();
+        let number = head.sequence.get();
+        let body = CommitBody { lineage: self.lineage, head, previous: built_on.hash, written_at, event };
+        let bytes = body.encode(&self.access, &self.sealer, &[], &*self.context.entropy)?;
+        let created = self.store.create(&self.key(number), vec![Bytes::from(bytes)]).await?;
+        self.boundary_rose().await?;
+        if self.seen().commit >= number {
+            // The number was free because its commit was deleted: this one is seen by nobody.
+            return Ok(Created::Other);
+        }
+        self.known.fetch_max(number, Ordering::Relaxed);
+        Ok(created)
+    }
+
+    /// Says durably that commits before this one may be deleted from now on. Idempotent.
+    ///
+    /// # Errors
+    /// The store failed, or a boundary is damaged.
+    pub(crate) async fn raise_boundary(&self, commit: Sequence) -> Result<()> {
+        loop {
+            self.boundary_rose().await?;
+            let seen = self.seen();
+            if seen.commit >= commit.get() {
+                return Ok(());
+            }
+            let boundary = Boundary { lineage: self.lineage, number: seen.number + 1, commit: commit.get() };
+            let bytes = boundary.encode(&self.access, &self.sealer, &*self.context.entropy)?;
+            // Whoever made it, the next round reads what is there now.
+            self.store.create(&boundary_key(self.lineage, boundary.number), vec![Bytes::from(bytes)]).await?;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Pins: a run's claim on a point. What is pinned is not deleted.
+//!
+//! A pin is a commit like any other, and every later commit repeats those that stand. So a pin and a prune cannot miss each
+//! other: one of them is first, and the other one sees it. A pin never lapses by itself: a run that ended without giving its
+//! pin up shows in the list of pins, and somebody has to look.
+
+use farshore_core::{RunId, Sequence};
+
+use crate::{Error, Head, Lineage, Pin, Result, commit::Event, keys::Power, store::Created};
+
+/// The most pins of a lineage.
+pub const PINS_MAX: usize = 64;
+
+/// How often a pin is tried again because other commits came between.
+const RACES_MAX: usize = 64;
+
+impl Lineage {
+    /// Lays a run's claim to a point; a run has at most one in a lineage, so that an earlier one is given up. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::PointMissing`] when the point does not stand, [`Error::LimitExceeded`] with more than [`PINS_MAX`] pins,
+    /// [`Error::PowerMissing`], [`Error::LostRace`] when others committed all the while, or the store failed.
+    pub async fn pin(&self, run: RunId, point: Sequence) -> Result<()> {
+        let shared = &self.0;
+        shared.access.require(Power::Controller, "to pin a recovery point")?;
+        for _ in 0..RACES_MAX {
+            let (built_on, valid) = shared.ledgers.newest().await?;
+            if built_on.head.pins.iter().any(|pin| pin.run == run && pin.point == point) {
+                return Ok(());
+            }
+            shared.point_in(valid.as_deref(), point).await?;
+            let mut pins = built_on.head.pins.clone();
+            pins.retain(|pin| pin.run != run);
+            if pins.len() >= PINS_MAX {
+                let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
+                return Err(Error::LimitExceeded { what: "the number of pins of a group", found: limit + 1, limit });
+            }
+            pins.push(Pin { run, point, since: shared.context.clock.now() });
+            let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
+            shared.store.prove_conditions(shared.entropy()).await?;
+            if shared.log.create(&built_on, head, Event::Pinned { run, point }).await? == Created::Mine {
+                return Ok(());
+            }
+        }
+        Err(self.lost_race().await?)
+    }
+
+    /// Gives a run's claim up. Idempotent.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`], [`Error::LostRace`] when others committed all the while, or the store failed.
+    pub async fn unpin(&self, run: RunId) -> Result<()> {
+        let shared = &self.0;
+        shared.access.require(Power::Controller, "to give a pin up")?;
+        for _ in 0..RACES_MAX {
+            let built_on = shared.log.newest().await?;
+            let mut pins = built_on.head.pins.clone();
+            pins.retain(|pin| pin.run != run);
+            if pins.len() == built_on.head.pins.len() {
+                return Ok(());
+            }
+            let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
+            shared.store.prove_conditions(shared.entropy()).await?;
+            if shared.log.create(&built_on, head, Event::Unpinned { run }).await? == Created::Mine {
+                return Ok(());
+            }
+        }
+        Err(self.lost_race().await?)
+    }
+
+    async fn lost_race(&self) -> Result<Error> {
+        let sequence = self.head().await?.sequence;
+        Ok(Error::LostRace { group: self.0.group.clone(), sequence })
+    }
+}

@@ -1,0 +1,208 @@
+//! Moving what is still needed out of packs in which little is, without reading it: sealed frames and pages are copied as
+//! they are, and packs become collections.
+//!
+//! Everything is verified on the way, as far as that goes without the keys of content: a pack and a collection have hashes of
+//! their stored bytes, a page has the hash of its reference. What does not verify stays where it is.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use farshore_core::{PackId, Sequence};
+
+use super::live::{LiveData, LiveMap, Ordinals};
+use crate::{
+    Error, PageRef, Result,
+    collection::{COLLECTION_BYTES_MAX, Collection, CollectionMaker, CollectionRef, HEADER_PIECE, Sort, frame_piece},
+    ledger::Valid,
+    lineage::LineageShared,
+    pack::PackRef,
+    seal::stored_hash,
+    store::Created,
+};
+
+/// A pack whose needed pieces are to be moved.
+#[derive(Debug, Clone)]
+pub(super) enum Move {
+    Data { reference: Arc<PackRef>, frames: Ordinals },
+    Map { pack: PackId, map: LiveMap },
+}
+
+impl Move {
+    pub(super) fn data(live: &LiveData) -> Self {
+        Self::Data { reference: Arc::clone(&live.reference), frames: live.frames.clone() }
+    }
+
+    pub(super) fn map(pack: PackId, live: &LiveMap) -> Self {
+        Self::Map { pack, map: live.clone() }
+    }
+
+    fn source(&self) -> (Sort, PackId, u64) {
+        match self {
+            Self::Data { reference, .. } => (Sort::Data, reference.pack, reference.base),
+            Self::Map { pack, map } => (Sort::Map, *pack, map.base),
+        }
+    }
+}
+
+/// What came of moving.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    pub(super) collections: Vec<CollectionRef>,
+    /// Packs that could not be moved, because they are damaged or missing.
+    pub(super) problems: Vec<Error>,
+    pub(super) stuck: Vec<(Sort, PackId)>,
+}
+
+/// Moves pieces into new collections.
+pub(super) struct Mover<'a> {
+    shared: &'a LineageShared,
+    valid: Option<&'a Valid>,
+    judged: Sequence,
+    /// The bytes of the collection that was read last.
+    read: Option<(PackId, Bytes)>,
+}
+
+impl<'a> Mover<'a> {
+    pub(super) fn new(shared: &'a LineageShared, valid: Option<&'a Valid>, judged: Sequence) -> Self {
+        Self { shared, valid, judged, read: None }
+    }
+
+    /// Moves them all, pages and frames into collections of their own.
+    ///
+    /// # Errors
+    /// The store failed. Damage is part of the result.
+    pub(super) async fn run(&mut self, moves: &[Move]) -> Result<Moved> {
+        let mut moved = Moved::default();
+        // Sources that lie in one collection come one after the other, so that it is read once.
+        let mut ordered: BTreeMap<(Sort, Option<usize>, PackId), &Move> = BTreeMap::new();
+        for one in moves {
+            let (sort, pack, _) = one.source();
+            let at = self.valid.and_then(|valid| valid.moved.get(&(sort, pack)).copied());
+            ordered.insert((sort, at, pack), one);
+        }
+        for sort in [Sort::Map, Sort::Data] {
+            let mut maker = CollectionMaker::default();
+            for one in ordered.range((sort, None, PackId::from_bytes([0; 16]))..).take_while(|(key, _)| key.0 == sort) {
+                let (sort, pack, base) = one.1.source();
+                let pieces = match self.pieces(one.1).await {
+                    Ok(pieces) => pieces,
+                    Err(error) if error.is_damage() => {
+                        moved.problems.push(error);
+                        moved.stuck.push((sort, pack));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if maker.is_full(pieces.len()) {
+                    moved.collections.push(self.store(std::mem::take(&mut maker)).await?);
+                }
+                maker.add(sort, pack, base, pieces);
+            }
+            if !maker.is_empty() {
+                moved.collections.push(self.store(maker).await?);
+            }
+        }
+        Ok(moved)
+    }
+
+    async fn store(&self, maker: CollectionMaker) -> Result<CollectionRef> {
+        let shared = self.shared;
+        let (parts, reference) = maker.make(shared.id, self.judged.get(), &shared.keys.metadata, shared.entropy())?;
+        let object = reference.key(shared.id);
+        match shared.store.create(&object, parts).await? {
+            Created::Mine => Ok(reference),
+            Created::Other => Err(Error::repeated_randomness(&object)),
+        }
+    }
+
+    async fn pieces(&mut self, one: &Move) -> Result<Vec<(u32, Bytes)>> {
+        match one {
+            Move::Data { reference, frames } => self.data_pieces(reference, frames).await,
+            Move::Map { pack, map } => self.map_pieces(*pack, map).await,
+        }
+    }
+
+    async fn map_pieces(&self, pack: PackId, map: &LiveMap) -> Result<Vec<(u32, Bytes)>> {
+        let mut pieces = Vec::with_capacity(map.pages.len());
+        for (offset, (length, hash)) in &map.pages {
+            let reference = PageRef { pack, base: map.base, offset: *offset, length: *length, hash: *hash };
+            let bytes = self.shared.maps.stored_page(&reference).await?;
+            if stored_hash(&bytes) != *hash {
+                let problem = format!("the map page at byte {offset} does not have the hash of its reference");
+                return Err(Error::damaged(reference.key(self.shared.id), problem));
+            }
+            // A slice would keep all that was fetched with it in memory.
+            pieces.push((*offset, Bytes::copy_from_slice(&bytes)));
+        }
+        Ok(pieces)
+    }
+
+    async fn data_pieces(&mut self, reference: &PackRef, frames: &Ordinals) -> Result<Vec<(u32, Bytes)>> {
+        let collection = match self.valid {
+            Some(valid) => self.shared.places.find_in(valid, Sort::Data, reference.pack).await?,
+            None => None,
+        };
+        let source = collection.as_ref().and_then(|collection| collection.source(Sort::Data, reference.pack));
+        let mut pieces = BTreeMap::new();
+        let mut rest = Vec::new();
+        for ordinal in frames.iter() {
+            match source.and_then(|source| source.piece(frame_piece(ordinal))) {
+                Some(piece) => {
+                    pieces.insert(piece.key, (piece.offset, piece.length));
+                }
+                None => rest.push(ordinal),
+            }
+        }
+        let mut found = Vec::with_capacity(frames.iter().count() + 1);
+        if let (Some(collection), Some(source)) = (&collection, source) {
+            let bytes = self.collection_bytes(collection).await?;
+            let slice = |(offset, length): (u32, u32)| {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+                bytes.get(start..end).map(Bytes::copy_from_slice)
+            };
+            let broken = || Error::damaged(&collection.object, "it ends inside a frame");
+            let header = source.piece(HEADER_PIECE).map(|piece| (piece.offset, piece.length));
+            for (key, place) in header.map(|place| (HEADER_PIECE, place)).into_iter().chain(pieces) {
+                found.push((key, slice(place).ok_or_else(broken)?));
+            }
+        }
+        if !rest.is_empty() {
+            let (directory, bytes) = self.shared.frames.verify_stored(reference).await?;
+            let object = &directory.object;
+            let slice = |start: u32, length: u32| {
+                let start = usize::try_from(start).unwrap_or(usize::MAX);
+                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+                bytes.get(start..end).map(Bytes::copy_from_slice)
+            };
+            let broken = || Error::damaged(object, "a map refers to a frame that it does not have");
+            if found.is_empty() {
+                found.push((HEADER_PIECE, slice(0, reference.header_bytes).ok_or_else(broken)?));
+            }
+            for ordinal in rest {
+                let frame = usize::try_from(ordinal).ok().and_then(|index| directory.frames.get(index));
+                let frame = frame.ok_or_else(broken)?;
+                found.push((frame_piece(ordinal), slice(frame.offset, frame.stored_bytes).ok_or_else(broken)?));
+            }
+        }
+        found.sort_by_key(|(key, _)| *key);
+        Ok(found)
+    }
+
+    async fn collection_bytes(&mut self, collection: &Arc<Collection>) -> Result<Bytes> {
+        let id = collection.reference.id;
+        if let Some((_, bytes)) = self.read.as_ref().filter(|(read, _)| *read == id) {
+            return Ok(bytes.clone());
+        }
+        let reason = "frames that recovery points need were moved into it".to_owned();
+        let missing = || Error::ObjectMissing { object: collection.object.clone(), reason };
+        let bytes = self.shared.store.read(&collection.object, COLLECTION_BYTES_MAX).await?.ok_or_else(missing)?;
+        let (checked, compared) = (Arc::clone(collection), bytes.clone());
+        if !self.shared.context.workers.run(move || checked.is_as_stored(&compared)).await? {
+            let problem = "its stored bytes do not have the length and hash of its reference";
+            return Err(Error::damaged(&collection.object, problem));
+        }
+        self.read = Some((id, bytes.clone()));
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,136 @@
+//! What the points that stand refer to: which frames of which data packs, and which pages of which map packs.
+//!
+//! Points share their unchanged pages, so each page is read once: a page that was met before leads to nothing new.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use farshore_core::PackId;
+
+use crate::{
+    Error, PageRef, Point, Result,
+    map::Maps,
+    pack::PackRef,
+    page::{LEVELS, Page, SLOTS},
+    seal::Hash,
+};
+
+/// No frame of a pack has a higher ordinal: a pack that a writer makes has at most 4,096 chunks.
+const ORDINAL_MAX: u32 = 65_535;
+
+/// A set of ordinals.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ordinals(Vec<u64>);
+
+impl Ordinals {
+    fn insert(&mut self, ordinal: u32) {
+        let (word, bit) = (usize::try_from(ordinal / 64).unwrap_or(0), ordinal % 64);
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << bit;
+    }
+
+    /// In order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        (0u32..).zip(&self.0).flat_map(|(word, bits)| {
+            (0..64).filter(move |bit| bits & (1u64 << bit) != 0).map(move |bit| word * 64 + bit)
+        })
+    }
+}
+
+/// A data pack of which something is needed.
+#[derive(Debug, Clone)]
+pub(super) struct LiveData {
+    pub(super) reference: Arc<PackRef>,
+    pub(super) frames: Ordinals,
+}
+
+/// A map pack of which something is needed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LiveMap {
+    pub(super) base: u64,
+    /// By offset: length, and hash of the stored page.
+    pub(super) pages: BTreeMap<u32, (u32, Hash)>,
+}
+
+/// What is needed.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) data: BTreeMap<PackId, LiveData>,
+    pub(super) maps: BTreeMap<PackId, LiveMap>,
+}
+
+impl Live {
+    /// Adds what a point refers to.
+    ///
+    /// # Errors
+    /// A page is missing or damaged: then nobody knows what is needed, and nothing may be deleted. Or the store failed.
+    pub(super) async fn add(&mut self, maps: &Maps, point: &Point) -> Result<()> {
+        let disks = point.machines.iter().flat_map(|machine| &machine.disks);
+        let mut waiting: Vec<(PageRef, usize, u64)> =
+            disks.filter_map(|disk| disk.map).map(|root| (root, LEVELS - 1, 0)).collect();
+        while let Some((reference, level, index)) = waiting.pop() {
+            if !self.add_page(&reference) {
+                continue;
+            }
+            let page = maps.page(&reference, level, index).await?;
+            match &*page {
+                Page::Inner(children) => {
+                    for (child, slot) in children.iter().zip(index * SLOTS as u64..) {
+                        waiting.extend(child.map(|child| (child, level - 1, slot)));
+                    }
+                }
+                Page::Leaf(slots) => {
+                    for slot in slots.iter().flatten() {
+                        self.add_frame(&slot.pack, slot.ordinal)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the page is new.
+    fn add_page(&mut self, reference: &PageRef) -> bool {
+        let map = self.maps.entry(reference.pack).or_default();
+        map.base = reference.base;
+        map.pages.insert(reference.offset, (reference.length, reference.hash)).is_none()
+    }
+
+    fn add_frame(&mut self, pack: &Arc<PackRef>, ordinal: u32) -> Result<()> {
+        let impossible = |problem: &str| Error::damaged(format!("pack {}", pack.pack), problem);
+        if ordinal > ORDINAL_MAX {
+            return Err(impossible("a map refers to a frame that it cannot have"));
+        }
+        match self.data.entry(pack.pack) {
+            Entry::Vacant(entry) => {
+                let live = entry.insert(LiveData { reference: Arc::clone(pack), frames: Ordinals::default() });
+                live.frames.insert(ordinal);
+            }
+            Entry::Occupied(mut entry) => {
+                if *entry.get().reference != **pack {
+                    return Err(impossible("two references to it differ"));
+                }
+                entry.get_mut().frames.insert(ordinal);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinals_come_back_in_order() {
+        let mut ordinals = Ordinals::default();
+        for ordinal in [4095, 0, 64, 63, 64] {
+            ordinals.insert(ordinal);
+        }
+        assert_eq!(ordinals.iter().collect::<Vec<_>>(), [0, 63, 64, 4095]);
+    }
+}
