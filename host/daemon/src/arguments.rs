@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use farshore_core::{DiskId, GroupName, HostName, MachineId, SiteName};
-use farshore_vault::Power;
+use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName};
+use farshore_vault::{Grace, Power};
 
 const EXIT_STATUSES: &str = "\
 Exit statuses:
@@ -107,6 +107,14 @@ pub enum VaultCommand {
         #[arg(long)]
         full: bool,
     },
+    /// Give up points as the groups' retention says, and delete what no point needs any more.
+    ///
+    /// What is given up waits for its grace before it is deleted; until then a change of the rules brings it back. It needs the
+    /// power of a pruner, or the kit and the passphrase.
+    Prune(PruneArguments),
+    /// Look at the claims that drills and failovers have laid to points.
+    #[command(subcommand)]
+    Pin(PinCommand),
     /// Let other hosts in, each with the powers that it needs.
     #[command(subcommand)]
     Join(JoinCommand),
@@ -126,6 +134,39 @@ pub struct CreateArguments {
     pub powers: Vec<Power>,
 }
 
+/// `vault prune`.
+#[derive(Debug, Args)]
+pub struct PruneArguments {
+    /// Only these groups; otherwise all that have a retention.
+    pub groups: Vec<GroupName>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long what is given up waits before it is deleted: so long by this host's clock and by the store's, and for at least
+    /// eight commits of its group. `none` deletes with the next prune.
+    #[arg(long, default_value = "72h", value_parser = grace, value_name = "TIME")]
+    pub grace: Grace,
+}
+
+fn grace(text: &str) -> Result<Grace, String> {
+    if text == "none" {
+        return Ok(Grace { seconds: 0, commits: 0 });
+    }
+    crate::config::parse_duration(text).map(|time| Grace { seconds: time.as_secs(), ..Grace::default() })
+}
+
+/// `vault pin`.
+#[derive(Debug, Subcommand)]
+pub enum PinCommand {
+    /// List the pins: what is pinned is not deleted. A pin whose run has ended is a mistake that keeps data.
+    List,
+    /// Give up the pins of a run that is over.
+    Release {
+        /// The run, as `pin list` shows it.
+        run: RunId,
+    },
+}
+
 /// `vault join`.
 #[derive(Debug, Subcommand)]
 pub enum JoinCommand {
@@ -133,8 +174,8 @@ pub enum JoinCommand {
     Create {
         /// What the host is called in the vault.
         host: HostName,
-        /// What it may do: replicator (adds recovery points, reads nothing), recoverer (reads), controller (makes runs,
-        /// fences groups).
+        /// What it may do: replicator (adds recovery points, reads nothing), recoverer (reads), controller (makes runs, fences
+        /// groups, pins points), pruner (deletes what retention gives up, reads nothing).
         #[arg(long, value_name = "POWERS", value_delimiter = ',', value_parser = power, required = true)]
         powers: Vec<Power>,
         /// How long the file can be used.

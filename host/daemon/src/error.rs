@@ -29,6 +29,7 @@ farshore_core::code_pages! {
     6017 "The operating system refused what every command needs",
     6018 "Nothing here opens the vault",
     6019 "The recovery kit was not confirmed",
+    6020 "The group has no retention",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.
@@ -148,6 +149,15 @@ pub enum CliError {
         /// The group.
         group: String,
     },
+    /// A prune of a group whose points all stand.
+    #[error("group {group:?} has no retention: all its recovery points stand")]
+    NoRetention {
+        /// The group.
+        group: String,
+    },
+    /// No group has a retention.
+    #[error("no group has a retention: all recovery points stand")]
+    NothingToPrune,
     /// Neither a credential nor a kit.
     #[error("this host has not joined the vault, and no recovery kit is named")]
     NothingOpens,
@@ -232,6 +242,7 @@ impl Coded for CliError {
             Self::Runtime { .. } => 6017,
             Self::NothingOpens | Self::NoKitNamed => 6018,
             Self::KitNotConfirmed { .. } => 6019,
+            Self::NoRetention { .. } | Self::NothingToPrune => 6020,
         })
     }
 
@@ -256,6 +267,10 @@ impl Coded for CliError {
             }
             Self::OutputExists { .. } => "name another, or remove it first: nothing is overwritten",
             Self::NoSuchCode { .. } => "a code looks like FS1002; `farshore explain` without a code lists them all",
+            Self::NoRetention { .. } | Self::NothingToPrune => {
+                "add `[groups.NAME.retention]` with `all = \"24h\"`, and how many of `hourly`, `daily`, `weekly`, `monthly` and \
+                 `yearly` stand"
+            }
             Self::NoRecoverySite { .. } => "add `recovery-site = \"...\"` to the group",
             _ => return None,
         };

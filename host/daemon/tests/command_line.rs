@@ -9,12 +9,16 @@ use support::{World, expect};
 #[test]
 fn every_command_has_help() {
     let world = World::new();
-    let commands: [&[&str]; 30] = [
+    let commands: [&[&str]; 34] = [
         &[],
         &["vault"],
         &["vault", "create"],
         &["vault", "info"],
         &["vault", "check"],
+        &["vault", "prune"],
+        &["vault", "pin"],
+        &["vault", "pin", "list"],
+        &["vault", "pin", "release"],
         &["vault", "join"],
         &["vault", "join", "create"],
         &["vault", "join", "accept"],

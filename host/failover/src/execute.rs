@@ -7,6 +7,10 @@
 //! them and started, and its readiness awaited. A drill is the same without the first two parts, and ends by removing
 //! everything.
 //!
+//! ## Pins
+//! A run pins its point in the vault until it has ended, so that no prune takes it away. What cannot be pinned is recovered all
+//! the same: on the worst day nothing waits for housekeeping.
+//!
 //! ## Errors
 //! A drill stops at the first error and cleans up. An unplanned failover records the error, removes what is half-made of
 //! that machine, and goes on with the others. A failure to record a step ends the process's part of the run: what is not
@@ -236,6 +240,7 @@ impl Execution {
         stop: &CancellationToken,
     ) -> Result<RunReport, FailoverError> {
         let mut interrupted = None;
+        self.pin(journal, plan, plan.point).await;
         for machine in &plan.machines {
             if let Err(error) = self.recover_machine(journal, plan, machine, stop).await {
                 let text = error.with_causes();
@@ -271,7 +276,31 @@ impl Execution {
     async fn end(&self, journal: &mut RunJournal, interrupted: Option<&str>) -> Result<RunReport, FailoverError> {
         let report = RunReport::of(journal.state(), self.clock.now(), self.target.refusals(), interrupted);
         journal.record(RunEntry::Ended(Box::new(report.clone()))).await?;
+        self.unpin(&journal.state().head).await;
         Ok(report)
+    }
+
+    async fn pin(&self, journal: &RunJournal, plan: &FailoverPlan, point: Sequence) {
+        if let Err(error) = plan.lineage.pin(journal.state().head.run, point).await {
+            let text = format!("point {point} could not be pinned, so a prune could take it away: {error}");
+            self.observer.event(RunEvent::Warning(text));
+        }
+    }
+
+    async fn unpin(&self, head: &RunHead) {
+        let given_up = async {
+            match self.vault.lineage(&head.group).await? {
+                Some(lineage) => lineage.unpin(head.run).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = given_up.await {
+            let text = format!(
+                "the run has ended and its point is still pinned (`farshore vault pin release {}` gives it up): {error}",
+                head.run
+            );
+            self.observer.event(RunEvent::Warning(text));
+        }
     }
 
     async fn unplanned(
@@ -285,6 +314,7 @@ impl Execution {
             None => self.fence_lineage(journal, plan).await?,
         };
         let plan = &*plan;
+        self.pin(journal, plan, plan.point).await;
         self.stop_source(journal, plan).await?;
         self.discard_recovered(journal).await?;
         for machine in &plan.machines {

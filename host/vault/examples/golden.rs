@@ -5,23 +5,27 @@
 //! FOLDER, which must not be there, gets the vault itself, `kit.toml`, `passphrase`, `host.toml` (the credential of a host
 //! that may do everything), and `expected.json`: for each point the length and SHA-256 of each disk.
 
-use std::{error::Error, fs, path::PathBuf};
+use std::{collections::BTreeMap, error::Error, fs, path::PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use farshore_core::{
     Basis, Consistency, DiskId, Entropy, Firmware, GroupName, HostName, Instant, Machine, MachineId, Passphrase,
-    PowerState, SeededEntropy, SiteName, Timestamp,
+    PowerState, RunId, SeededEntropy, Sequence, SiteName, Timestamp,
 };
 use farshore_vault::{
-    Address, Context, CreateOptions, HostCredential, KdfParameters, Lineage, Opener, PointDetails, PointDiskDraft,
-    PointMachineDraft, Power, Store, StoreOptions, Vault, Workers,
+    Address, Context, CreateOptions, Grace, HostCredential, KdfParameters, Lineage, Opener, PointDetails,
+    PointDiskDraft, PointMachineDraft, Power, Retention, Store, StoreOptions, Vault, Workers,
 };
 
 const PASSPHRASE: &str = "caf\u{e9} at the harbour";
 const CHUNK: usize = 65_536;
 
-/// The content of the disks at each point: zeros, noise, text, repeated chunks, an end within a chunk, a change, growth.
+/// How many small points follow the large ones, so that a prune has packs to collect.
+const SMALL_POINTS: usize = 24;
+
+/// The content of the disks at each of the large points: zeros, noise, text, repeated chunks, an end within a chunk, a change,
+/// growth.
 fn contents() -> Vec<[Vec<u8>; 2]> {
     let noise = |seed: u64, length: usize| {
         let mut bytes = vec![0; length];
@@ -71,7 +75,7 @@ async fn commit(lineage: &Lineage, disks: &[Vec<u8>; 2]) -> Result<u64, Box<dyn 
                 power: PowerState::Running,
                 disks: Vec::new(),
                 network_interfaces: Vec::new(),
-                properties: std::collections::BTreeMap::new(),
+                properties: BTreeMap::new(),
             },
             disks: names.iter().map(draft).collect::<Result<_, _>>()?,
         }],
@@ -106,21 +110,42 @@ async fn main() -> Result<(), Box<dyn Error>> {
     administrator.approve(&name).await?;
     fs::write(folder.join("host.toml"), credential.to_text().as_bytes())?;
 
-    let vault = Vault::open(store, &Opener::Host(Box::new(credential)), context).await?;
+    let vault = Vault::open(store, &Opener::Host(Box::new(credential)), context.clone()).await?;
     let lineage = vault.create_lineage(&GroupName::new("harbour")?, &SiteName::new("here")?).await?;
-    let mut points = serde_json::Map::new();
-    for (number, disks) in contents().iter().enumerate() {
-        let sequence = commit(&lineage, disks).await?;
+    let mut points = BTreeMap::new();
+    let note = |points: &mut BTreeMap<u64, serde_json::Value>, sequence: u64, disks: &[Vec<u8>; 2]| {
         let disk = |content: &Vec<u8>| serde_json::json!({ "bytes": content.len(), "sha256": hexadecimal(digest(&SHA256, content).as_ref()) });
-        points.insert(
-            sequence.to_string(),
-            serde_json::json!({ "shop": { "system": disk(&disks[0]), "data": disk(&disks[1]) } }),
-        );
+        points.insert(sequence, serde_json::json!({ "shop": { "system": disk(&disks[0]), "data": disk(&disks[1]) } }));
+    };
+    let mut content = None;
+    for (number, disks) in contents().into_iter().enumerate() {
+        let sequence = commit(&lineage, &disks).await?;
+        note(&mut points, sequence, &disks);
+        content = Some(disks);
         if number == 0 {
             let head = lineage.head().await?;
             lineage.raise_generation(&SiteName::new("there")?, "a golden vault has one", &head).await?;
+            lineage.pin(RunId::random(&*context.entropy), Sequence::new(sequence)).await?;
         }
     }
+    // Then many points that change little: a prune gives most of them up, and moves what they leave together.
+    let mut disks = content.ok_or("there are large points")?;
+    for number in 0..SMALL_POINTS {
+        let at = (60 + 3 * number) * CHUNK;
+        disks[0][at..at + 11].copy_from_slice(b"small point");
+        let sequence = commit(&lineage, &disks).await?;
+        note(&mut points, sequence, &disks);
+    }
+    let retention = Retention { all_seconds: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
+    for _ in 0..4 {
+        let plan = lineage.plan_prune(&retention, Grace { seconds: 0, commits: 0 }).await?;
+        lineage.prune(plan).await?;
+    }
+    disks[0][50 * CHUNK..50 * CHUNK + 10].copy_from_slice(b"not moved.");
+    let sequence = commit(&lineage, &disks).await?;
+    note(&mut points, sequence, &disks);
+    let stand: Vec<u64> = lineage.points(None, usize::MAX).await?.iter().map(|point| point.sequence.get()).collect();
+    points.retain(|sequence, _| stand.contains(sequence));
     fs::write(folder.join("expected.json"), serde_json::to_vec_pretty(&serde_json::json!({ "harbour": points }))?)?;
     Ok(())
 }

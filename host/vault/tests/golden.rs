@@ -52,9 +52,9 @@ async fn compare(vault: &Vault) -> usize {
 async fn a_golden_vault_is_read_with_its_kit_and_passphrase() {
     let kit = Kit::parse(&read("kit.toml")).expect("a kit");
     let vault = open(&Opener::Kit(Box::new(kit), Passphrase::new(read("passphrase")))).await;
-    assert_eq!(compare(&vault).await, 4);
+    assert_eq!(compare(&vault).await, 6);
     let report = vault.check(CheckDepth::Full, &|_| {}).await.expect("checked");
-    assert_eq!((report.points_checked, report.findings), (2, Vec::new()));
+    assert_eq!((report.points_checked, report.findings), (3, Vec::new()));
     assert_eq!(vault.hosts().await.expect("readable").len(), 1);
 }
 
@@ -63,5 +63,5 @@ async fn a_golden_vault_is_read_by_its_host() {
     let credential = HostCredential::parse(&read("host.toml")).expect("a credential");
     let vault = open(&Opener::Host(Box::new(credential))).await;
     assert_eq!(vault.powers(), Power::ALL);
-    assert_eq!(compare(&vault).await, 4);
+    assert_eq!(compare(&vault).await, 6);
 }

@@ -144,6 +144,15 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
         );
     }
     check_machines(name, &group.machines, &at("machines"), places, problems);
+    if let Some(retention) = group.retention
+        && retention.all < group.rpo
+    {
+        let span = places.value(&place!["groups", name.as_str(), "retention", "all"]);
+        problems.push(
+            Problem::error(span, "points are given up faster than they are made")
+                .hint("keep all for at least as long as `rpo`"),
+        );
+    }
     if group.stall_limit > STALL_LIMIT_MAX {
         let seconds = STALL_LIMIT_MAX.as_secs();
         problems

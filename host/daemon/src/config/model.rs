@@ -13,6 +13,7 @@ use std::{
 
 use farshore_core::{Consistency, GroupName, MachineId, SiteName};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
+use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
@@ -290,6 +291,40 @@ pub struct Group {
     /// What the guests are asked to do before the instant.
     #[serde(default = "default_consistency")]
     pub consistency: Consistency,
+    /// Which of its recovery points stand when the vault is pruned; without it all do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionRules>,
+}
+
+/// Which recovery points stand: those that any of the rules wants. The newest always does.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RetentionRules {
+    /// Every point of at most this age.
+    #[serde(with = "units::duration")]
+    pub all: Duration,
+    /// The newest point of each of so many hours that have one.
+    #[serde(default)]
+    pub hourly: u32,
+    /// The same of days (UTC).
+    #[serde(default)]
+    pub daily: u32,
+    /// The same of weeks (from Monday, UTC).
+    #[serde(default)]
+    pub weekly: u32,
+    /// The same of months (UTC).
+    #[serde(default)]
+    pub monthly: u32,
+    /// The same of years (UTC).
+    #[serde(default)]
+    pub yearly: u32,
+}
+
+impl From<RetentionRules> for Retention {
+    fn from(rules: RetentionRules) -> Self {
+        let RetentionRules { all, hourly, daily, weekly, monthly, yearly } = rules;
+        Self { all_seconds: all.as_secs(), hourly, daily, weekly, monthly, yearly }
+    }
 }
 
 const fn default_stall_limit() -> Duration {

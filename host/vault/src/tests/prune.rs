@@ -148,6 +148,40 @@ async fn grace_is_counted_in_commits_and_in_time_and_points_come_back_until_it_h
     expect_points(&objects, &history).await;
 }
 
+/// A clock that is ten years late for everything.
+struct Ahead;
+
+#[async_trait::async_trait]
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_milliseconds(SystemClock.now().as_unix_milliseconds() + 315_576_000_000)
+    }
+    fn monotonic(&self) -> std::time::Duration {
+        SystemClock.monotonic()
+    }
+    async fn sleep(&self, duration: std::time::Duration) {
+        SystemClock.sleep(duration).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pruner_whose_clock_jumps_ahead_deletes_nothing_early() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let history = history(&lineage(&vault).await, 8, 4).await;
+    let grace = Grace { seconds: 60, commits: 0 };
+    prune(&lineage(&vault).await, &KEEP_NEWEST, grace).await.expect("pruned");
+    let ahead = Context { clock: Arc::new(Ahead), ..context() };
+    let there = lineage(&vault_on(store(&objects), ahead).await).await;
+    for _ in 0..3 {
+        let plan = there.plan_prune(&KEEP_NEWEST, grace).await.expect("planned");
+        assert_eq!(plan.deleted.objects, 0);
+        there.prune(plan).await.expect("pruned");
+    }
+    prune(&there, &KEEP_ALL, grace).await.expect("pruned");
+    expect_points(&objects, &history).await;
+}
+
 #[tokio::test]
 async fn what_is_pinned_stands_whatever_the_rules_say() {
     let objects = Arc::new(InMemory::new());
@@ -310,6 +344,11 @@ async fn a_reader_follows_what_was_moved_while_it_reads() {
     let elsewhere =
         vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there");
     let opened = elsewhere.open_point(*newest).await.expect("there");
+    // Another has the maps in its cache, and looks for nothing but frames later.
+    let elsewhere =
+        vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there");
+    let known = elsewhere.open_point(*newest).await.expect("there");
+    assert!(read_pieces(&known, "d").await.expect("readable") == *content);
     let packs = |there: Vec<(String, u64)>| there.iter().filter(|(key, _)| key.contains("/packs/")).count();
     let before = packs(self::objects(&objects).await);
     prune_to_the_end(&lineage, &KEEP_NEWEST).await;
@@ -319,6 +358,7 @@ async fn a_reader_follows_what_was_moved_while_it_reads() {
     prune_to_the_end(&lineage, &KEEP_NEWEST).await;
     assert!(packs(self::objects(&objects).await) < before / 2, "most packs are gone");
     assert!(read_pieces(&opened, "d").await.expect("it finds them") == *content);
+    assert!(read_pieces(&known, "d").await.expect("it finds them") == *content);
 }
 
 #[tokio::test]

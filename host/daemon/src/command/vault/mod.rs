@@ -1,8 +1,10 @@
-//! `vault create|info|check|join|kit`.
+//! `vault create|info|check|prune|pin|join|kit`.
 
 mod create;
 mod join;
 mod kit;
+mod pin;
+mod prune;
 
 use std::sync::Mutex;
 
@@ -26,6 +28,8 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Create(arguments) => create::run(context, arguments).await,
         VaultCommand::Info => info(context).await,
         VaultCommand::Check { full } => check(context, *full).await,
+        VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
+        VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Join(command) => join::run(context, command).await,
         VaultCommand::Kit(command) => kit::run(context, command).await,
     }
