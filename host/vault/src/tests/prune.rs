@@ -401,6 +401,56 @@ async fn nothing_is_deleted_when_nobody_knows_what_is_needed() {
     assert_eq!(self::objects(&objects).await, there);
 }
 
+/// What is damaged is neither copied, which would make the damage last, nor condemned: it may come back.
+#[tokio::test]
+async fn what_does_not_verify_stays_where_it_is() {
+    for damaged in ["/packs/", "/maps/"] {
+        let objects = Arc::new(InMemory::new());
+        let vault = vault_on(store(&objects), context()).await;
+        let lineage = lineage(&vault).await;
+        // Each point writes into a leaf of its own, so that its map pack is needed by those that follow.
+        let mut content = vec![0; 24 * 64 * CHUNK];
+        commit_disk(&lineage, &content).await.expect("committed");
+        let mut newest = None;
+        for leaf in 0..24 {
+            let range = leaf * 64 * CHUNK..(leaf * 64 + 1) * CHUNK;
+            content[range.clone()].copy_from_slice(&noise(leaf as u64, CHUNK));
+            newest = Some(commit_changes(&lineage, &content, range).await.expect("committed").sequence);
+        }
+        prune(&lineage, &KEEP_NEWEST, NO_GRACE).await.expect("pruned");
+        // All of these small objects would be moved; in each something is needed.
+        let plan = lineage.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
+        assert!(plan.collected.objects > 0);
+        let there = self::objects(&objects).await;
+        let mut whole = BTreeMap::new();
+        for (key, _) in there.iter().filter(|(key, _)| key.contains(damaged)) {
+            let path = object_store::path::Path::from(key.as_str());
+            let stored = objects.get(&path).await.expect("there").bytes().await.expect("readable");
+            let mut hurt = stored.to_vec();
+            // In the leaf, which comes first; or in the frame, which comes last.
+            let at = if damaged == "/maps/" { 200 } else { hurt.len() - 9 };
+            hurt[at] ^= 1;
+            objects.put(&path, hurt.into()).await.expect("stored");
+            whole.insert(path, stored);
+        }
+        // The plan was made by a handle that has seen the maps whole; it keeps a few of them, not all.
+        let report = lineage.prune(plan).await.expect("what is whole is pruned");
+        assert!(!report.problems.is_empty(), "{damaged}");
+        for _ in 0..3 {
+            if let Ok(plan) = lineage.plan_prune(&KEEP_NEWEST, NO_GRACE).await {
+                lineage.prune(plan).await.expect("pruned");
+            }
+        }
+        for (path, stored) in whole {
+            if objects.head(&path).await.is_ok() {
+                objects.put(&path, stored.into()).await.expect("stored");
+            }
+        }
+        let expected = BTreeMap::from([(newest.expect("some"), content)]);
+        expect_points(&objects, &expected).await;
+    }
+}
+
 #[tokio::test]
 async fn of_two_pruners_one_gives_up() {
     let objects = Arc::new(InMemory::new());
