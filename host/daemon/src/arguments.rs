@@ -74,6 +74,11 @@ pub enum Command {
     Points(PointsArguments),
     /// Write the disks of a recovery point to files.
     Restore(RestoreArguments),
+    /// On a machine that has nothing but this program: list a vault's recovery points, and write disks to files.
+    ///
+    /// It needs the recovery kit and the passphrase, and no configuration. Without a group it lists all points; with one, that
+    /// group's; with --to it restores. Secrets of the store come from its usual environment variables.
+    Rescue(RescueArguments),
     /// Test a failover: start a group at its recovery site, isolated, and clean up again. The source is not touched.
     Drill(DrillArguments),
     /// Bring a group up at its recovery site, for real.
@@ -296,6 +301,44 @@ pub struct RestoreArguments {
     /// MACHINE.DISK.raw in it. Nothing is overwritten.
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
+}
+
+/// `rescue`.
+#[derive(Debug, Args)]
+pub struct RescueArguments {
+    /// The group.
+    pub group: Option<GroupName>,
+    /// Where the vault is: `file:/folder`, `s3://bucket/prefix`, `az://...`, `gs://...`; otherwise where the kit says it was.
+    #[arg(long, value_name = "URL")]
+    pub vault: Option<String>,
+    /// What the store needs to know beside its address, as in `region=eu-west-1`; it may be given several times. No secrets.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = store_option)]
+    pub option: Vec<(String, String)>,
+    /// A file whose first line is the passphrase; otherwise it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// `newest` or a number.
+    #[arg(long, default_value = "newest", value_parser = point_choice, value_name = "N", requires = "group")]
+    pub point: PointChoice,
+    /// Only this machine.
+    #[arg(long, requires = "group")]
+    pub machine: Option<MachineId>,
+    /// Only this disk; --machine says whose.
+    #[arg(long, requires = "machine")]
+    pub disk: Option<DiskId>,
+    /// Restore to this new file, or into this folder: each disk becomes MACHINE.DISK.raw in it. Nothing is overwritten.
+    #[arg(long, value_name = "PATH", requires = "group")]
+    pub to: Option<PathBuf>,
+}
+
+fn store_option(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as region=eu-west-1")?;
+    if crate::config::problem::is_secret_key(name) {
+        return Err(format!(
+            "{name} is a secret: give it in the store's environment variable, not on the command line"
+        ));
+    }
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `drill`.

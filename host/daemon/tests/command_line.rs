@@ -9,7 +9,7 @@ use support::{World, expect};
 #[test]
 fn every_command_has_help() {
     let world = World::new();
-    let commands: [&[&str]; 34] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["vault"],
         &["vault", "create"],
@@ -34,6 +34,7 @@ fn every_command_has_help() {
         &["replicate"],
         &["points"],
         &["restore"],
+        &["rescue"],
         &["drill"],
         &["failover"],
         &["failover", "unplanned"],

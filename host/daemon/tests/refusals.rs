@@ -74,6 +74,43 @@ fn an_adapter_with_another_digest_is_refused_at_its_line() {
 }
 
 #[test]
+fn a_prune_without_rules_and_rules_that_give_up_too_much() {
+    let world = World::new();
+    expect("no-retention", &(world.told(&["vault", "prune"]) + &world.told(&["vault", "prune", "shop"])));
+    world.write("farshore.toml", &format!("{CONFIGURATION}\n[groups.shop.retention]\nall = \"2s\"\nhorly = 3\n"));
+    expect("retention-too-short", &world.told(&["config", "check"]));
+    world.write("farshore.toml", &format!("{CONFIGURATION}\n[groups.shop.retention]\nall = \"2s\"\n"));
+    expect("retention-below-rpo", &world.told(&["config", "check"]));
+}
+
+#[test]
+fn what_a_prune_says_of_a_group_without_points() {
+    let world = World::new();
+    world.write("farshore.toml", &format!("{CONFIGURATION}\n[groups.shop.retention]\nall = \"1h\"\ndaily = 3\n"));
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
+    let told = world.told(&["vault", "prune"]) + &world.told(&["--json", "vault", "prune"]);
+    expect("prune-no-points", &(told + &world.told(&["vault", "pin", "list"])));
+}
+
+/// No configuration, no state folder: the kit, the passphrase and the store.
+#[test]
+fn a_rescue_needs_the_kit_and_nothing_of_this_host() {
+    let world = World::new();
+    assert!(world.run(&["vault", "create", "--yes"]).status.success());
+    fs::remove_file(world.path("farshore.toml")).expect("removed");
+    fs::remove_dir_all(world.path("state")).expect("removed");
+    let mut told = world.told(&["rescue"]);
+    told += &world.told(&["rescue", "--kit", "kit.toml"]);
+    told += &world.told(&["rescue", "--kit", "kit.toml", "--passphrase-file", "passphrase"]);
+    told += &world.told(&["rescue", "--kit", "kit.toml", "--passphrase-file", "passphrase", "shop", "--to", "out"]);
+    told += &world.told(&["rescue", "--kit", "kit.toml", "--vault", "ftp://x", "shop"]);
+    told += &world.told(&["rescue", "--kit", "kit.toml", "--option", "secret-access-key=hunter2"]);
+    told += &world.told(&["rescue", "--to", "out"]);
+    expect("rescue", &told);
+    assert!(!world.path("state").exists(), "nothing was left behind");
+}
+
+#[test]
 fn a_group_that_is_not_configured() {
     let world = World::new();
     expect("no-such-group", &world.told(&["drill", "shpo"]));

@@ -186,15 +186,18 @@ impl Scene {
 #[tokio::test]
 async fn a_drill_recovers_everything_and_leaves_nothing() {
     let scene = Scene::new("drill", Some(PowerState::Running)).await;
+    let lineage = scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage");
+    let before = lineage.head().await.expect("a head").sequence;
     let report = scene.run(RunKind::Drill, None).await.expect("a drill");
     assert_eq!(report.outcome, RunOutcome::Succeeded);
     assert!(report.cleaned_up && report.seconds_lost_at_most.is_none() && report.generation.is_none());
     assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * DISK_BYTES));
     assert!(scene.target.disks().is_empty() && scene.target.machines().is_empty());
     assert!(scene.source.as_ref().expect("a source").gone().is_empty(), "the source was not touched");
-    let head =
-        scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage").head().await.expect("a head");
+    let head = lineage.head().await.expect("a head");
     assert_eq!(head.active_site, production());
+    assert_eq!(head.sequence, before.next().next(), "it has pinned its point, and given the pin up");
+    assert_eq!(head.pins, []);
     let runs = list_runs(&scene.vault, 10).await.expect("a list");
     assert!(runs.len() == 1 && runs[0].state.as_ref().expect("readable").report.as_ref() == Some(&report));
     assert!(report.isolation.as_ref().is_some_and(|text| text.starts_with("linked")));
@@ -207,6 +210,8 @@ async fn a_drill_recovers_everything_and_leaves_nothing() {
 #[tokio::test]
 async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
     let scene = Scene::new("unplanned", Some(PowerState::Running)).await;
+    let lineage = scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage");
+    let before = lineage.head().await.expect("a head").sequence;
     let report = scene.run(RunKind::Unplanned, None).await.expect("a failover");
     assert_eq!(report.outcome, RunOutcome::Succeeded);
     assert!(report.fences.len() == 2 && report.fences.iter().all(|fence| fence.proof.is_some()));
@@ -216,8 +221,13 @@ async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
     assert_eq!(report.seconds_lost_at_most, Some(lost), "a source that lived went on until it was turned off");
     assert!(report.loss.contains("point"), "{}", report.loss);
     scene.assert_recovered_once("after a failover");
-    let lineage = scene.vault.lineage(&group()).await.expect("an answer").expect("a lineage");
     let head = lineage.head().await.expect("a head");
+    assert_eq!(
+        head.sequence.get(),
+        before.get() + 3,
+        "it has fenced the group, pinned its point, and given the pin up"
+    );
+    assert_eq!(head.pins, []);
     assert_eq!((head.active_site.as_str(), Some(head.generation)), ("recovery", report.generation));
     assert!(
         lineage.begin_point(farshore_core::Generation::FIRST, &production()).await.is_err(),

@@ -216,9 +216,9 @@ impl CommitLog {
     /// Says durably that commits before this one may be deleted from now on. Idempotent.
     ///
     /// # Errors
-    /// The store failed, or a boundary is damaged.
+    /// The store failed, a boundary is damaged, or [`Error::LostRace`] when other pruners raised it all the while.
     pub(crate) async fn raise_boundary(&self, commit: Sequence) -> Result<()> {
-        loop {
+        for _ in 0..SEARCHES_MAX {
             self.boundary_rose().await?;
             let seen = self.seen();
             if seen.commit >= commit.get() {
@@ -229,5 +229,6 @@ impl CommitLog {
             // Whoever made it, the next round reads what is there now.
             self.store.create(&boundary_key(self.lineage, boundary.number), vec![Bytes::from(bytes)]).await?;
         }
+        Err(Error::LostRace { group: self.group.clone(), sequence: commit })
     }
 }

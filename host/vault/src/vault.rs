@@ -64,7 +64,8 @@ pub struct UnreadableLineage {
 /// What a vault takes up in its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `runs`, `other`.
+    /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
+    /// boundaries), `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
     pub total: KindUsage,
@@ -391,6 +392,8 @@ impl Vault {
                 ["lineages", _, "commits", ..] => "commits",
                 ["lineages", _, "packs", ..] => "data packs",
                 ["lineages", _, "maps", ..] => "map packs",
+                ["lineages", _, "collections", ..] => "collections",
+                ["lineages", _, "ledgers" | "boundaries", ..] => "ledgers",
                 ["runs", ..] => "runs",
                 ["keys", ..] | ["lineages", _, "hosts", ..] => "keys",
                 _ => "other",

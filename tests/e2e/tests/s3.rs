@@ -1,5 +1,5 @@
-//! Story: the vault is in a bucket of an S3 server. Points go there and come back, who may commit is decided there, and a
-//! server that is gone is said to be gone.
+//! Story: the vault is in a bucket of an S3 server. Points go there and come back, who may commit is decided there, what
+//! retention gives up is deleted there, and a server that is gone is said to be gone.
 
 use std::{
     fs,
@@ -7,6 +7,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use farshore_e2e::{Finished, World};
@@ -75,6 +76,11 @@ fn keep_in_bucket(world: &World, server: &Server) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this test waits for the machine's own time")]
+fn pause(length: Duration) {
+    std::thread::sleep(length);
+}
+
 fn code(finished: &Finished) -> Value {
     assert!(!finished.status.success(), "`{}` should have failed: {}", finished.command, finished.output);
     finished.failure().unwrap_or_else(|| panic!("an error as JSON, not {:?}", finished.errors))["code"].clone()
@@ -103,9 +109,26 @@ fn points_go_to_the_bucket_and_come_back() {
     let mut control = world.guest("orders").control().expect("QEMU answers");
     control.execute("stop", serde_json::json!({})).expect("held");
     drop(control);
+    // So that the points before are older than what is kept of all points.
+    pause(Duration::from_secs(6));
     let reports = world.succeed(&["replicate", "--once"]).expect("another delta");
     assert_eq!(reports[0]["point"]["machines"][0]["disks"][0]["basis"], "tracked");
     world.succeed(&["vault", "check", "--full"]).expect("whole");
+
+    let retention = "\n[groups.orders.retention]\nall = \"5s\"\n";
+    let file = world.site.configuration_file();
+    let text = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, text + retention).expect("written");
+    let planned = world.succeed(&["vault", "prune", "--dry-run"]).expect("planned");
+    assert_eq!(planned[0]["planned"]["dropped"].as_array().map(Vec::len), Some(2), "{planned}");
+    for objects_deleted in [false, true] {
+        let done = world.succeed(&["vault", "prune", "--grace", "none"]).expect("pruned");
+        let deleted = done[0]["done"]["deleted"]["objects"].as_u64().expect("a report");
+        assert_eq!(deleted > 0, objects_deleted, "{done}");
+    }
+    world.succeed(&["vault", "check", "--full"]).expect("whole");
+    let points = world.succeed(&["points"]).expect("points");
+    assert_eq!(points[0]["points"].as_array().map(Vec::len), Some(1), "{points}");
 
     let restored = world.folder().join("restored.raw");
     let file = restored.to_string_lossy().into_owned();

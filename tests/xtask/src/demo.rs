@@ -54,7 +54,7 @@ pub fn build(checkout: &Checkout, program: &str, manifest: &str) -> Result<PathB
 pub fn announce_first_build(checkout: &Checkout) {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.path("target"), PathBuf::from);
     if !target.join("debug/farshore").exists() {
-        eprintln!("The first build compiles some 400 libraries: about 10 minutes on two cores, and 4 GB of disk.");
+        eprintln!("The first build compiles some 400 libraries: about 11 minutes on two cores, and 6 GB of disk.");
     }
 }
 

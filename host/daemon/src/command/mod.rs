@@ -9,6 +9,7 @@ mod failover;
 mod machine;
 mod points;
 mod replicate;
+mod rescue;
 mod restore;
 mod run;
 mod vault;
@@ -37,6 +38,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
         Command::Replicate(arguments) => replicate::run(context, arguments).await,
         Command::Points(arguments) => points::run(context, &arguments).await,
         Command::Restore(arguments) => restore::run(context, &arguments).await,
+        Command::Rescue(arguments) => rescue::run(context, arguments).await,
         Command::Drill(arguments) => drill::run(context, &arguments).await,
         Command::Failover(FailoverCommand::Unplanned(arguments)) => failover::run(context, arguments).await,
         Command::Run(command) => run::run(context, &command).await,

@@ -37,8 +37,13 @@ struct Unreadable {
 pub async fn run(context: &Context, arguments: &PointsArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let vault = vault::open(context, &configuration, Needs::Powers(&[])).await?;
+    list(context, &vault, arguments).await
+}
+
+/// Lists the points of an open vault.
+pub async fn list(context: &Context, vault: &Vault, arguments: &PointsArguments) -> Result<(), Failure> {
     let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let gathering = gather(&vault, arguments.group.as_ref(), limit);
+    let gathering = gather(vault, arguments.group.as_ref(), limit);
     let all = context.until_stopped("nothing was changed", gathering).await??;
     context.output.result(&all, || render(&all, context.clock.now()))?;
     match all.iter().map(|group| group.unreadable.len()).sum() {

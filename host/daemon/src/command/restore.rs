@@ -7,7 +7,7 @@ use std::{
 
 use farshore_core::{DiskId, GroupName, MachineId, Sequence, Timestamp};
 use farshore_failover::{FailoverError, RestoreLimits, RestoreReport, restore_to_file};
-use farshore_vault::{Point, PointReader, Power};
+use farshore_vault::{Point, PointReader, Power, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -39,7 +39,12 @@ struct RestoredDisk {
 pub async fn run(context: &Context, arguments: &RestoreArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Recoverer])).await?;
-    let lineage = super::lineage(&vault, &arguments.group).await?;
+    restore(context, &vault, arguments).await
+}
+
+/// Restores from an open vault.
+pub async fn restore(context: &Context, vault: &Vault, arguments: &RestoreArguments) -> Result<(), Failure> {
+    let lineage = super::lineage(vault, &arguments.group).await?;
     let nothing = || FailoverError::NothingToRecover { group: arguments.group.clone() };
     let sequence = match super::chosen(arguments.point) {
         Some(sequence) => sequence,

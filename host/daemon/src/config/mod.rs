@@ -141,6 +141,22 @@ pub struct Configuration {
 }
 
 impl Configuration {
+    /// What a machine has that has nothing but this program and the arguments of a command: a vault. Paths count from the
+    /// folder in which the command runs.
+    pub fn of_vault(vault: Vault) -> Self {
+        let file = PathBuf::from("the command line");
+        Self {
+            host: model::Host::default(),
+            vault,
+            sites: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            places: Places::default(),
+            folder: folder_of(&file),
+            file,
+            text: String::new(),
+        }
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors

@@ -136,6 +136,11 @@ fn render_info(info: &Info, now: Timestamp) -> String {
         text.push_str(&table.render());
     }
     for group in groups {
+        let pins = group.head.iter().flat_map(|head| &head.pins);
+        if let Some(oldest) = pins.clone().map(|pin| pin.since).min() {
+            let (count, since) = (pins.count(), human::time_and_age(oldest, now));
+            text.push_str(&format!("group {}: {count} pinned, the oldest since {since}\n", group.group));
+        }
         if let Some(problem) = &group.unreadable {
             text.push_str(&format!("group {}: unreadable: {problem}\n", group.group));
         }

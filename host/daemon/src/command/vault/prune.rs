@@ -24,7 +24,7 @@ enum Outcome {
     Planned(Box<PrunePlan>),
     Done(PruneReport),
     /// Nothing was ever replicated.
-    NoPoints,
+    NoPoints {},
     Failed(String),
 }
 
@@ -46,7 +46,7 @@ pub async fn run(context: &Context, arguments: &PruneArguments) -> Result<(), Fa
         let pruning = async {
             match vault.lineage(&group).await? {
                 Some(lineage) => prune(&lineage, &retention, arguments).await,
-                None => Ok(Outcome::NoPoints),
+                None => Ok(Outcome::NoPoints {}),
             }
         };
         // A group that cannot be pruned keeps no other from it.
@@ -66,7 +66,7 @@ pub async fn run(context: &Context, arguments: &PruneArguments) -> Result<(), Fa
 impl Pruned {
     fn went_well(&self) -> bool {
         match &self.outcome {
-            Outcome::Planned(_) | Outcome::NoPoints => true,
+            Outcome::Planned(_) | Outcome::NoPoints {} => true,
             Outcome::Done(report) => report.problems.is_empty(),
             Outcome::Failed(_) => false,
         }
@@ -113,7 +113,7 @@ fn amount(amount: Amount) -> String {
 fn render(pruned: &Pruned, grace: Grace) -> String {
     let group = &pruned.group;
     match &pruned.outcome {
-        Outcome::NoPoints => format!("{group}: it has no recovery points yet.\n"),
+        Outcome::NoPoints {} => format!("{group}: it has no recovery points yet.\n"),
         Outcome::Failed(problem) => format!("{group}: not pruned: {problem}\n"),
         Outcome::Planned(plan) if plan.is_empty() => {
             format!("{group}: {} points stand, and nothing is to be done.\n", plan.points_kept)
