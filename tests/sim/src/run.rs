@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// How a seed is run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
-    /// Another plan than the one that the seed draws.
-    pub plan: Option<FaultPlan>,
+    /// Another plan than the one that the seed draws: its name, and how many of a thousand operations are hurt.
+    pub plan: Option<(&'static str, u32)>,
     /// Other clocks than those that the seed draws.
     pub clocks: Option<ClockPlan>,
 }
@@ -40,6 +40,8 @@ pub struct Outcome {
     pub seed: u64,
     /// The name of its plan.
     pub plan: &'static str,
+    /// The plan was asked for with this many of a thousand operations hurt, and not drawn.
+    pub asked_permille: Option<u32>,
     /// The promises that were broken.
     pub violations: Vec<Violation>,
     /// The hash of its trace.
@@ -55,7 +57,8 @@ pub struct Outcome {
 impl Outcome {
     /// The line that replays it.
     pub fn replay(&self) -> String {
-        format!("cargo xtask sim --seeds 1 --from {}", self.seed)
+        let asked = self.asked_permille.map(|permille| format!(" --plan {} --permille {permille}", self.plan));
+        format!("cargo xtask sim --seeds 1 --from {}{}", self.seed, asked.unwrap_or_default())
     }
 
     /// What is to be told of a world that broke a promise.
@@ -70,12 +73,13 @@ pub fn seed(seed: u64, settings: &Settings) -> Outcome {
     let template = Template::get();
     let dice = crate::dice::Dice::new(seed, "world");
     let drawn = FaultPlan::drawn(&dice);
-    let plan = settings.plan.clone().unwrap_or(drawn);
+    let plan = settings.plan.map_or(drawn, |(name, permille)| FaultPlan::named(name, permille));
     let has_wrong_clocks = dice.permille(500);
     let clocks = settings.clocks.unwrap_or(if has_wrong_clocks { ClockPlan::Wrong } else { ClockPlan::Right });
     let objects = Objects::new(template.objects(dice.permille(500)), Conditions::Honoured);
     let world = World::new(seed, plan, clocks, objects);
-    judge(&world, &template, live(&world, &template))
+    let outcome = judge(&world, &template, live(&world, &template));
+    Outcome { asked_permille: settings.plan.map(|(_, permille)| permille), ..outcome }
 }
 
 /// Runs a world's future to its end and judges it: the future tells the groups whose lineages are looked at.
@@ -108,6 +112,7 @@ pub fn judge(world: &World, template: &Arc<Template>, future: impl Future<Output
     Outcome {
         seed: world.seed(),
         plan: world.plan().name,
+        asked_permille: None,
         violations,
         trace: trace.hash(),
         store: evidence.store,

@@ -36,7 +36,7 @@ const POINTS_MAX: usize = 100;
 const POINTS_AT_SITES: [usize; 2] = [4, 8];
 
 /// Points of the lineage that was there before.
-const POINTS_SHARED: usize = 3;
+const POINTS_SHARED: usize = 6;
 
 struct Script {
     own: Mutex<Guest>,

@@ -6,7 +6,7 @@
 use std::{fmt, time::Duration};
 
 /// How many of the last lines are kept, to be shown when a seed fails.
-const LINES_KEPT_MAX: usize = 400;
+const LINES_KEPT_MAX: usize = 20_000;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -173,6 +173,9 @@ impl SimStore {
     async fn put(&self, key: String, bytes: Bytes, mode: PutMode) -> Result<()> {
         let call = self.enter("put", &key).await;
         let fault = self.world.draw_put_fault(&mode);
+        if let Some(fault) = fault {
+            self.note("fault", &key, &format!("{fault:?}"));
+        }
         let latency = self.world.draw_latency();
         let refused = |what: Error| async {
             self.world.time().sleep(latency).await;
@@ -215,6 +218,9 @@ impl SimStore {
     async fn get(&self, key: String, range: Option<GetRange>, head: bool) -> Result<GetResult> {
         let call = self.enter(if head { "head" } else { "get" }, &key).await;
         let fault = self.world.draw_get_fault();
+        if let Some(fault) = fault {
+            self.note("fault", &key, &format!("{fault:?}"));
+        }
         self.world.time().sleep(self.world.draw_latency()).await;
         let result = match (fault, self.world.objects().get(&key)) {
             (Some(GetFault::Refused), _) => Err(failed("500: internal error")),
