@@ -30,7 +30,7 @@ use crate::{
 const ROUNDS: u64 = 8;
 
 /// The longest that a capture is read.
-const READING_MAX: Duration = Duration::from_secs(120);
+const READING_MAX: Duration = Duration::from_secs(20);
 
 /// See the module.
 #[derive(Debug)]
