@@ -15,6 +15,7 @@ mod machine;
 mod needs;
 mod process;
 mod python_tools;
+mod sim;
 mod stages;
 mod suites;
 mod test;
@@ -63,6 +64,8 @@ enum Verb {
     Demo(DemoArguments),
     /// Install what is missing, build Farshore, and measure it beside restic, borg and zstd; writes tests/bench/RESULTS.md.
     Bench(BenchArguments),
+    /// Run worlds in which hosts, stores and clocks fail as seeds decide; the vault must keep its promises in all of them.
+    Sim(SimArguments),
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +119,17 @@ struct BenchArguments {
     passed_on: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct SimArguments {
+    /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on to the simulator: --seeds, --from, --threads, --plan, --permille, --trace. `-- --help` describes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,6 +166,7 @@ impl Command {
             }
             Verb::Demo(arguments) => demo::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Bench(arguments) => bench::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Sim(arguments) => sim::run(&checkout, &arguments.passed_on, arguments.yes),
         }
     }
 }

@@ -14,10 +14,15 @@ const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
 /// Name, what it brings, what for.
 type Row = (&'static str, &'static str, &'static str);
 
-/// To build the program, to make the small guest, and to run it.
-const DEMO: &[Row] = &[
+/// To build anything of the host.
+const COMPILER: &[Row] = &[
     ("gcc", "gcc", "linking, and the C and assembler parts of libraries"),
     ("libc6-dev", "/usr/include/stdlib.h", "the same"),
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading crates and packages"),
+];
+
+/// To make the small guest, and to run it.
+const DEMO: &[Row] = &[
     ("qemu-system-x86", "qemu-system-x86_64", "the machines"),
     ("qemu-utils", "qemu-img", "their disks"),
     ("seabios", "/usr/share/seabios/bios-256k.bin", "their firmware"),
@@ -31,7 +36,6 @@ const DEMO: &[Row] = &[
     ("cpio", "cpio", "the guest's first file system"),
     ("gzip", "gzip", "the same"),
     ("kmod", "modprobe", "choosing the guest's kernel modules"),
-    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading crates and packages"),
 ];
 
 /// What the bench needs besides.
@@ -49,9 +53,16 @@ const TEST: &[Row] = &[
     ("python3-venv", "python3", "the toolchain for components in Python"),
 ];
 
+/// The packages of `cargo xtask sim`.
+pub fn compiler() -> Vec<Package> {
+    rows(COMPILER)
+}
+
 /// The packages of `cargo xtask demo`.
 pub fn demo() -> Vec<Package> {
-    rows(DEMO)
+    let mut packages = compiler();
+    packages.extend(rows(DEMO));
+    packages
 }
 
 /// The packages of `cargo xtask bench`.

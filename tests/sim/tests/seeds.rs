@@ -1,0 +1,69 @@
+//! Worlds of many seeds; that a seed is a world; and that the clocks of hosts change nothing (T04).
+
+use std::num::NonZeroUsize;
+
+use farshore_sim::{
+    clock::ClockPlan,
+    faults::PLAN_NAMES,
+    many,
+    run::{self, Settings},
+};
+
+fn is_long() -> bool {
+    std::env::var_os("FARSHORE_LONG").is_some()
+}
+
+fn threads() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Runs these seeds, and fails with the lines that replay those that broke a promise.
+fn hold(from: u64, count: u64, settings: &Settings) {
+    let (totals, failed) = many::seeds(from, count, threads(), settings, &|_| {});
+    let reports: Vec<String> = failed.iter().map(run::Outcome::report).collect();
+    assert!(reports.is_empty(), "{}", reports.join("\n"));
+    assert_eq!(totals.worlds, count);
+    assert!(totals.points > count, "worlds in which next to nothing is committed prove next to nothing: {totals:?}");
+}
+
+#[test]
+fn drawn_worlds_keep_every_promise() {
+    let count = if is_long() { 20_000 } else { 300 };
+    hold(0, count, &Settings::default());
+}
+
+#[test]
+fn every_plan_at_its_worst_keeps_every_promise() {
+    let count = if is_long() { 2_000 } else { 12 };
+    for name in PLAN_NAMES {
+        let plan = Some((name, 300));
+        hold(1_000_000, count, &Settings { plan, clocks: None });
+    }
+}
+
+#[test]
+fn a_seed_is_a_world() {
+    let count = if is_long() { 1_000 } else { 24 };
+    let mut traces = std::collections::BTreeSet::new();
+    for seed in 2_000_000..2_000_000 + count {
+        let (one, other) = (run::seed(seed, &Settings::default()), run::seed(seed, &Settings::default()));
+        assert_eq!((one.trace, one.totals), (other.trace, other.totals), "seed {seed} takes another course");
+        assert!(one.store == other.store, "seed {seed} leaves another store");
+        traces.insert(one.trace.to_string());
+    }
+    assert_eq!(traces.len() as u64, count, "every seed is another world");
+}
+
+#[test]
+fn clocks_change_neither_the_course_of_a_world_nor_its_verdict() {
+    let count = if is_long() { 5_000 } else { 40 };
+    for seed in 3_000_000..3_000_000 + count {
+        let with = |clocks| run::seed(seed, &Settings { plan: None, clocks: Some(clocks) });
+        let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));
+        assert_eq!(right.violations, wrong.violations, "seed {seed}");
+        assert_eq!(right.violations, [], "{}", right.report());
+        // Not only the verdict: each host did the same, at the same moment of the world.
+        assert_eq!((right.trace, right.totals), (wrong.trace, wrong.totals), "seed {seed}");
+        assert!(right.store != wrong.store, "seed {seed}: commits tell what their writers' clocks told");
+    }
+}
