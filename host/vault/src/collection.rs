@@ -29,6 +29,7 @@ use crate::{
     Error, Result, Store,
     cache::Cache,
     ledger::{Ledgers, Valid},
+    log::HeadCommit,
     seal::{Hash, Purpose, Sealer, stored_hash, stored_hash_of_parts},
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
@@ -318,11 +319,11 @@ impl CollectionMaker {
     pub(crate) fn make(
         self,
         lineage: LineageId,
-        base: u64,
+        built_on: &HeadCommit,
         sealer: &Sealer,
         entropy: &dyn Entropy,
     ) -> Result<(Vec<Bytes>, CollectionRef)> {
-        let id = PackId::random(entropy);
+        let (id, base) = (built_on.object_name(entropy), built_on.head.sequence.get());
         let body_bytes = length_u32(self.body_bytes);
         let body_hash = stored_hash_of_parts(self.body.iter().map(AsRef::as_ref));
         // The length of what is sealed does not depend on the offsets in it.

@@ -255,9 +255,9 @@ impl Ledger {
         context: &Context,
         sealer: &Sealer,
         lineage: LineageId,
-        judged: Sequence,
+        built_on: &HeadCommit,
     ) -> Result<LedgerRef> {
-        let id = PackId::random(&*context.entropy);
+        let (id, judged) = (built_on.object_name(&*context.entropy), built_on.head.sequence);
         let object = ledger_key(lineage, judged.get(), id);
         let plain = self.encode()?;
         let purpose = Purpose::Ledger { lineage, judged: judged.get(), ledger: id };

@@ -19,7 +19,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use farshore_core::{GroupName, LineageId, Sequence, Timestamp};
+use farshore_core::{Entropy, GroupName, LineageId, PackId, Sequence, Timestamp};
 
 use crate::{
     Context, Error, Head, Result, Store,
@@ -43,6 +43,18 @@ pub(crate) struct HeadCommit {
 }
 
 impl HeadCommit {
+    /// A random name for an object that is built on this commit. Packs are known by their names alone, wherever they lie; so a
+    /// name must not come again even if this machine is rolled back and its randomness repeats. It can repeat only on the
+    /// same commit, and then create-if-absent tells.
+    pub(crate) fn object_name(&self, entropy: &dyn Entropy) -> PackId {
+        let mut random = [0; 32];
+        entropy.fill(&mut random);
+        let mut hasher = blake3::Hasher::new_derive_key("farshore/1/object-name");
+        let hash = *hasher.update(&random).update(&self.hash).finalize().as_bytes();
+        let (name, _) = hash.split_first_chunk::<16>().expect("a hash has 32 bytes");
+        PackId::from_bytes(*name)
+    }
+
     /// A commit that is, or was, the newest.
     pub(crate) fn of(commit: Commit) -> Self {
         Self { head: commit.body.head, hash: commit.hash, received_at: commit.received_at }

@@ -246,7 +246,7 @@ impl Session {
         let base = self.built_on.head.sequence.get();
         let mut maps = lock(&self.maps);
         let (pack, mut bytes) = maps.open.take().unwrap_or_else(|| {
-            let pack = PackId::random(self.shared.entropy());
+            let pack = self.built_on.object_name(self.shared.entropy());
             let mut bytes = prologue(Kind::MapPack, 0).to_vec();
             bytes.extend_from_slice(pack.as_bytes());
             debug_assert_eq!(bytes.len(), MAP_PACK_FRONT_BYTES);

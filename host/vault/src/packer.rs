@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use farshore_core::{Entropy, PackId};
+use farshore_core::PackId;
 
 use crate::pack::{PACK_BODY_BYTES_TARGET, PACK_CHUNKS_TARGET, PackRef, SealedFrame};
 
@@ -62,11 +62,16 @@ impl Packer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reserves a place for a frame of this stored length and number of chunks.
-    pub(crate) fn reserve(&self, entropy: &dyn Entropy, stored_bytes: usize, chunks: usize) -> (Arc<NewPack>, u32) {
+    /// Reserves a place for a frame of this stored length and number of chunks; a pack that begins with it gets this name.
+    pub(crate) fn reserve(
+        &self,
+        name: impl FnOnce() -> PackId,
+        stored_bytes: usize,
+        chunks: usize,
+    ) -> (Arc<NewPack>, u32) {
         let mut state = self.lock();
         let mut filling = state.open.take().unwrap_or_else(|| Filling {
-            pack: Arc::new(NewPack { id: PackId::random(entropy), reference: OnceLock::new() }),
+            pack: Arc::new(NewPack { id: name(), reference: OnceLock::new() }),
             frames: Vec::new(),
             filled: 0,
             body_bytes: 0,

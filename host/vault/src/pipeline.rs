@@ -226,7 +226,8 @@ impl Session {
         let buffer = bad_memory::pass(bad_memory::Place::Compressed, buffer);
         let payload_and_nonce = buffer.len();
         let stored_bytes = payload_and_nonce + FRAME_OVERHEAD_BYTES;
-        let (pack, ordinal) = self.packer.reserve(self.shared.entropy(), stored_bytes, chunks.len());
+        let name = || self.built_on.object_name(self.shared.entropy());
+        let (pack, ordinal) = self.packer.reserve(name, stored_bytes, chunks.len());
         let identity = self.content.identify_frame(&chunks);
         let count = u8::try_from(chunks.len()).expect("a frame has at most 16 chunks");
         let context = FrameContext { pack: pack.id, ordinal, codec: codec as u8, chunks: count, identity };

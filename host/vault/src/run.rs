@@ -30,6 +30,9 @@ pub const RUN_ENTRIES_MAX: u64 = 65_536;
 /// Bytes of an author's id and signature.
 const AUTHOR_BYTES: usize = 16 + SIGNATURE_BYTES;
 
+/// How often a journal is read anew that began while it was read.
+const ENTRIES_SEARCHES_MAX: usize = 4;
+
 /// How many entries are read side by side.
 const ENTRIES_READ_AT_ONCE: usize = 8;
 
@@ -117,6 +120,17 @@ impl Vault {
     /// [`Error::RunMissing`] when it has none, [`Error::ObjectMissing`] when one is missing before others, an entry is
     /// damaged, or the store failed.
     pub async fn run_entries(&self, run: RunId) -> Result<Vec<Bytes>> {
+        for _ in 1..ENTRIES_SEARCHES_MAX {
+            if let Some(entries) = self.try_run_entries(run).await? {
+                return Ok(entries);
+            }
+        }
+        let reason = "there are later entries in the run's journal".to_owned();
+        Err(Error::ObjectMissing { object: entry_key(run, 1), reason })
+    }
+
+    /// The same; none if the journal began while it was read.
+    async fn try_run_entries(&self, run: RunId) -> Result<Option<Vec<Bytes>>> {
         let read = |number| async move { self.read_entry(run, number).await };
         let entries = stream::iter(1..=RUN_ENTRIES_MAX).map(read).buffered(ENTRIES_READ_AT_ONCE);
         let entries: Vec<Bytes> = entries
@@ -129,13 +143,13 @@ impl Vault {
         let last = entry_key(run, next.saturating_sub(1));
         if self.0.store.any_after(&format!("runs/{run}"), &last, past_end).await? {
             // It may have been written since it was found to be absent; what was read is then the journal of a moment ago.
-            if !entries.is_empty() && self.0.store.size(&entry_key(run, next)).await?.is_some() {
-                return Ok(entries);
+            if self.0.store.size(&entry_key(run, next)).await?.is_some() {
+                return Ok((!entries.is_empty()).then_some(entries));
             }
             let reason = "there are later entries in the run's journal".to_owned();
             return Err(Error::ObjectMissing { object: entry_key(run, next), reason });
         }
-        if entries.is_empty() { Err(Error::RunMissing { run }) } else { Ok(entries) }
+        if entries.is_empty() { Err(Error::RunMissing { run }) } else { Ok(Some(entries)) }
     }
 
     /// At most `limit` runs, newest first: a run's id begins with the time of its making.

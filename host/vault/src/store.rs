@@ -235,6 +235,10 @@ impl Store {
             return Ok(Some(false));
         }
         let found = result.bytes().await?;
+        if found.len() != expected_bytes {
+            // A reply that was cut short tells nothing about what is stored.
+            return Err(cut_short(found.len(), expected_bytes));
+        }
         let mut rest = found.as_ref();
         let same = parts.iter().all(|part| match rest.split_at_checked(part.len()) {
             Some((front, back)) => {
@@ -272,7 +276,8 @@ impl Store {
         }
         let bytes = result.bytes().await.map_err(failed)?;
         if u64::try_from(bytes.len()) != Ok(size) {
-            return Err(Error::damaged(key, format!("the store sent {} of its {size} bytes", bytes.len())));
+            // The store says that the object is longer: it is not damaged, as far as anybody knows.
+            return Err(failed(cut_short(bytes.len(), usize::try_from(size).unwrap_or(usize::MAX))));
         }
         Ok(Some((bytes, received_at)))
     }
@@ -477,6 +482,11 @@ impl Store {
             }
         }
     }
+}
+
+/// A reply that ended before what it said it had.
+fn cut_short(found: usize, expected: usize) -> ObjectError {
+    ObjectError::Generic { store: "reply", source: format!("it ended after {found} of {expected} bytes").into() }
 }
 
 /// Whether a failed create cannot have had an effect, and would fail again.

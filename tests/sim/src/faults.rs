@@ -90,11 +90,8 @@ pub struct FaultPlan {
 }
 
 /// The names of all plans that a seed may draw.
-pub const PLAN_NAMES: [&str; 9] =
-    ["calm", "flaky", "ambiguous", "listings", "bodies", "crashes", "stalls", "full", "storm"];
-
-/// The names of plans that only who asks for them gets, because the vault does not keep its promises under them yet.
-pub const ASKED_PLAN_NAMES: [&str; 2] = ["rollback", "truncated"];
+pub const PLAN_NAMES: [&str; 11] =
+    ["calm", "flaky", "ambiguous", "listings", "bodies", "crashes", "stalls", "truncated", "rollback", "full", "storm"];
 
 const PUT_ALL: [PutFault; 6] = [
     PutFault::Refused,
@@ -224,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_plan_has_its_name_and_faults_for_what_it_hurts() {
-        for name in PLAN_NAMES.into_iter().chain(ASKED_PLAN_NAMES) {
+        for name in PLAN_NAMES {
             let plan = FaultPlan::named(name, 300);
             assert_eq!(plan.name, name);
             assert!(plan.put_permille == 0 || !plan.put.is_empty(), "{name}");

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, process::ExitCode, sync::Mutex, time::Duration};
 use clap::{Parser, builder::PossibleValuesParser};
 use farshore_core::{Clock, SystemClock};
 use farshore_sim::{
-    faults::{ASKED_PLAN_NAMES, FaultPlan, PLAN_NAMES},
+    faults::{FaultPlan, PLAN_NAMES},
     many,
     run::Settings,
     world::Totals,
@@ -39,7 +39,7 @@ struct Arguments {
 }
 
 fn plan_names() -> PossibleValuesParser {
-    PLAN_NAMES.into_iter().chain(ASKED_PLAN_NAMES).collect::<Vec<_>>().into()
+    PLAN_NAMES.into()
 }
 
 fn summary(totals: &Totals, took: Duration) -> String {

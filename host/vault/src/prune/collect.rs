@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use farshore_core::{PackId, Sequence};
+use farshore_core::PackId;
 
 use super::live::{LiveData, LiveMap, Ordinals};
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     collection::{COLLECTION_BYTES_MAX, Collection, CollectionMaker, CollectionRef, HEADER_PIECE, Sort, frame_piece},
     ledger::Valid,
     lineage::LineageShared,
+    log::HeadCommit,
     pack::PackRef,
     seal::stored_hash,
     store::Created,
@@ -57,14 +58,14 @@ pub(super) struct Moved {
 pub(super) struct Mover<'a> {
     shared: &'a LineageShared,
     valid: Option<&'a Valid>,
-    judged: Sequence,
+    built_on: &'a HeadCommit,
     /// The bytes of the collection that was read last.
     read: Option<(PackId, Bytes)>,
 }
 
 impl<'a> Mover<'a> {
-    pub(super) fn new(shared: &'a LineageShared, valid: Option<&'a Valid>, judged: Sequence) -> Self {
-        Self { shared, valid, judged, read: None }
+    pub(super) fn new(shared: &'a LineageShared, valid: Option<&'a Valid>, built_on: &'a HeadCommit) -> Self {
+        Self { shared, valid, built_on, read: None }
     }
 
     /// Moves them all, pages and frames into collections of their own.
@@ -107,7 +108,7 @@ impl<'a> Mover<'a> {
 
     async fn store(&self, maker: CollectionMaker) -> Result<CollectionRef> {
         let shared = self.shared;
-        let (parts, reference) = maker.make(shared.id, self.judged.get(), &shared.keys.metadata, shared.entropy())?;
+        let (parts, reference) = maker.make(shared.id, self.built_on, &shared.keys.metadata, shared.entropy())?;
         let object = reference.key(shared.id);
         match shared.store.create(&object, parts).await? {
             Created::Mine => Ok(reference),

@@ -316,7 +316,7 @@ impl Lineage {
         if let Some(valid) = &work.valid {
             delete(shared, valid.commit, &work.unfinished).await?;
         }
-        let mut mover = Mover::new(shared, work.valid.as_deref(), plan.judged);
+        let mut mover = Mover::new(shared, work.valid.as_deref(), &work.built_on);
         let moved = mover.run(&work.moves).await?;
         report.collections_written = to_u64(moved.collections.len());
         report.problems = moved.problems.iter().map(ToString::to_string).collect();
@@ -345,7 +345,7 @@ impl Lineage {
         }
         let ledger = Ledger { points: work.points, batches, collections };
         let reference =
-            ledger.store(&shared.store, &shared.context, &shared.keys.metadata, shared.id, plan.judged).await?;
+            ledger.store(&shared.store, &shared.context, &shared.keys.metadata, shared.id, &work.built_on).await?;
         let pruned = Pruned {
             judged: plan.judged,
             ledger: reference,

@@ -101,9 +101,8 @@ impl Desk {
             | Error::RunRace { .. }
             | Error::RunGap { .. }
             | Error::RunMissing { .. } => true,
-            // A journal that is begun while it is read looks as if its first entry were gone: the vault's to mend. What is in
-            // it at the end is judged all the same.
-            Error::ObjectMissing { object, .. } if object.starts_with("runs/") => true,
+            // On one and the same commit a name can come again, and the store tells.
+            Error::Stopped { .. } if self.world.plan().repeats_randomness => true,
             // A body that was cut without a word looks like damage; nothing else may.
             Error::Damaged { .. } | Error::ObjectMissing { .. } | Error::Stopped { .. } => {
                 self.world.plan().get.contains(&GetFault::Truncated)
