@@ -1,12 +1,12 @@
 //! Boundaries: before which commit of a lineage others may have been deleted. See `log` for why they are needed.
 //!
 //! `lineages/<lineage>/boundaries/<8 digits>`, numbered from 1, created if absent, never deleted. The commits that they name
-//! rise with their numbers.
+//! rise with their numbers, and so do the numbers up to which commits may have been deleted.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 16 | prologue of kind 11; its length is that of what is sealed, before sealing |
-//! | rest | sealed: author (16), signature (64), number of the commit (8) |
+//! | rest | sealed: author (16), signature (64), number of the commit (8), number up to which commits may have been deleted (8) |
 
 use farshore_core::{Entropy, HostId, LineageId};
 
@@ -17,7 +17,7 @@ use crate::{
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
 
-const PLAIN_BYTES: usize = 16 + SIGNATURE_BYTES + 8;
+const PLAIN_BYTES: usize = 16 + SIGNATURE_BYTES + 16;
 
 /// The key of a boundary.
 pub(crate) fn boundary_key(lineage: LineageId, number: u64) -> String {
@@ -31,11 +31,14 @@ pub(crate) struct Boundary {
     pub(crate) number: u64,
     /// A commit that is there until a later boundary is.
     pub(crate) commit: u64,
+    /// Commits after this one are all there; the numbers up to it may be free.
+    pub(crate) deleted_to: u64,
 }
 
 impl Boundary {
     fn statement(&self, author: HostId) -> Statement {
-        Statement::Boundary { lineage: self.lineage, number: self.number, author, commit: self.commit }
+        let Self { lineage, number, commit, deleted_to } = *self;
+        Statement::Boundary { lineage, number, author, commit, deleted_to }
     }
 
     /// Its object.
@@ -48,6 +51,7 @@ impl Boundary {
         plain.extend_from_slice(author.as_bytes());
         plain.extend_from_slice(&access.sign(&self.statement(author)));
         plain.extend_from_slice(&self.commit.to_le_bytes());
+        plain.extend_from_slice(&self.deleted_to.to_le_bytes());
         let purpose = Purpose::Boundary { lineage: self.lineage, number: self.number };
         let mut bytes = prologue(Kind::Boundary, length_u32(plain.len())).to_vec();
         bytes.extend_from_slice(&sealer.seal(&boundary_key(self.lineage, self.number), purpose, &plain, entropy)?);
@@ -77,8 +81,11 @@ impl Boundary {
             return Err(reader.damaged("it has another length than it claims"));
         }
         let (author, signature) = (HostId::from_bytes(reader.array()?), reader.array()?);
-        let boundary = Self { lineage, number, commit: reader.u64()? };
+        let boundary = Self { lineage, number, commit: reader.u64()?, deleted_to: reader.u64()? };
         reader.finish()?;
+        if boundary.deleted_to >= boundary.commit {
+            return Err(Error::damaged(object, "it names a commit that may have been deleted"));
+        }
         access.verify(&object, author, &[Power::Pruner], &boundary.statement(author), &signature).await?;
         Ok(boundary)
     }

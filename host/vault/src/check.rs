@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::{
     Error, PageRef, Point, Result, Vault,
-    collection::{COLLECTION_BYTES_MAX, Collection, Sort, frame_piece},
+    collection::{COLLECTION_BYTES_MAX, Collection, Sort, find_piece, frame_piece},
     commit::{Event, commit_key},
     ledger::Valid,
     lineage::LineageShared,
@@ -122,6 +122,8 @@ struct Check<'a> {
     findings: Vec<CheckFinding>,
     pages: BTreeMap<PageRef, Verdict>,
     packs: BTreeMap<Part, PackVerdict>,
+    /// Packs whose collections cannot be read.
+    unplaced: BTreeMap<PackId, usize>,
     collection: Option<ReadCollection>,
     none: Verdict,
 }
@@ -156,6 +158,7 @@ impl Vault {
             findings: Vec::new(),
             pages: BTreeMap::new(),
             packs: BTreeMap::new(),
+            unplaced: BTreeMap::new(),
             collection: None,
             none: Arc::default(),
         };
@@ -210,18 +213,22 @@ impl Check<'_> {
         // References are unique to a lineage, whose folder is part of every key.
         self.pages.clear();
         self.packs.clear();
+        self.unplaced.clear();
         let head = lineage.ledgers.newest().await;
         let (newest, valid) = match &head {
             Ok((newest, valid)) => (newest.head.sequence.get(), valid.clone()),
-            Err(error) if error.is_damage() => (lineage.log.newest_listed().await?, lineage.ledgers.kept()),
+            Err(error) if error.is_damage() => (lineage.log.newest_listed().await?, lineage.ledgers.readable().await?),
             Err(error) => return Err(error.clone()),
         };
         let found = self.findings.len();
         let points = self.commits(lineage, valid.as_deref(), newest).await?;
-        if let Err(error) = head
-            && self.findings.len() == found
-        {
-            self.find(&error)?;
+        if let Err(error) = head {
+            let finding = self.find(&error)?;
+            // The newest commit itself was looked at with all others.
+            let object = self.findings[finding].object.clone();
+            if self.findings[found..finding].iter().any(|other| other.object == object) {
+                self.findings.remove(finding);
+            }
         }
         self.progress.points_total += u64::try_from(points.len()).unwrap_or(u64::MAX);
         // The oldest first: later points then find most of their pages checked.
@@ -260,7 +267,7 @@ impl Check<'_> {
             let read = match read {
                 Ok(Some(commit)) => Ok(commit),
                 // Without a ledger nobody knows which of them were deleted; that the ledger is damaged is a finding.
-                Ok(None) if number < lineage.log.holes_end() => continue,
+                Ok(None) if valid.is_none() && number <= lineage.log.deleted_to() => continue,
                 Ok(None) => Err(Error::ObjectMissing { object, reason: "there are later commits".to_owned() }),
                 Err(error) => Err(error),
             };
@@ -353,10 +360,16 @@ impl Check<'_> {
         let mut places = Vec::with_capacity(slots.len());
         let mut unknown: BTreeMap<PackId, Arc<PackRef>> = BTreeMap::new();
         for slot in slots.iter().flatten() {
+            if let Some(finding) = self.unplaced.get(&slot.pack.pack) {
+                below.insert(*finding);
+                continue;
+            }
             let collection = match place(lineage, slot).await {
                 Ok(collection) => collection,
                 Err(error) => {
-                    below.insert(self.find(&error)?);
+                    let finding = self.find(&error)?;
+                    self.unplaced.insert(slot.pack.pack, finding);
+                    below.insert(finding);
                     continue;
                 }
             };
@@ -472,11 +485,10 @@ impl Check<'_> {
 
 /// The collection into which the frame of a slot was moved; none if it was not.
 async fn place(lineage: &LineageShared, slot: &LeafSlot) -> Result<Option<Arc<Collection>>> {
-    let collection = lineage.places.find(Sort::Data, slot.pack.pack).await?;
-    Ok(collection.filter(|collection| {
-        let source = collection.source(Sort::Data, slot.pack.pack);
-        source.is_some_and(|source| source.piece(frame_piece(slot.ordinal)).is_some())
-    }))
+    let valid = lineage.places.kept();
+    let collections = lineage.places.collections(valid.as_deref(), Sort::Data, slot.pack.pack).await?;
+    let found = find_piece(&collections, Sort::Data, slot.pack.pack, frame_piece(slot.ordinal));
+    Ok(found.map(|(collection, _)| Arc::clone(collection)))
 }
 
 /// That a slot means a chunk which its pack does not have where the slot says.

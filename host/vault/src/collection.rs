@@ -29,7 +29,6 @@ use crate::{
     Error, Result, Store,
     cache::Cache,
     ledger::{Ledgers, Valid},
-    log::HeadCommit,
     seal::{Hash, Purpose, Sealer, stored_hash, stored_hash_of_parts},
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
@@ -39,6 +38,9 @@ pub(crate) const COLLECTION_BODY_BYTES_TARGET: usize = 24 * 1024 * 1024;
 
 /// The most pieces of a collection: more than a map pack has pages.
 pub(crate) const COLLECTION_PIECES_MAX: usize = 100_000;
+
+/// The most bytes that one source may bring: more than a pack has.
+pub(crate) const COLLECTION_SOURCE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The most sources of a collection.
 pub(crate) const COLLECTION_SOURCES_MAX: usize = 8_192;
@@ -288,11 +290,12 @@ pub(crate) struct CollectionMaker {
 }
 
 impl CollectionMaker {
-    /// Whether the next source belongs into another collection.
+    /// Whether so many pieces belong into another collection.
     pub(crate) fn is_full(&self, pieces_to_come: usize) -> bool {
-        self.body_bytes >= COLLECTION_BODY_BYTES_TARGET
-            || self.pieces + pieces_to_come > COLLECTION_PIECES_MAX
-            || self.sources.len() >= COLLECTION_SOURCES_MAX
+        !self.is_empty()
+            && (self.body_bytes >= COLLECTION_BODY_BYTES_TARGET
+                || self.pieces + pieces_to_come > COLLECTION_PIECES_MAX
+                || self.sources.len() >= COLLECTION_SOURCES_MAX)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -319,11 +322,10 @@ impl CollectionMaker {
     pub(crate) fn make(
         self,
         lineage: LineageId,
-        built_on: &HeadCommit,
+        (id, base): (PackId, u64),
         sealer: &Sealer,
         entropy: &dyn Entropy,
     ) -> Result<(Vec<Bytes>, CollectionRef)> {
-        let (id, base) = (built_on.object_name(entropy), built_on.head.sequence.get());
         let body_bytes = length_u32(self.body_bytes);
         let body_hash = stored_hash_of_parts(self.body.iter().map(AsRef::as_ref));
         // The length of what is sealed does not depend on the offsets in it.
@@ -360,6 +362,8 @@ impl CollectionMaker {
             header_hash: stored_hash(&header),
             sources: self.sources.into_keys().collect(),
         };
+        // What its readers would refuse must not become the only place of what is moved.
+        Collection::open(object, sealer, lineage, &reference, &header)?;
         let mut parts = vec![Bytes::from(header)];
         parts.extend(self.body);
         Ok((parts, reference))
@@ -382,38 +386,57 @@ impl Places {
         Self { store, sealer, lineage, ledgers, directories: Mutex::new(Cache::new(CACHED_DIRECTORIES_HALF)) }
     }
 
-    /// The collection with pieces of a pack; none if none was moved.
-    ///
-    /// # Errors
-    /// It is missing or damaged, or the store failed.
-    pub(crate) async fn find(&self, sort: Sort, pack: PackId) -> Result<Option<Arc<Collection>>> {
-        match self.ledgers.kept() {
-            Some(valid) => self.find_in(&valid, sort, pack).await,
-            None => Ok(None),
-        }
+    /// The newest ledger that this handle has read.
+    pub(crate) fn kept(&self) -> Option<Arc<Valid>> {
+        self.ledgers.kept()
     }
 
-    /// The same, as this ledger says.
-    pub(crate) async fn find_in(&self, valid: &Valid, sort: Sort, pack: PackId) -> Result<Option<Arc<Collection>>> {
-        let reference = valid.moved.get(&(sort, pack)).and_then(|index| valid.ledger.collections.get(*index));
-        let Some(reference) = reference else { return Ok(None) };
+    /// The collections with pieces of a pack, as this ledger says; a piece that several have is taken from the first of these.
+    ///
+    /// # Errors
+    /// One is missing or damaged, or the store failed.
+    pub(crate) async fn collections(
+        &self,
+        valid: Option<&Valid>,
+        sort: Sort,
+        pack: PackId,
+    ) -> Result<Vec<Arc<Collection>>> {
+        let indices = valid.and_then(|valid| valid.moved.get(&(sort, pack)).map(|indices| (valid, indices)));
+        let Some((valid, indices)) = indices else { return Ok(Vec::new()) };
+        let mut collections = Vec::with_capacity(indices.len());
+        for reference in indices.iter().rev().filter_map(|index| valid.ledger.collections.get(*index)) {
+            collections.push(self.collection(reference).await?);
+        }
+        Ok(collections)
+    }
+
+    async fn collection(&self, reference: &CollectionRef) -> Result<Arc<Collection>> {
         let kept = self.directories.lock().unwrap_or_else(PoisonError::into_inner).get(&reference.id);
         if let Some(kept) = kept.filter(|kept| kept.reference == *reference) {
-            return Ok(Some(kept));
+            return Ok(kept);
         }
         let collection = Arc::new(Collection::read(&self.store, &self.sealer, self.lineage, reference).await?);
         let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         directories.insert(reference.id, Arc::clone(&collection));
-        Ok(Some(collection))
+        Ok(collection)
     }
 
-    /// Reads the newest ledger; whether it is another than before.
+    /// Reads the newest ledger; it is returned if it is another than the one by which something was not found.
     ///
     /// # Errors
     /// A commit or the ledger is missing or damaged, or the store failed.
-    pub(crate) async fn refresh(&self) -> Result<bool> {
-        let before = self.ledgers.kept().map(|valid| valid.commit);
+    pub(crate) async fn newer_than(&self, before: Option<&Valid>) -> Result<Option<Arc<Valid>>> {
         let (_, now) = self.ledgers.newest().await?;
-        Ok(before != now.map(|valid| valid.commit))
+        Ok(now.filter(|now| before.is_none_or(|before| before.commit < now.commit)))
     }
+}
+
+/// The piece of this key, in the first of these collections that has it.
+pub(crate) fn find_piece(
+    collections: &[Arc<Collection>],
+    sort: Sort,
+    pack: PackId,
+    key: u32,
+) -> Option<(&Arc<Collection>, Piece)> {
+    collections.iter().find_map(|collection| Some((collection, *collection.source(sort, pack)?.piece(key)?)))
 }

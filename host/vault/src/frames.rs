@@ -16,8 +16,9 @@ use futures::future::try_join_all;
 use crate::{
     Error, Result, Store, Workers,
     cache::Cache,
-    collection::{Collection, HEADER_PIECE, Places, Sort, Source, frame_piece},
+    collection::{Collection, HEADER_PIECE, Places, Sort, find_piece, frame_piece},
     keys::{Access, Power},
+    ledger::Valid,
     pack::{CHUNK, Directory, PackRef, ReadingKeys},
     page::LeafSlot,
     seal::{self, Hash, LineageKeys},
@@ -177,26 +178,38 @@ impl Frames {
     }
 
     async fn read_pack(&self, pack: Arc<PackRef>, frames: WantedFrames) -> Result<Vec<SlotBytes>> {
-        match self.read_placed(&pack, &frames).await {
+        let valid = self.places.kept();
+        match self.read_placed(valid.as_deref(), &pack, &frames).await {
             // It may have been moved since the newest ledger was read here.
-            Err(Error::ObjectMissing { .. }) if self.places.refresh().await? => self.read_placed(&pack, &frames).await,
+            Err(error @ Error::ObjectMissing { .. }) => match self.places.newer_than(valid.as_deref()).await? {
+                Some(newer) => self.read_placed(Some(&newer), &pack, &frames).await,
+                None => Err(error),
+            },
             read => read,
         }
     }
 
-    async fn read_placed(&self, pack: &PackRef, frames: &WantedFrames) -> Result<Vec<SlotBytes>> {
-        let collection = self.places.find(Sort::Data, pack.pack).await?;
-        let source = collection.as_ref().and_then(|collection| collection.source(Sort::Data, pack.pack));
-        let (moved, rest) = split_moved(frames, source);
-        let mut reads = Vec::new();
-        if let Some(collection) = collection.filter(|_| !moved.is_empty()) {
-            let directory = self.moved_directory(pack, &collection).await?;
-            let ranges = join_neighbours(&directory, moved)?;
-            reads.extend(ranges.into_iter().map(|range| self.read_one(Arc::clone(&directory), range)));
+    async fn read_placed(
+        &self,
+        valid: Option<&Valid>,
+        pack: &PackRef,
+        frames: &WantedFrames,
+    ) -> Result<Vec<SlotBytes>> {
+        let collections = self.places.collections(valid, Sort::Data, pack.pack).await?;
+        let mut by_place: BTreeMap<Option<PackId>, (Option<&Collection>, WantedFrames)> = BTreeMap::new();
+        for (ordinal, wanted) in frames {
+            let moved = find_piece(&collections, Sort::Data, pack.pack, frame_piece(*ordinal));
+            let collection = moved.map(|(collection, _)| &**collection);
+            let place = by_place.entry(collection.map(|collection| collection.reference.id));
+            place.or_insert_with(|| (collection, BTreeMap::new())).1.insert(*ordinal, wanted.clone());
         }
-        if !rest.is_empty() {
-            let directory = self.directory(pack).await?;
-            let ranges = join_neighbours(&directory, rest)?;
+        let mut reads = Vec::new();
+        for (collection, frames) in by_place.into_values() {
+            let directory = match collection {
+                Some(collection) => self.moved_directory(pack, collection).await?,
+                None => self.directory(pack).await?,
+            };
+            let ranges = join_neighbours(&directory, frames)?;
             reads.extend(ranges.into_iter().map(|range| self.read_one(Arc::clone(&directory), range)));
         }
         Ok(try_join_all(reads).await?.into_iter().flatten().collect())
@@ -267,12 +280,6 @@ impl Frames {
 
 /// Frames by ordinal, with what is wanted of each.
 type WantedFrames = BTreeMap<u32, Vec<Wanted>>;
-
-/// The frames that were moved, and those that were not.
-fn split_moved(frames: &WantedFrames, source: Option<&Source>) -> (WantedFrames, WantedFrames) {
-    let is_moved = |ordinal: u32| source.is_some_and(|source| source.piece(frame_piece(ordinal)).is_some());
-    frames.iter().map(|(ordinal, wanted)| (*ordinal, wanted.clone())).partition(|(ordinal, _)| is_moved(*ordinal))
-}
 
 fn join_neighbours(directory: &Directory, frames: WantedFrames) -> Result<Vec<Range>> {
     let mut ranges: Vec<Range> = Vec::new();

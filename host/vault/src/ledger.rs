@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The most bytes of a ledger before it is sealed.
-const LEDGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+const LEDGER_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// The most points of which a ledger speaks.
 pub(crate) const LEDGER_POINTS_MAX: usize = 500_000;
@@ -48,11 +48,16 @@ pub(crate) const LEDGER_POINTS_MAX: usize = 500_000;
 pub(crate) const LEDGER_OBJECTS_MAX: usize = 1_000_000;
 
 /// The most batches of a ledger.
-const BATCHES_MAX: usize = 65_536;
+pub(crate) const LEDGER_BATCHES_MAX: usize = 4_096;
 
-/// The most collections of a ledger, and the most sources that they have together.
-const COLLECTIONS_MAX: usize = 65_536;
-const SOURCES_MAX: usize = 1_000_000;
+/// The most collections of a ledger.
+pub(crate) const LEDGER_COLLECTIONS_MAX: usize = 400_000;
+
+/// The most sources that the collections of a ledger have together.
+pub(crate) const LEDGER_SOURCES_MAX: usize = 2_000_000;
+
+/// How many damaged commits and ledgers are passed over to find one that can be read.
+const PASSED_OVER_MAX: usize = 64;
 
 /// How often the newest ledger is looked for anew because prunes went on meanwhile.
 const SEARCHES_MAX: usize = 4;
@@ -217,7 +222,7 @@ impl Ledger {
             ledger.points.push(JudgedPoint { sequence, hash, received_at, stands });
         }
         let mut condemned: usize = 0;
-        for _ in 0..count(&mut reader, BATCHES_MAX, 29)? {
+        for _ in 0..count(&mut reader, LEDGER_BATCHES_MAX, 29)? {
             let judged = Sequence::new(reader.u64()?);
             let (condemned_at, received_at) = (time(&mut reader)?, time(&mut reader)?);
             let is_final = flag(&mut reader)?;
@@ -231,13 +236,17 @@ impl Ledger {
                     return Err(reader.damaged("it condemns an object of a kind that is never deleted"));
                 }
                 let (base, id, bytes) = (reader.u64()?, PackId::from_bytes(reader.array()?), reader.u32()?);
+                let is_commit = kind == Kind::Commit as u8;
+                if is_commit && (base <= Sequence::FIRST.get() || base > judged.get()) {
+                    return Err(reader.damaged("it condemns a commit that cannot be condemned"));
+                }
                 batch.objects.push(Condemned { kind, base, id, bytes });
             }
             ledger.batches.push(batch);
         }
         let mut sources: usize = 0;
-        for _ in 0..count(&mut reader, COLLECTIONS_MAX, CollectionRef::BYTES_MIN)? {
-            let collection = CollectionRef::decode(&mut reader, SOURCES_MAX - sources.min(SOURCES_MAX))?;
+        for _ in 0..count(&mut reader, LEDGER_COLLECTIONS_MAX, CollectionRef::BYTES_MIN)? {
+            let collection = CollectionRef::decode(&mut reader, LEDGER_SOURCES_MAX - sources.min(LEDGER_SOURCES_MAX))?;
             sources = sources.saturating_add(collection.sources.len());
             ledger.collections.push(collection);
         }
@@ -255,11 +264,15 @@ impl Ledger {
         context: &Context,
         sealer: &Sealer,
         lineage: LineageId,
-        built_on: &HeadCommit,
+        (id, judged): (PackId, Sequence),
     ) -> Result<LedgerRef> {
-        let (id, judged) = (built_on.object_name(&*context.entropy), built_on.head.sequence);
         let object = ledger_key(lineage, judged.get(), id);
         let plain = self.encode()?;
+        // Nobody could prune or find moved pieces any more if a ledger were made valid that its readers refuse.
+        if Self::decode(&object, &plain)? != *self {
+            let problem = "it does not read back as it was written".to_owned();
+            return Err(Error::VerificationFailed { object, problem });
+        }
         let purpose = Purpose::Ledger { lineage, judged: judged.get(), ledger: id };
         let mut bytes = prologue(Kind::Ledger, length_u32(plain.len())).to_vec();
         bytes.extend_from_slice(&sealer.seal(&object, purpose, &plain, &*context.entropy)?);
@@ -302,8 +315,8 @@ pub(crate) struct Valid {
     pub(crate) commit: Sequence,
     pub(crate) pruned: Pruned,
     pub(crate) ledger: Ledger,
-    /// In which collection the pieces of a pack are.
-    pub(crate) moved: BTreeMap<(Sort, PackId), usize>,
+    /// In which collections pieces of a pack are, in the ledger's order.
+    pub(crate) moved: BTreeMap<(Sort, PackId), Vec<usize>>,
 }
 
 impl Valid {
@@ -357,6 +370,35 @@ impl Ledgers {
         }
     }
 
+    /// The ledger of the newest commit that opens and whose ledger opens: for reading only, when the newest does not.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn readable(&self) -> Result<Option<Arc<Valid>>> {
+        let mut number = self.log.newest_listed().await?;
+        for _ in 0..PASSED_OVER_MAX {
+            let pruned = match self.log.read(Sequence::new(number)).await {
+                Ok(commit) => commit.map(|commit| commit.body.head.pruned),
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error),
+            };
+            number = match pruned {
+                None => number.saturating_sub(1),
+                Some(pruned) => match self.at(pruned).await {
+                    Ok(valid) if valid.is_some() || self.log.deleted_to() == 0 => return Ok(valid),
+                    Ok(_) => number.saturating_sub(1),
+                    // The prune before it had a ledger too, which waits for its grace.
+                    Err(error) if error.is_damage() => pruned.map_or(0, Sequence::get).saturating_sub(1),
+                    Err(error) => return Err(error),
+                },
+            };
+            if number <= Sequence::FIRST.get() {
+                break;
+            }
+        }
+        Ok(self.kept())
+    }
+
     /// The ledger that the commit of this number made valid.
     async fn at(&self, pruned: Option<Sequence>) -> Result<Option<Arc<Valid>>> {
         let Some(sequence) = pruned else { return Ok(None) };
@@ -372,10 +414,10 @@ impl Ledgers {
         if ledger.points.last().is_some_and(|point| point.sequence > pruned.judged) {
             return Err(Error::damaged(object, "its ledger judges points that it cannot have known"));
         }
-        let mut moved = BTreeMap::new();
+        let mut moved: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, collection) in ledger.collections.iter().enumerate() {
             for source in &collection.sources {
-                moved.insert(*source, index);
+                moved.entry(*source).or_default().push(index);
             }
         }
         let valid = Arc::new(Valid { commit: sequence, pruned: *pruned, ledger, moved });

@@ -136,7 +136,7 @@ impl LineageShared {
         let valid = match self.ledgers.newest().await {
             Ok((_, valid)) => valid,
             // A damaged newest commit does not hide the points before it.
-            Err(error) if error.is_damage() => self.ledgers.kept(),
+            Err(error) if error.is_damage() => self.ledgers.readable().await?,
             Err(error) => return Err(error),
         };
         self.point_in(valid.as_deref(), sequence).await
@@ -237,7 +237,7 @@ impl Lineage {
         let (newest, valid) = match self.0.ledgers.newest().await {
             Ok((head, valid)) => (head.head.newest_point.map_or(0, Sequence::get), valid),
             // Without the newest commit only a listing tells where to begin; each commit is read all the same.
-            Err(error) if error.is_damage() => (self.0.log.newest_listed().await?, self.0.ledgers.kept()),
+            Err(error) if error.is_damage() => (self.0.log.newest_listed().await?, self.0.ledgers.readable().await?),
             Err(error) => return Err(error),
         };
         let last = before.map_or(newest, |before| newest.min(before.get().saturating_sub(1)));

@@ -9,9 +9,9 @@
 //! *Deletion.* Commits that no surviving point needs are deleted by a prune (see `prune`). Their numbers are then free, and
 //! two things must not happen: a search must not take the hole for the end, and a writer that stood still for a month must
 //! not take its create in the hole for a success. So before a commit is deleted, a *boundary* ([`crate::boundary`]) says so
-//! in an object of its own, numbered from 1 and never deleted: the number of a commit before which there may be holes. A
-//! search begins at the newest boundary, and ends by seeing that there is no newer one; a create is a success only if,
-//! after it, no boundary stands at or past its number. Neither needs a clock.
+//! in an object of its own, numbered from 1 and never deleted: a commit that is there, and up to which number before it others
+//! may not be. A search begins at the newest boundary, and ends by seeing that there is no newer one; a create is a success
+//! only if, after it, no boundary says that its number may have been deleted. Neither needs a clock.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -61,11 +61,12 @@ impl HeadCommit {
     }
 }
 
-/// The newest boundary that was seen: its number, and the commit that it names; zeros if there is none.
+/// The newest boundary that was seen: its number, and what it says; zeros if there is none.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     number: u64,
     commit: u64,
+    deleted_to: u64,
 }
 
 /// The commits of one lineage.
@@ -134,9 +135,9 @@ impl CommitLog {
         self.read(sequence).await?.ok_or_else(missing)
     }
 
-    /// The number of a commit before which there may be holes; 0 if there are none.
-    pub(crate) fn holes_end(&self) -> u64 {
-        self.seen().commit
+    /// Up to which number commits may have been deleted; 0 if none was.
+    pub(crate) fn deleted_to(&self) -> u64 {
+        self.seen().deleted_to
     }
 
     /// Looks whether there is a boundary that this handle has not seen.
@@ -151,7 +152,8 @@ impl CommitLog {
         self.known.fetch_max(boundary.commit, Ordering::Relaxed);
         let mut seen = self.boundary.lock().unwrap_or_else(PoisonError::into_inner);
         if number > seen.number {
-            *seen = Seen { number, commit: seen.commit.max(boundary.commit) };
+            let (commit, deleted_to) = (seen.commit.max(boundary.commit), seen.deleted_to.max(boundary.deleted_to));
+            *seen = Seen { number, commit, deleted_to };
         }
         Ok(true)
     }
@@ -174,9 +176,10 @@ impl CommitLog {
     /// It is missing or damaged, [`Error::LostRace`] when others went on all the while, or the store failed.
     pub(crate) async fn newest(&self) -> Result<HeadCommit> {
         for _ in 0..SEARCHES_MAX {
+            let before = self.seen().number;
             let found = self.store.last_number(self.known.load(Ordering::Relaxed), |number| self.key(number)).await?;
-            // What was found may be the edge of a hole, unless no boundary has risen by now.
-            if self.boundary_rose().await? {
+            // What was found may be the edge of a hole, unless no boundary has risen by now, here or in another task.
+            if self.boundary_rose().await? || self.seen().number != before {
                 continue;
             }
             self.known.fetch_max(found, Ordering::Relaxed);
@@ -200,6 +203,11 @@ impl CommitLog {
                 let reason = "it was the newest commit of its lineage a moment ago".to_owned();
                 return Err(Error::ObjectMissing { object: self.key(found), reason });
             };
+            // A boundary is a pruner's word, and a head is repeated by everybody who commits.
+            if commit.body.head.pruned.map_or(0, Sequence::get) < self.seen().commit {
+                let problem = "it has forgotten a prune that a boundary speaks of";
+                return Err(Error::damaged(self.key(found), problem));
+            }
             return Ok(HeadCommit::of(commit));
         }
         Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
@@ -217,7 +225,7 @@ impl CommitLog {
         let bytes = body.encode(&self.access, &self.sealer, &[], &*self.context.entropy)?;
         let created = self.store.create(&self.key(number), vec![Bytes::from(bytes)]).await?;
         self.boundary_rose().await?;
-        if self.seen().commit >= number {
+        if self.seen().deleted_to >= number {
             // The number was free because its commit was deleted: this one is seen by nobody.
             return Ok(Created::Other);
         }
@@ -225,18 +233,23 @@ impl CommitLog {
         Ok(created)
     }
 
-    /// Says durably that commits before this one may be deleted from now on. Idempotent.
+    /// Says durably that commits up to a number may be deleted from now on, and that this later one is there. Idempotent.
     ///
     /// # Errors
     /// The store failed, a boundary is damaged, or [`Error::LostRace`] when other pruners raised it all the while.
-    pub(crate) async fn raise_boundary(&self, commit: Sequence) -> Result<()> {
+    pub(crate) async fn raise_boundary(&self, commit: Sequence, deleted_to: Sequence) -> Result<()> {
         for _ in 0..SEARCHES_MAX {
             self.boundary_rose().await?;
             let seen = self.seen();
-            if seen.commit >= commit.get() {
+            if seen.commit >= commit.get() && seen.deleted_to >= deleted_to.get() {
                 return Ok(());
             }
-            let boundary = Boundary { lineage: self.lineage, number: seen.number + 1, commit: commit.get() };
+            let boundary = Boundary {
+                lineage: self.lineage,
+                number: seen.number + 1,
+                commit: commit.get().max(seen.commit),
+                deleted_to: deleted_to.get().max(seen.deleted_to),
+            };
             let bytes = boundary.encode(&self.access, &self.sealer, &*self.context.entropy)?;
             // Whoever made it, the next round reads what is there now.
             self.store.create(&boundary_key(self.lineage, boundary.number), vec![Bytes::from(bytes)]).await?;

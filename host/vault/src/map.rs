@@ -15,7 +15,8 @@ use farshore_core::{LineageId, PackId};
 use crate::{
     Error, Result, Store,
     cache::Cache,
-    collection::{Places, Sort},
+    collection::{Places, Sort, find_piece},
+    ledger::Valid,
     page::{self, LEVELS, LeafSlot, PAGE_BYTES_MAX, Page, PageRef, SLOT_BITS, SLOTS},
     seal::{self, Purpose, Sealer},
 };
@@ -100,22 +101,23 @@ impl Maps {
             let problem = format!("a page of it claims to have {} bytes", reference.length);
             return Err(Error::damaged(reference.key(self.lineage), problem));
         }
-        match self.placed_page(reference).await {
+        let valid = self.places.kept();
+        match self.placed_page(valid.as_deref(), reference).await {
             // It may have been moved since the newest ledger was read here.
-            Err(Error::ObjectMissing { .. }) if self.places.refresh().await? => self.placed_page(reference).await,
+            Err(error @ Error::ObjectMissing { .. }) => match self.places.newer_than(valid.as_deref()).await? {
+                Some(newer) => self.placed_page(Some(&newer), reference).await,
+                None => Err(error),
+            },
             read => read,
         }
     }
 
-    async fn placed_page(&self, reference: &PageRef) -> Result<Bytes> {
-        let collection = self.places.find(Sort::Map, reference.pack).await?;
-        let moved = collection.as_ref().and_then(|collection| {
-            let piece = collection.source(Sort::Map, reference.pack)?.piece(reference.offset)?;
-            (piece.length == reference.length).then_some((collection, piece.offset))
-        });
-        match moved {
-            Some((collection, offset)) => {
-                self.read_piece(&collection.object, collection.reference.id, offset, reference.length).await
+    async fn placed_page(&self, valid: Option<&Valid>, reference: &PageRef) -> Result<Bytes> {
+        let collections = self.places.collections(valid, Sort::Map, reference.pack).await?;
+        let moved = find_piece(&collections, Sort::Map, reference.pack, reference.offset);
+        match moved.filter(|(_, piece)| piece.length == reference.length) {
+            Some((collection, piece)) => {
+                self.read_piece(&collection.object, collection.reference.id, piece.offset, reference.length).await
             }
             None => {
                 let object = reference.key(self.lineage);

@@ -7,12 +7,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use farshore_core::PackId;
+use farshore_core::{PackId, Sequence};
 
 use super::live::{LiveData, LiveMap, Ordinals};
 use crate::{
     Error, PageRef, Result,
-    collection::{COLLECTION_BYTES_MAX, Collection, CollectionMaker, CollectionRef, HEADER_PIECE, Sort, frame_piece},
+    collection::{
+        COLLECTION_BYTES_MAX, COLLECTION_PIECES_MAX, COLLECTION_SOURCE_BYTES_MAX, Collection, CollectionMaker,
+        CollectionRef, HEADER_PIECE, Piece, Sort, find_piece, frame_piece,
+    },
     ledger::Valid,
     lineage::LineageShared,
     log::HeadCommit,
@@ -59,13 +62,19 @@ pub(super) struct Mover<'a> {
     shared: &'a LineageShared,
     valid: Option<&'a Valid>,
     built_on: &'a HeadCommit,
+    judged: Sequence,
     /// The bytes of the collection that was read last.
     read: Option<(PackId, Bytes)>,
 }
 
 impl<'a> Mover<'a> {
-    pub(super) fn new(shared: &'a LineageShared, valid: Option<&'a Valid>, built_on: &'a HeadCommit) -> Self {
-        Self { shared, valid, built_on, read: None }
+    pub(super) fn new(
+        shared: &'a LineageShared,
+        valid: Option<&'a Valid>,
+        built_on: &'a HeadCommit,
+        judged: Sequence,
+    ) -> Self {
+        Self { shared, valid, built_on, judged, read: None }
     }
 
     /// Moves them all, pages and frames into collections of their own.
@@ -78,7 +87,7 @@ impl<'a> Mover<'a> {
         let mut ordered: BTreeMap<(Sort, Option<usize>, PackId), &Move> = BTreeMap::new();
         for one in moves {
             let (sort, pack, _) = one.source();
-            let at = self.valid.and_then(|valid| valid.moved.get(&(sort, pack)).copied());
+            let at = self.valid.and_then(|valid| valid.moved.get(&(sort, pack))?.last().copied());
             ordered.insert((sort, at, pack), one);
         }
         for sort in [Sort::Map, Sort::Data] {
@@ -86,7 +95,14 @@ impl<'a> Mover<'a> {
             for one in ordered.range((sort, None, PackId::from_bytes([0; 16]))..).take_while(|(key, _)| key.0 == sort) {
                 let (sort, pack, base) = one.1.source();
                 let pieces = match self.pieces(one.1).await {
-                    Ok(pieces) => pieces,
+                    Ok(pieces) if fit(&pieces) => pieces,
+                    // No honest writer makes such a pack.
+                    Ok(_) => {
+                        let problem = "more of it is needed than a collection takes";
+                        moved.problems.push(Error::damaged(format!("pack {pack}"), problem));
+                        moved.stuck.push((sort, pack));
+                        continue;
+                    }
                     Err(error) if error.is_damage() => {
                         moved.problems.push(error);
                         moved.stuck.push((sort, pack));
@@ -108,7 +124,8 @@ impl<'a> Mover<'a> {
 
     async fn store(&self, maker: CollectionMaker) -> Result<CollectionRef> {
         let shared = self.shared;
-        let (parts, reference) = maker.make(shared.id, self.built_on, &shared.keys.metadata, shared.entropy())?;
+        let name = (self.built_on.object_name(shared.entropy()), self.judged.get());
+        let (parts, reference) = maker.make(shared.id, name, &shared.keys.metadata, shared.entropy())?;
         let object = reference.key(shared.id);
         match shared.store.create(&object, parts).await? {
             Created::Mine => Ok(reference),
@@ -139,55 +156,42 @@ impl<'a> Mover<'a> {
     }
 
     async fn data_pieces(&mut self, reference: &PackRef, frames: &Ordinals) -> Result<Vec<(u32, Bytes)>> {
-        let collection = match self.valid {
-            Some(valid) => self.shared.places.find_in(valid, Sort::Data, reference.pack).await?,
-            None => None,
-        };
-        let source = collection.as_ref().and_then(|collection| collection.source(Sort::Data, reference.pack));
-        let mut pieces = BTreeMap::new();
+        let pack = reference.pack;
+        let collections = self.shared.places.collections(self.valid, Sort::Data, pack).await?;
+        let mut moved: BTreeMap<PackId, (Arc<Collection>, Vec<Piece>)> = BTreeMap::new();
         let mut rest = Vec::new();
         for ordinal in frames.iter() {
-            match source.and_then(|source| source.piece(frame_piece(ordinal))) {
-                Some(piece) => {
-                    pieces.insert(piece.key, (piece.offset, piece.length));
+            match find_piece(&collections, Sort::Data, pack, frame_piece(ordinal)) {
+                Some((collection, piece)) => {
+                    let place = moved.entry(collection.reference.id);
+                    place.or_insert_with(|| (Arc::clone(collection), Vec::new())).1.push(piece);
                 }
                 None => rest.push(ordinal),
             }
         }
-        let mut found = Vec::with_capacity(frames.iter().count() + 1);
-        if let (Some(collection), Some(source)) = (&collection, source) {
-            let bytes = self.collection_bytes(collection).await?;
-            let slice = |(offset, length): (u32, u32)| {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-                bytes.get(start..end).map(Bytes::copy_from_slice)
-            };
-            let broken = || Error::damaged(&collection.object, "it ends inside a frame");
-            let header = source.piece(HEADER_PIECE).map(|piece| (piece.offset, piece.length));
-            for (key, place) in header.map(|place| (HEADER_PIECE, place)).into_iter().chain(pieces) {
-                found.push((key, slice(place).ok_or_else(broken)?));
+        let mut found = BTreeMap::new();
+        for (collection, mut pieces) in moved.into_values() {
+            let header = collection.source(Sort::Data, pack).and_then(|source| source.piece(HEADER_PIECE));
+            pieces.extend(header.copied());
+            let bytes = self.collection_bytes(&collection).await?;
+            for piece in pieces {
+                let piece_bytes = slice(&bytes, piece.offset, piece.length);
+                let broken = || Error::damaged(&collection.object, "it ends inside a frame");
+                found.insert(piece.key, piece_bytes.ok_or_else(broken)?);
             }
         }
         if !rest.is_empty() {
             let (directory, bytes) = self.shared.frames.verify_stored(reference).await?;
-            let object = &directory.object;
-            let slice = |start: u32, length: u32| {
-                let start = usize::try_from(start).unwrap_or(usize::MAX);
-                let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-                bytes.get(start..end).map(Bytes::copy_from_slice)
-            };
-            let broken = || Error::damaged(object, "a map refers to a frame that it does not have");
-            if found.is_empty() {
-                found.push((HEADER_PIECE, slice(0, reference.header_bytes).ok_or_else(broken)?));
-            }
+            let broken = || Error::damaged(&directory.object, "a map refers to a frame that it does not have");
+            found.insert(HEADER_PIECE, slice(&bytes, 0, reference.header_bytes).ok_or_else(broken)?);
             for ordinal in rest {
                 let frame = usize::try_from(ordinal).ok().and_then(|index| directory.frames.get(index));
                 let frame = frame.ok_or_else(broken)?;
-                found.push((frame_piece(ordinal), slice(frame.offset, frame.stored_bytes).ok_or_else(broken)?));
+                let frame_bytes = slice(&bytes, frame.offset, frame.stored_bytes);
+                found.insert(frame_piece(ordinal), frame_bytes.ok_or_else(broken)?);
             }
         }
-        found.sort_by_key(|(key, _)| *key);
-        Ok(found)
+        Ok(found.into_iter().collect())
     }
 
     async fn collection_bytes(&mut self, collection: &Arc<Collection>) -> Result<Bytes> {
@@ -206,4 +210,17 @@ impl<'a> Mover<'a> {
         self.read = Some((id, bytes.clone()));
         Ok(bytes)
     }
+}
+
+/// A copy of a part of what was read: a slice would keep all of it in memory.
+fn slice(bytes: &Bytes, offset: u32, length: u32) -> Option<Bytes> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    bytes.get(start..end).map(Bytes::copy_from_slice)
+}
+
+/// Whether a collection can take all of these.
+fn fit(pieces: &[(u32, Bytes)]) -> bool {
+    let bytes = pieces.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    pieces.len() <= COLLECTION_PIECES_MAX && bytes.fold(0u64, u64::saturating_add) <= COLLECTION_SOURCE_BYTES_MAX
 }

@@ -69,6 +69,16 @@ impl Live {
     /// # Errors
     /// A page is missing or damaged: then nobody knows what is needed, and nothing may be deleted. Or the store failed.
     pub(super) async fn add(&mut self, maps: &Maps, point: &Point) -> Result<()> {
+        self.follow(maps, point).await.map_err(|error| match error {
+            Error::Damaged { object, problem } => Error::damaged(
+                object,
+                format!("{problem}; point {} needs it, and nothing is pruned before", point.sequence),
+            ),
+            error => error,
+        })
+    }
+
+    async fn follow(&mut self, maps: &Maps, point: &Point) -> Result<()> {
         let disks = point.machines.iter().flat_map(|machine| &machine.disks);
         let mut waiting: Vec<(PageRef, usize, u64)> =
             disks.filter_map(|disk| disk.map).map(|root| (root, LEVELS - 1, 0)).collect();

@@ -25,7 +25,7 @@ pub(crate) enum Statement {
     /// What is granted to a host.
     Grant { host: HostId, number: u64, body: Hash },
     /// Before which commit others may have been deleted.
-    Boundary { lineage: LineageId, number: u64, author: HostId, commit: u64 },
+    Boundary { lineage: LineageId, number: u64, author: HostId, commit: u64, deleted_to: u64 },
 }
 
 impl Statement {
@@ -48,9 +48,16 @@ impl Statement {
             Self::Ring { number, body } => put(b"ring", &[&number.to_le_bytes(), body]),
             Self::Enrolment { host, body } => put(b"enrolment", &[host.as_bytes(), body]),
             Self::Grant { host, number, body } => put(b"grant", &[host.as_bytes(), &number.to_le_bytes(), body]),
-            Self::Boundary { lineage, number, author, commit } => {
-                put(b"boundary", &[lineage.as_bytes(), &number.to_le_bytes(), author.as_bytes(), &commit.to_le_bytes()])
-            }
+            Self::Boundary { lineage, number, author, commit, deleted_to } => put(
+                b"boundary",
+                &[
+                    lineage.as_bytes(),
+                    &number.to_le_bytes(),
+                    author.as_bytes(),
+                    &commit.to_le_bytes(),
+                    &deleted_to.to_le_bytes(),
+                ],
+            ),
         }
         bytes
     }
