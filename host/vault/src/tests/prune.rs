@@ -451,6 +451,121 @@ async fn what_does_not_verify_stays_where_it_is() {
     }
 }
 
+/// A point is dropped; what it needs of a collection is not moved on with what others need; then the point comes back.
+#[tokio::test]
+async fn a_point_that_comes_back_finds_what_was_moved_in_between() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let history = history(&lineage, 400, 30).await;
+    let sequences: Vec<_> = history.keys().copied().collect();
+    let (pinned, newest) = (sequences[12], sequences[29]);
+    lineage.pin(run(1), pinned).await.expect("pinned");
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    let there = self::objects(&objects).await;
+    assert!(there.iter().any(|(key, _)| key.contains("/collections/")), "both points' pieces were moved");
+    let both = [pinned, newest].map(|sequence| (sequence, history[&sequence].clone()));
+    expect_points(&objects, &both.into_iter().collect()).await;
+
+    // It is dropped, with a grace; meanwhile most of what the collections hold for the newest point is overwritten, so that
+    // they are collected anew, more than once, without what only the dropped point needs.
+    let grace = Grace { seconds: 0, commits: 1_000 };
+    lineage.unpin(run(1)).await.expect("given up");
+    prune(&lineage, &KEEP_NEWEST, grace).await.expect("pruned");
+    let (mut content, mut last, mut collected) = (history[&newest].clone(), newest, 0);
+    for at in (0..360).step_by(40) {
+        let range = at * CHUNK..(at + 40) * CHUNK;
+        content[range.clone()].copy_from_slice(&noise(at as u64, range.len()));
+        last = commit_changes(&lineage, &content, range).await.expect("committed").sequence;
+        collected += prune(&lineage, &KEEP_NEWEST, grace).await.expect("pruned").collections_written;
+    }
+    assert!(collected > 0, "something was moved on");
+    let plan = lineage.plan_prune(&KEEP_ALL, grace).await.expect("planned");
+    assert!(plan.revived.iter().any(|point| point.sequence == pinned));
+    lineage.prune(plan).await.expect("pruned");
+    let fresh = vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there");
+    for (sequence, content) in [(pinned, &history[&pinned]), (last, &content)] {
+        let point = fresh.point(sequence).await.expect("it stands");
+        assert!(restore(&fresh, &point).await.expect("readable") == *content, "{sequence}");
+    }
+    // And it goes on standing when the rest is swept.
+    lineage.pin(run(2), pinned).await.expect("pinned");
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    let expected = BTreeMap::from([(pinned, history[&pinned].clone()), (last, content)]);
+    expect_points(&objects, &expected).await;
+}
+
+/// A store whose listings leave out what they like.
+#[tokio::test]
+async fn a_listing_that_leaves_things_out_only_makes_a_prune_delete_less() {
+    for left_out in ["/commits/", "/packs/", "/maps/", "/collections/", "/ledgers/", ""] {
+        let objects = Arc::new(InMemory::new());
+        let vault = vault_on(store(&objects), context()).await;
+        let history = history(&lineage(&vault).await, 40, 20).await;
+        let mut faulty = FaultyStore::sound(&objects);
+        faulty.left_out = Some(left_out);
+        let there = vault_on(wrap(Arc::new(faulty)), context())
+            .await
+            .lineage(&group())
+            .await
+            .expect("readable")
+            .expect("there");
+        for _ in 0..4 {
+            prune(&there, &KEEP_NEWEST, NO_GRACE).await.expect("pruned");
+        }
+        // What was dropped is gone for good or comes back whole.
+        prune(&there, &KEEP_ALL, NO_GRACE).await.expect("pruned");
+        let fresh =
+            vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there");
+        let points = fresh.points(None, usize::MAX).await.expect("readable");
+        let expected = points.iter().map(|point| (point.sequence, history[&point.sequence].clone())).collect();
+        expect_points(&objects, &expected).await;
+        prune_to_the_end(&fresh, &KEEP_NEWEST).await;
+        let newest: BTreeMap<_, _> = history.into_iter().next_back().into_iter().collect();
+        expect_points(&objects, &newest).await;
+    }
+}
+
+/// A commit after those that were judged is lost, or the newest commit or ledger: that is said, and hides little.
+#[tokio::test]
+async fn a_lost_commit_and_a_lost_ledger_are_found_and_hide_little() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let history = history(&lineage, 40, 12).await;
+    let sequences: Vec<_> = history.keys().copied().collect();
+    lineage.pin(run(1), sequences[3]).await.expect("pinned");
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    let late = self::history(&lineage, 40, 2).await;
+    let head = lineage.head().await.expect("readable");
+    let key = |sequence: Sequence| format!("v/lineages/{}/commits/{:020}", lineage.id(), sequence.get());
+    let lost = *late.keys().next().expect("some");
+    let copied = copy(&objects).await;
+    copied.delete(&key(lost).as_str().into()).await.expect("deleted");
+    let checking = vault_on(store(&copied), context()).await;
+    let report = checking.check(crate::CheckDepth::Structure, &|_| {}).await.expect("checked");
+    let found: Vec<_> = report.findings.iter().map(|finding| finding.object.as_str()).collect();
+    assert!(found.len() == 1 && key(lost).ends_with(found[0]), "{found:?}");
+
+    let there = self::objects(&objects).await;
+    let ledgers: Vec<_> =
+        there.iter().filter(|(key, _)| key.contains("/ledgers/")).map(|(key, _)| key.clone()).collect();
+    assert!(ledgers.len() >= 2, "the ledger before the newest waits for its grace");
+    for hurt in [ledgers.last().expect("some").clone(), key(head.sequence)] {
+        let copied = copy(&objects).await;
+        copied.put(&hurt.as_str().into(), b"rot".to_vec().into()).await.expect("stored");
+        let reader =
+            vault_on(store(&copied), context()).await.lineage(&group()).await.expect("readable").expect("there");
+        for sequence in [sequences[3], sequences[11]] {
+            let point = reader.point(sequence).await.expect("it stands");
+            assert!(restore(&reader, &point).await.expect("readable") == history[&sequence], "{hurt} {sequence}");
+        }
+        let listed = reader.list_points(None, usize::MAX).await.expect("listed");
+        assert!(listed.iter().any(|(sequence, point)| *sequence == sequences[3] && point.is_ok()), "{hurt}");
+        assert!(reader.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect_err("nothing is deleted then").is_damage());
+    }
+}
+
 #[tokio::test]
 async fn of_two_pruners_one_gives_up() {
     let objects = Arc::new(InMemory::new());
@@ -543,6 +658,8 @@ enum Step {
     Unpin {
         run: u8,
     },
+    /// A prune under rules that want everything back that can come back.
+    Revive,
     /// A fresh handle goes on.
     Reopen,
 }
@@ -553,6 +670,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4u8, any::<bool>()).prop_map(|(keep, has_grace)| Step::Prune { keep, has_grace }),
         1 => (0..3u8, 0..8usize).prop_map(|(run, age)| Step::Pin { run, age }),
         1 => (0..3u8).prop_map(|run| Step::Unpin { run }),
+        1 => Just(Step::Revive),
         1 => Just(Step::Reopen),
     ]
 }
@@ -587,6 +705,9 @@ async fn play(steps: Vec<Step>) {
                 lineage.pin(run(number), *sequence).await.expect("pinned");
             }
             Step::Unpin { run: number } => lineage.unpin(run(number)).await.expect("given up"),
+            Step::Revive => {
+                prune(&lineage, &KEEP_ALL, Grace { seconds: 0, commits: 5 }).await.expect("pruned");
+            }
             Step::Reopen => {
                 let vault = vault_on(store(&objects), context()).await;
                 lineage = vault.lineage(&group()).await.expect("readable").expect("there");
