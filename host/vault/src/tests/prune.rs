@@ -532,7 +532,7 @@ async fn a_lost_commit_and_a_lost_ledger_are_found_and_hide_little() {
     let objects = Arc::new(InMemory::new());
     let vault = vault_on(store(&objects), context()).await;
     let lineage = lineage(&vault).await;
-    let history = history(&lineage, 40, 12).await;
+    let history = history(&lineage, 40, 24).await;
     let sequences: Vec<_> = history.keys().copied().collect();
     lineage.pin(run(1), sequences[3]).await.expect("pinned");
     prune_to_the_end(&lineage, &KEEP_NEWEST).await;
@@ -556,7 +556,7 @@ async fn a_lost_commit_and_a_lost_ledger_are_found_and_hide_little() {
         copied.put(&hurt.as_str().into(), b"rot".to_vec().into()).await.expect("stored");
         let reader =
             vault_on(store(&copied), context()).await.lineage(&group()).await.expect("readable").expect("there");
-        for sequence in [sequences[3], sequences[11]] {
+        for sequence in [sequences[3], sequences[23]] {
             let point = reader.point(sequence).await.expect("it stands");
             assert!(restore(&reader, &point).await.expect("readable") == history[&sequence], "{hurt} {sequence}");
         }
@@ -564,6 +564,29 @@ async fn a_lost_commit_and_a_lost_ledger_are_found_and_hide_little() {
         assert!(listed.iter().any(|(sequence, point)| *sequence == sequences[3] && point.is_ok()), "{hurt}");
         assert!(reader.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect_err("nothing is deleted then").is_damage());
     }
+}
+
+/// Everybody who commits repeats the head; a captured replicator need not repeat it truly.
+#[tokio::test]
+async fn a_head_that_has_forgotten_a_prune_is_refused() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let history = history(&lineage, 40, 24).await;
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    let built_on = lineage.0.log.newest().await.expect("readable");
+    let forged = crate::Head { sequence: built_on.head.sequence.next(), pruned: None, ..built_on.head.clone() };
+    let event = crate::commit::Event::Unpinned { run: run(1) };
+    lineage.0.log.create(&built_on, forged, event).await.expect("the store knows nothing of heads");
+    let reader = vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there");
+    let error = reader.head().await.expect_err("a boundary speaks of a prune");
+    assert!(error.is_damage() && error.to_string().contains("forgotten a prune"), "{error}");
+    let (newest, content) = history.iter().next_back().expect("some");
+    let listed = reader.list_points(None, usize::MAX).await.expect("listed");
+    let points: Vec<_> = listed.iter().filter(|(_, point)| point.is_ok()).map(|(sequence, _)| *sequence).collect();
+    assert_eq!(points, [*newest], "dropped points stay dropped");
+    let point = reader.point(*newest).await.expect("it stands");
+    assert!(restore(&reader, &point).await.expect("readable") == *content, "what was moved is found");
 }
 
 #[tokio::test]
