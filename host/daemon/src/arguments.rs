@@ -165,7 +165,7 @@ fn grace(text: &str) -> Result<Grace, String> {
 pub enum PinCommand {
     /// List the pins: what is pinned is not deleted. A pin whose run has ended is a mistake that keeps data.
     List,
-    /// Give up the pins of a run that is over.
+    /// Give up the pins of a run that is over. A run that goes on would lose its point to the next prune.
     Release {
         /// The run, as `pin list` shows it.
         run: RunId,
@@ -318,10 +318,10 @@ pub struct RescueArguments {
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
     /// `newest` or a number.
-    #[arg(long, default_value = "newest", value_parser = point_choice, value_name = "N", requires = "group")]
+    #[arg(long, default_value = "newest", value_parser = point_choice, value_name = "N")]
     pub point: PointChoice,
     /// Only this machine.
-    #[arg(long, requires = "group")]
+    #[arg(long, requires = "to")]
     pub machine: Option<MachineId>,
     /// Only this disk; --machine says whose.
     #[arg(long, requires = "machine")]

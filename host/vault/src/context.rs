@@ -10,7 +10,8 @@ use crate::{Error, Result};
 /// What comes in from outside, so that a simulator can own it.
 #[derive(Clone)]
 pub struct Context {
-    /// Where the times in commits come from. They are shown, and decide nothing.
+    /// Where the times in commits come from. They are shown, and decide nothing; a pruner's clock can only make points younger
+    /// and a grace longer.
     pub clock: Arc<dyn Clock>,
     /// Where keys and names come from.
     pub entropy: Arc<dyn Entropy>,

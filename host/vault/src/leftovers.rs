@@ -27,8 +27,8 @@ const LEFTOVER_PACKS_MAX: usize = 8192;
 /// The most chunks that are remembered: 128 GiB of disks, about 200 MiB of memory.
 const LEFTOVER_CHUNKS_MAX: usize = 2 * 1024 * 1024;
 
-/// How many commits back packs are looked for: the generation may have been raised since they were written.
-const LEFTOVER_BASES_MAX: u64 = 8;
+/// How many commits back packs are looked for: pins, prunes and raises may have come since they were written.
+const LEFTOVER_BASES_MAX: u64 = 64;
 
 /// How many headers are read side by side.
 const HEADERS_READ_AT_ONCE: usize = 8;

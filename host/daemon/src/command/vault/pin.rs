@@ -65,8 +65,13 @@ async fn lineages(vault: &Vault) -> Result<Vec<Lineage>, Failure> {
 async fn gather(vault: &Vault) -> Result<Vec<GroupPin>, Failure> {
     let mut pins = Vec::new();
     for lineage in lineages(vault).await? {
+        let head = match lineage.head().await {
+            Ok(head) => head,
+            Err(error) if error.is_damage() => continue,
+            Err(error) => return Err(error.into()),
+        };
         let group = || lineage.group().clone();
-        pins.extend(lineage.head().await?.pins.into_iter().map(|pin| GroupPin { group: group(), pin }));
+        pins.extend(head.pins.into_iter().map(|pin| GroupPin { group: group(), pin }));
     }
     Ok(pins)
 }
@@ -74,7 +79,12 @@ async fn gather(vault: &Vault) -> Result<Vec<GroupPin>, Failure> {
 async fn release(vault: &Vault, run: RunId) -> Result<Vec<GroupName>, Failure> {
     let mut groups = Vec::new();
     for lineage in lineages(vault).await? {
-        if lineage.head().await?.pins.iter().any(|pin| pin.run == run) {
+        let head = match lineage.head().await {
+            Ok(head) => head,
+            Err(error) if error.is_damage() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if head.pins.iter().any(|pin| pin.run == run) {
             lineage.unpin(run).await?;
             groups.push(lineage.group().clone());
         }

@@ -1,12 +1,14 @@
 //! `vault prune`.
 
-use farshore_core::GroupName;
+use std::time::Duration;
+
+use farshore_core::{Coded as _, GroupName};
 use farshore_vault::{Amount, Error as VaultError, Grace, Lineage, Power, PrunePlan, PruneReport, Retention};
 use serde::Serialize;
 
 use crate::{
     arguments::PruneArguments,
-    config::Configuration,
+    config::{Configuration, format_duration},
     context::Context,
     error::CliError,
     output::{Failure, human},
@@ -74,8 +76,8 @@ impl Pruned {
 }
 
 fn failed(error: &VaultError) -> Outcome {
-    let advice = farshore_core::Coded::advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
-    Outcome::Failed(format!("{error}{advice}"))
+    let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+    Outcome::Failed(format!("[{}] {error}{advice}", error.code()))
 }
 
 fn choose(configuration: &Configuration, named: &[GroupName]) -> Result<Vec<(GroupName, Retention)>, CliError> {
@@ -154,12 +156,12 @@ fn render_report(report: &PruneReport, grace: Grace) -> String {
     }
     text.push_str(&format!("; {} were deleted", amount(report.deleted)));
     if report.condemned.objects > 0 {
-        let hours = grace.seconds / 3_600;
-        text.push_str(&format!(
-            "; {} will be, by a prune after {hours} h and {} commits",
-            amount(report.condemned),
-            grace.commits
-        ));
+        let time = format_duration(Duration::from_secs(grace.seconds));
+        let waits = match (grace.seconds, grace.commits) {
+            (0, 0) => "by the next prune".to_owned(),
+            (_, commits) => format!("by a prune after {time} and {commits} commits"),
+        };
+        text.push_str(&format!("; {} will be, {waits}", amount(report.condemned)));
     }
     text.push_str(".\n");
     for problem in &report.problems {
