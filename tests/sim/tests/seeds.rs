@@ -28,13 +28,13 @@ fn hold(from: u64, count: u64, settings: &Settings) {
 
 #[test]
 fn drawn_worlds_keep_every_promise() {
-    let count = if is_long() { 20_000 } else { 300 };
+    let count = if is_long() { 6_000 } else { 300 };
     hold(0, count, &Settings::default());
 }
 
 #[test]
 fn every_plan_at_its_worst_keeps_every_promise() {
-    let count = if is_long() { 2_000 } else { 12 };
+    let count = if is_long() { 300 } else { 12 };
     for name in PLAN_NAMES {
         let plan = Some((name, 300));
         hold(1_000_000, count, &Settings { plan, clocks: None });
@@ -43,7 +43,7 @@ fn every_plan_at_its_worst_keeps_every_promise() {
 
 #[test]
 fn a_seed_is_a_world() {
-    let count = if is_long() { 1_000 } else { 24 };
+    let count = if is_long() { 200 } else { 24 };
     let mut traces = std::collections::BTreeSet::new();
     for seed in 2_000_000..2_000_000 + count {
         let (one, other) = (run::seed(seed, &Settings::default()), run::seed(seed, &Settings::default()));
@@ -56,7 +56,7 @@ fn a_seed_is_a_world() {
 
 #[test]
 fn clocks_change_neither_the_course_of_a_world_nor_its_verdict() {
-    let count = if is_long() { 5_000 } else { 40 };
+    let count = if is_long() { 300 } else { 40 };
     for seed in 3_000_000..3_000_000 + count {
         let with = |clocks| run::seed(seed, &Settings { plan: None, clocks: Some(clocks) });
         let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));

@@ -749,7 +749,7 @@ async fn play(steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if std::env::var_os("FARSHORE_LONG").is_some() { 300 } else { 30 },
+        cases: if std::env::var_os("FARSHORE_LONG").is_some() { 120 } else { 30 },
         max_shrink_iters: 100,
         ..ProptestConfig::default()
     })]
