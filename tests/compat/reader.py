@@ -112,12 +112,13 @@ class Vault:
         self.check(signer, opened[:64], name, fields + hashed(opened[64:]))
         return json.loads(opened[64:])
 
-    def newest(self, folder: str, digits: int, number: int = 0) -> int:
-        """The newest of a numbered series, by asking from a number on; the listing only shows if one is missing."""
-        listed = [int(path.name) for path in self.root.glob(f"{folder}/{'[0-9]' * digits}")]
+    def newest(self, folder: str, digits: int, named: int = 0) -> int:
+        """The newest of a numbered series, by asking from one that must be there; the listing only shows what lacks."""
+        listed = [named, *(int(path.name) for path in self.root.glob(f"{folder}/{'[0-9]' * digits}"))]
+        number = max(named - 1, 0)
         while (self.root / folder / f"{number + 1:0{digits}}").is_file():
             number += 1
-        require(number >= max(listed, default=0), f"{folder} has no number {number + 1}, but later ones")
+        require(number >= max(listed), f"{folder} lacks number {number + 1}, which a boundary or a later one needs")
         return number
 
     def unseal(self, key: bytes, number: int, fields: bytes, sealed: bytes, length: int | None = None) -> bytes:
@@ -160,7 +161,7 @@ class Vault:
     def points(self) -> Iterator[tuple["Lineage", Any, Any]]:
         begun = sorted(path.parent.name for path in self.root.glob("lineages/*/commits"))
         lineages = (Lineage(self, bytes.fromhex(name)) for name in begun)
-        return ((lineage, *found) for lineage in lineages for found in lineage.points())
+        return ((lineage, *found) for lineage in lineages for found in list(lineage.points()))
 
 
 class Lineage:
@@ -170,30 +171,29 @@ class Lineage:
         self.vault, self.id, self.place, self.folder = vault, lineage, vault.id + lineage, f"lineages/{lineage.hex()}"
         self.group, self.keys, self.judged, self.standing, self.collections = "", {}, 0, {}, []
         self.read_commit(1)  # It brings the keys with which all else is sealed.
-        boundary, first = vault.newest(f"{self.folder}/boundaries", 8), 1
+        boundary, first, gone = vault.newest(f"{self.folder}/boundaries", 8), 0, -1
         if boundary:  # It names a commit that is there, and up to which number before it others may have been deleted.
             length, data = vault.load(f"{self.folder}/boundaries/{boundary:08}", BOUNDARY, 192)
-            author, signature, first, gone = take("16s64sQQ", self.unseal(8, struct.pack("<Q", boundary), data[16:], length))
-            fields = lineage + struct.pack("<Q", boundary) + author + struct.pack("<QQ", first, gone)
+            opened = self.unseal(8, number := struct.pack("<Q", boundary), data[16:], length)
+            author, signature, first, gone = take("16s64sQQ", opened)
+            fields = lineage + number + author + struct.pack("<QQ", first, gone)
             vault.check(vault.signer(author, "pruner"), signature, b"boundary", fields)
-        self.newest = vault.newest(f"{self.folder}/commits", 20, first - 1)
-        require(self.newest >= first, f"{self.folder} lacks the commit {first} that its newest boundary names")
+        self.newest = vault.newest(f"{self.folder}/commits", 20, first)
         require(vault.newest(f"{self.folder}/boundaries", 8) == boundary, "a prune is at work: begin anew")
         pruned = self.read_commit(self.newest)[2].get("pruned")
-        require(not boundary or first <= (pruned or 0), "it has forgotten a prune of which a boundary speaks")
+        require(gone < first <= (pruned or 0), f"it contradicts the newest boundary, which names {first}")
         if pruned is not None:
-            prune = self.read_commit(pruned)[1]
-            self.judged = prune["judged"]
-            require(1 <= self.judged < pruned <= self.newest, "it cannot be the newest prune")
-            self.read_ledger(prune["ledger"]["id"], prune["ledger"]["hash"])
+            self.read_ledger(self.read_commit(pruned)[1])
+            require(1 <= self.judged < pruned <= self.newest, f"commit {pruned} cannot be the newest prune")
 
     def unseal(self, number: int, fields: bytes, sealed: bytes, length: int | None = None) -> BytesIO:
         return BytesIO(self.vault.unseal(self.keys[b"metadata"], number, self.id + fields, sealed, length))
 
-    def read_ledger(self, ledger: str, ledger_hash: str) -> None:
+    def read_ledger(self, prune: Any) -> None:
         """The points that stand, and the collections. What is condemned matters to a prune only."""
+        self.judged, ledger = prune["judged"], prune["ledger"]["id"]
         length, data = self.vault.load(f"{self.folder}/ledgers/{self.judged:020}/{ledger}", LEDGER, 96 + 128 * MIB)
-        require(hashed(data).hex() == ledger_hash, "it is not the one that the commit of its prune names")
+        require(hashed(data).hex() == prune["ledger"]["hash"], "it is not the one that the commit of its prune names")
         stream = self.unseal(9, struct.pack("<Q", self.judged) + bytes.fromhex(ledger), data[16:], length)
         points = (take("Q32sqB", stream) for _ in range(*take("I", stream)))
         self.standing = {number: commit_hash for number, commit_hash, _, stands in points if stands}
@@ -349,7 +349,7 @@ def list_points(vault: Vault, given: argparse.Namespace) -> None:
 
 
 def restore(vault: Vault, given: argparse.Namespace) -> None:
-    """Only new files are written, and nothing half-written looks like a disk."""
+    """A disk gets its name when it is whole: nothing half-written may look like one."""
     lineage = hashed(given.group.encode(), vault.keys[b"names"])[:16]
     require((vault.root / f"lineages/{lineage.hex()}").is_dir(), "there is no such group")
     lineage = Lineage(vault, lineage)
@@ -360,7 +360,7 @@ def restore(vault: Vault, given: argparse.Namespace) -> None:
         path = given.to / machine / f"{name}.raw"
         require(safe and not path.exists(), f"{machine!r}/{name!r} is there already, or would lead out of the folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part := path.with_name(f"{name}.part"), "xb") as file:
+        with open(part := path.with_name(f"{name}.part"), "wb") as file:
             file.writelines(lineage.content(disk))
         part.rename(path)
         print(repr(str(path)))
