@@ -162,7 +162,7 @@ impl PrunePlan {
 struct Work {
     built_on: HeadCommit,
     valid: Option<Arc<Valid>>,
-    /// When the store received the newest commit; of the two clocks the one that makes it earlier.
+    /// When the store received the newest commit, not before any point.
     received_at: Timestamp,
     points: Vec<JudgedPoint>,
     /// Batches of earlier prunes that still wait, and those that are final now.
@@ -212,7 +212,10 @@ impl Lineage {
         let valid = valid.as_deref();
         let clock_now = shared.context.clock.now();
         let (candidates, judged) = candidates(shared, valid, &built_on).await?;
-        let (points, now) = judge(&candidates, retention, &built_on, clock_now);
+        let points = judge(&candidates, retention, &built_on, clock_now);
+        // What waits is counted by the store's own times, made to rise: a pruner whose clock is late must not make a batch older.
+        let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
+        let now = received.max().unwrap_or(built_on.received_at);
         let mut live = Live::default();
         for point in points.iter().filter(|point| point.stands) {
             live.add(&shared.maps, &read_point(shared, point).await?).await?;
@@ -456,7 +459,7 @@ async fn candidates(
     Ok((candidates, judged))
 }
 
-/// Applies the rules. The second value is the store's time of the newest commit, not before that of any point.
+/// Applies the rules.
 ///
 /// The store's times count, made to rise, and none is later than the pruner's own: of the two clocks the one that makes a
 /// point younger is believed.
@@ -465,7 +468,7 @@ fn judge(
     retention: &Retention,
     built_on: &HeadCommit,
     clock_now: Timestamp,
-) -> (Vec<JudgedPoint>, Timestamp) {
+) -> Vec<JudgedPoint> {
     let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
     let mut times: Vec<_> = received.map(|time| time.min(clock_now)).collect();
     make_rising(&mut times);
@@ -477,8 +480,7 @@ fn judge(
         .map(|(point, received_at)| Candidate { received_at, is_held: is_pinned(point.sequence) })
         .collect();
     let stands = retention.judge(&judged, now);
-    let points = candidates.iter().zip(stands).map(|(point, stands)| JudgedPoint { stands, ..*point });
-    (points.collect(), now)
+    candidates.iter().zip(stands).map(|(point, stands)| JudgedPoint { stands, ..*point }).collect()
 }
 
 async fn read_point(shared: &LineageShared, judged: &JudgedPoint) -> Result<Point> {
