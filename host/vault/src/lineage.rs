@@ -22,7 +22,7 @@ use crate::{
     ledger::{Ledgers, Valid},
     log::{CommitLog, HeadCommit},
     map::Maps,
-    seal::{ContentKeys, LineageKeys, LineageSecrets},
+    seal::{ContentKeys, Hash, LineageKeys, LineageSecrets},
     store::Created,
 };
 
@@ -167,6 +167,12 @@ impl LineageShared {
         }
     }
 
+    /// Whether a prune has judged the commit of this number, and lets a point of this object stand.
+    pub(crate) async fn stands(&self, sequence: Sequence, hash: Hash) -> Result<bool> {
+        let (_, valid) = self.ledgers.newest().await?;
+        Ok(valid.is_some_and(|valid| valid.standing(sequence).is_some_and(|point| point.hash == hash)))
+    }
+
     /// The point behind a number that must be a commit's; none if that commit is no point.
     async fn listed_point(&self, valid: Option<&Valid>, sequence: Sequence) -> Result<Option<Point>> {
         let missing = || Error::ObjectMissing {
@@ -304,7 +310,7 @@ impl Lineage {
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
         let built_on = HeadCommit::of(commit);
         shared.store.prove_conditions(shared.entropy()).await?;
-        match shared.log.create(&built_on, head, event).await? {
+        match shared.log.create(&built_on, head, event).await?.0 {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
         }

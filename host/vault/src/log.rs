@@ -26,7 +26,7 @@ use crate::{
     boundary::{Boundary, boundary_key},
     commit::{Commit, CommitBody, Event, commit_folder, commit_key, commit_number, read_stored},
     keys::Access,
-    seal::Sealer,
+    seal::{Hash, Sealer, stored_hash},
     store::Created,
 };
 
@@ -213,24 +213,26 @@ impl CommitLog {
         Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
     }
 
-    /// Creates the commit that follows `built_on`.
+    /// Creates the commit that follows `built_on`; also the hash of its object. Who stood still for long after the create may be
+    /// told that it is another's although it counts: a prune that has judged it since knows.
     ///
     /// # Errors
     /// As [`Store::create`]; then the commit may be there.
-    pub(crate) async fn create(&self, built_on: &HeadCommit, head: Head, event: Event) -> Result<Created> {
+    pub(crate) async fn create(&self, built_on: &HeadCommit, head: Head, event: Event) -> Result<(Created, Hash)> {
         debug_assert_eq!(head.sequence, built_on.head.sequence.next());
         let written_at = self.context.clock.now();
         let number = head.sequence.get();
         let body = CommitBody { lineage: self.lineage, head, previous: built_on.hash, written_at, event };
         let bytes = body.encode(&self.access, &self.sealer, &[], &*self.context.entropy)?;
+        let hash = stored_hash(&bytes);
         let created = self.store.create(&self.key(number), vec![Bytes::from(bytes)]).await?;
         self.boundary_rose().await?;
         if self.seen().deleted_to >= number {
             // The number was free because its commit was deleted: this one is seen by nobody.
-            return Ok(Created::Other);
+            return Ok((Created::Other, hash));
         }
         self.known.fetch_max(number, Ordering::Relaxed);
-        Ok(created)
+        Ok((created, hash))
     }
 
     /// Says durably that commits up to a number may be deleted from now on, and that this later one is there. Idempotent.

@@ -271,9 +271,9 @@ impl PointWriter {
             let point = self.point(&details, built_on.head.sequence.next())?;
             let head = Head { sequence: point.sequence, newest_point: Some(point.sequence), ..built_on.head.clone() };
             let event = Event::Point(Box::new(point.clone()));
-            match session.shared.log.create(&built_on, head, event).await? {
-                Created::Mine => return Ok(point),
-                Created::Other => {}
+            let (created, hash) = session.shared.log.create(&built_on, head, event).await?;
+            if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
+                return Ok(point);
             }
             let newest = session.shared.log.newest().await?;
             if !newest.head.continues(&built_on.head) {

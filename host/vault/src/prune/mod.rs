@@ -377,7 +377,7 @@ impl Lineage {
             let sequence = built_on.head.sequence.next();
             let head = Head { sequence, pruned: Some(sequence), ..built_on.head.clone() };
             let event = Event::Pruned(Box::new(pruned.clone()));
-            if shared.log.create(&built_on, head, event).await? == Created::Mine {
+            if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
                 return Ok(sequence);
             }
             built_on = shared.log.newest().await?;

@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
+use tokio::sync::Notify;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -38,6 +39,8 @@ pub(crate) struct FaultyStore {
     pub(crate) ignores_conditions: bool,
     /// Nothing may be written, as with credentials that may only read.
     pub(crate) read_only: bool,
+    /// Told when a commit was created; its reply waits to be woken.
+    held: Option<(Arc<Notify>, Arc<Notify>)>,
     /// Listings leave out every other object whose key has this in it.
     pub(crate) left_out: Option<&'static str>,
 }
@@ -55,6 +58,7 @@ impl FaultyStore {
             pack_bytes: AtomicU64::new(0),
             ignores_conditions: false,
             read_only: false,
+            held: None,
             left_out: None,
         }
     }
@@ -62,6 +66,14 @@ impl FaultyStore {
     /// It never fails.
     pub(crate) fn sound(inner: &Arc<InMemory>) -> Self {
         Self::new(inner, usize::MAX, Fault::Before, false)
+    }
+
+    /// From now on the reply to the create of a commit is held back: the first tells that one was created, the second lets its
+    /// reply go.
+    pub(crate) fn hold_commits(self: &mut Arc<Self>) -> (Arc<Notify>, Arc<Notify>) {
+        let held = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        Arc::get_mut(self).expect("it is not shared yet").held = Some(held.clone());
+        held
     }
 
     pub(crate) fn operations(&self) -> usize {
@@ -110,6 +122,10 @@ impl ObjectStore for FaultyStore {
         let result = self.inner.put_opts(location, payload, options).await;
         if result.is_ok() && location.as_ref().contains("/packs/") {
             self.pack_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
+        if let Some((sent, wake)) = self.held.as_ref().filter(|_| location.as_ref().contains("/commits/")) {
+            sent.notify_one();
+            wake.notified().await;
         }
         if fault.is_some() { Err(Self::error()) } else { result }
     }

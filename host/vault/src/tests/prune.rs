@@ -269,6 +269,32 @@ async fn packs_of_a_writer_that_is_still_at_work_are_not_condemned() {
     expect_points(&objects, &history).await;
 }
 
+/// A commit was created, and its writer stood still before it looked for a boundary.
+#[tokio::test]
+async fn a_writer_that_slept_after_its_commit_is_told_that_it_stands() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let mut history = history(&lineage, 8, 3).await;
+    let content = noise(61, 8 * CHUNK);
+    let mut held = Arc::new(FaultyStore::sound(&objects));
+    let (sent, wake) = held.hold_commits();
+    let sleeper = vault_on(wrap(held), context()).await.lineage(&group()).await.expect("readable").expect("there");
+    let sleeping = content.clone();
+    let sleeping = tokio::spawn(async move { commit_disk(&sleeper, &sleeping).await });
+    sent.notified().await;
+    let late = self::history(&lineage, 8, 1).await;
+    lineage.pin(run(1), Sequence::new(late.keys().next().expect("some").get() - 1)).await.expect("pinned");
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    wake.notify_one();
+    let point = sleeping.await.expect("it ends").expect("its point stands, and a boundary speaks of its number");
+    history.clear();
+    history.insert(point.sequence, content.clone());
+    let points = lineage.points(None, 10).await.expect("readable");
+    assert_eq!(points.iter().map(|point| point.sequence).min(), Some(point.sequence));
+    assert!(restore(&lineage, &points[1]).await.expect("readable") == content);
+}
+
 /// A writer that stood still wants a number that was free once and is free again, because its commit was deleted.
 #[tokio::test]
 async fn a_writer_that_slept_through_a_prune_is_not_told_that_it_committed() {
