@@ -133,6 +133,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// A world that begins with these objects in its store.
     pub fn new(seed: u64, plan: FaultPlan, clocks: ClockPlan, objects: Objects) -> Self {
+        Self::at(Time::default(), seed, plan, clocks, objects)
+    }
+
+    /// The same, at a time of its own.
+    pub fn at(time: Time, seed: u64, plan: FaultPlan, clocks: ClockPlan, objects: Objects) -> Self {
         let dice = Dice::new(seed, "faults");
         let full = match plan.is_full_for_a_while {
             true => {
@@ -150,7 +155,7 @@ impl World {
             seed,
             plan,
             clocks,
-            time: Time::default(),
+            time,
             dice,
             full,
             sleeper,

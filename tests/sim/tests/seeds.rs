@@ -1,4 +1,5 @@
-//! Worlds of many seeds; that a seed is a world; and that the clocks of hosts change nothing (T04).
+//! Worlds of many seeds; worlds with a sleeper (T03); that a seed is a world; and that the clocks of hosts never make anything
+//! happen sooner (T04).
 
 use std::num::NonZeroUsize;
 
@@ -41,6 +42,14 @@ fn every_plan_at_its_worst_keeps_every_promise() {
     }
 }
 
+/// T03: three writers, two pruners and a recoverer, of whom one stands still for up to thirty days between any two operations.
+#[test]
+fn what_a_sleeper_slept_through_is_neither_lost_nor_committed_again() {
+    let count = if is_long() { 10_000 } else { 60 };
+    let plan = Some(("sleeper", 0));
+    hold(4_000_000, count, &Settings { plan, clocks: None });
+}
+
 #[test]
 fn a_seed_is_a_world() {
     let count = if is_long() { 1_000 } else { 24 };
@@ -62,8 +71,10 @@ fn clocks_change_neither_the_course_of_a_world_nor_its_verdict() {
         let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));
         assert_eq!(right.violations, wrong.violations, "seed {seed}");
         assert_eq!(right.violations, [], "{}", right.report());
-        // Not only the verdict: each host did the same, at the same moment of the world.
-        assert_eq!((right.trace, right.totals), (wrong.trace, wrong.totals), "seed {seed}");
+        // Not only the verdict: each host did the same, at the same moment of the world. A grace in seconds is also counted by
+        // the pruner's clock, and then a wrong one may make it wait; that it never waits less is for the checkers.
+        let is_same = (right.trace, right.totals) == (wrong.trace, wrong.totals);
+        assert!(is_same || right.waits_by_clock, "seed {seed}");
         assert!(right.store != wrong.store, "seed {seed}: commits tell what their writers' clocks told");
     }
 }

@@ -50,7 +50,7 @@ impl Pruner {
         let vault = desk.vault().await?;
         let Some(lineage) = vault.lineage(group).await? else { return Ok(true) };
         let (retention, grace) = draw_rules(&desk.world, &desk.dice);
-        prune(desk, &lineage, retention, grace).await.map(|()| true)
+        prune(desk, &lineage, retention, grace, draw_hold(desk)).await.map(|()| true)
     }
 }
 
@@ -82,11 +82,26 @@ fn draw_rules(world: &World, dice: &Dice) -> (Retention, Grace) {
     (retention, grace)
 }
 
-/// Plans a prune, perhaps stands still for long, and executes it; what it says is remembered.
+/// How long a plan is held before it is executed: mostly not at all, at times for weeks.
+fn draw_hold(desk: &Desk) -> Duration {
+    if !desk.world.has_faults() || !desk.dice.permille(250) {
+        return Duration::ZERO;
+    }
+    let most = *desk.dice.pick(&[Duration::from_secs(desk.world.pace_seconds() * 10), STALL_MAX]);
+    Duration::from_millis(desk.dice.below(u64::try_from(most.as_millis()).unwrap_or(0)))
+}
+
+/// Plans a prune, holds the plan for so long, and executes it; what it says is remembered.
 ///
 /// # Errors
 /// The vault's.
-pub async fn prune(desk: &Desk, lineage: &Lineage, retention: Retention, grace: Grace) -> Result<(), Error> {
+pub async fn prune(
+    desk: &Desk,
+    lineage: &Lineage,
+    retention: Retention,
+    grace: Grace,
+    hold: Duration,
+) -> Result<(), Error> {
     let plan = lineage.plan_prune(&retention, grace).await?;
     if plan.is_empty() {
         return Ok(());
@@ -114,11 +129,7 @@ pub async fn prune(desk: &Desk, lineage: &Lineage, retention: Retention, grace: 
         history.prunes.push(prune);
         history.prunes.len() - 1
     };
-    if desk.world.has_faults() && desk.dice.permille(250) {
-        let most = *desk.dice.pick(&[Duration::from_secs(desk.world.pace_seconds() * 10), STALL_MAX]);
-        let stall = desk.dice.below(u64::try_from(most.as_millis()).unwrap_or(0));
-        desk.world.time().sleep(Duration::from_millis(stall)).await;
-    }
+    desk.world.time().sleep(hold).await;
     desk.process.set_task(Task::Prune(id));
     let outcome = lineage.prune(plan).await;
     desk.process.set_task(Task::Other);
