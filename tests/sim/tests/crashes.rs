@@ -36,7 +36,7 @@ fn a_writer_that_is_killed_at_any_operation_comes_to_the_end_and_loses_nothing()
         let (outcome, operations) = script::play(None, FaultPlan::calm(), world);
         assert_eq!(outcome.violations, [], "the script itself");
         assert_eq!((outcome.totals.crashes, outcome.totals.points), (0, 14), "nobody dies, and all points are there");
-        let kills = kills(operations, true);
+        let kills = kills(operations);
         assert!(kills.len() >= PLACES_MIN, "the script has {operations} operations only");
         survive(world, &kills, |kill| script::play(Some(kill), FaultPlan::calm(), world).0);
     }
@@ -51,16 +51,14 @@ fn a_pruner_that_is_killed_at_any_operation_comes_to_the_end_and_what_stands_is_
         assert_eq!((calm.outcome.totals.crashes, calm.outcome.totals.prunes), (0, 4), "nobody dies, and all is pruned");
         assert!(calm.collections > 0, "small packs are collected");
         assert!(calm.outcome.totals.deletions > 60, "{} objects are deleted", calm.outcome.totals.deletions);
-        let kills = kills(calm.operations, worlds() > 1);
+        let kills = kills(calm.operations);
         survive(world, &kills, |kill| prune_script::play(&prologue, Some(kill)).outcome);
     }
 }
 
-/// Every operation at every place; or at one of its places, each in turn.
-fn kills(operations: u64, at_all_places: bool) -> Vec<Kill> {
-    let is_in_turn = |kill: &Kill| at_all_places || Place::ALL[(kill.operation % 3) as usize] == kill.place;
-    let all = (0..operations).flat_map(|operation| Place::ALL.map(|place| Kill { operation, place }));
-    all.filter(is_in_turn).collect()
+/// Every operation at every place.
+fn kills(operations: u64) -> Vec<Kill> {
+    (0..operations).flat_map(|operation| Place::ALL.map(|place| Kill { operation, place })).collect()
 }
 
 /// Plays with each of these kills, and fails with what was broken.

@@ -50,6 +50,15 @@ fn what_a_sleeper_slept_through_is_neither_lost_nor_committed_again() {
     hold(4_000_000, count, &Settings { plan, clocks: None });
 }
 
+/// What each of these found in the vault is told in `host/decisions/2026-11-26-simulator-pruning.md`.
+#[test]
+fn worlds_that_broke_a_promise_once_do_not_break_it_again() {
+    for seed in [26, 31, 2_064, 2_070] {
+        hold(seed, 1, &Settings::default());
+    }
+    hold(5_000_142, 1, &Settings { plan: Some(("stalls", 300)), clocks: None });
+}
+
 #[test]
 fn a_seed_is_a_world() {
     let count = if is_long() { 1_000 } else { 24 };

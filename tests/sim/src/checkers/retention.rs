@@ -67,7 +67,8 @@ fn wanted(chronicle: &Chronicle<'_>, prune: &Prune) -> BTreeSet<u64> {
     let mut wanted: BTreeSet<u64> =
         points.iter().filter(|made| now - milliseconds(made) <= all).map(|made| made.number).collect();
     // Weeks begin on Monday, and the first day of 1970 was a Thursday.
-    let rules: [(u32, fn(i64) -> i64); 3] = [
+    type Span = fn(i64) -> i64;
+    let rules: [(u32, Span); 3] = [
         (prune.retention.hourly, |time| time.div_euclid(HOUR_MILLISECONDS)),
         (prune.retention.daily, |time| time.div_euclid(DAY_MILLISECONDS)),
         (prune.retention.weekly, |time| (time.div_euclid(DAY_MILLISECONDS) + 3).div_euclid(7)),
