@@ -23,6 +23,9 @@ const CHANGES_MAX: u64 = 3;
 /// The disks of a group's machine: name and bytes. The second ends within a chunk.
 pub const DISKS: [(&str, usize); 2] = [("system", 4 * CHUNK), ("data", 2 * CHUNK + 512)];
 
+/// The same of a machine that has many chunks, so that many packs live at once.
+pub const WIDE_DISKS: [(&str, usize); 2] = [("system", 4 * CHUNK), ("data", 24 * CHUNK)];
+
 /// Length and hash of a disk's content.
 pub fn describe(content: &[u8]) -> (u64, Hash) {
     (content.len() as u64, *blake3::hash(content).as_bytes())
@@ -46,6 +49,7 @@ fn chunk(kind: u64, number: u64) -> Vec<u8> {
 /// The machine of a group at its site. It outlives the host's process.
 #[derive(Debug, Clone)]
 pub struct Guest {
+    shape: &'static [(&'static str, usize)],
     disks: BTreeMap<&'static str, Vec<u8>>,
     changed: BTreeSet<(&'static str, usize)>,
 }
@@ -53,8 +57,21 @@ pub struct Guest {
 impl Guest {
     /// A machine with some content.
     pub fn new(dice: &Dice) -> Self {
-        let disks = DISKS.iter().map(|(name, bytes)| (*name, vec![0; *bytes])).collect();
-        let mut guest = Self { disks, changed: BTreeSet::new() };
+        Self::of(&DISKS, dice)
+    }
+
+    /// A machine with many chunks, none of which is zero and no two of which are the same.
+    pub fn wide(dice: &Dice) -> Self {
+        let mut guest = Self::of(&WIDE_DISKS, dice);
+        for (name, bytes) in WIDE_DISKS {
+            (0..bytes / CHUNK).for_each(|index| guest.put(name, index, &chunk(1, dice.number())));
+        }
+        guest
+    }
+
+    fn of(shape: &'static [(&'static str, usize)], dice: &Dice) -> Self {
+        let disks = shape.iter().map(|(name, bytes)| (*name, vec![0; *bytes])).collect();
+        let mut guest = Self { shape, disks, changed: BTreeSet::new() };
         for _ in 0..4 {
             guest.change(dice);
         }
@@ -64,16 +81,30 @@ impl Guest {
     /// Some chunks change, or none.
     pub fn change(&mut self, dice: &Dice) {
         for _ in 0..dice.below(CHANGES_MAX + 1) {
-            let (name, bytes) = *dice.pick(&DISKS);
+            let (name, bytes) = *dice.pick(self.shape);
             let chunks = bytes.div_ceil(CHUNK) as u64;
             let index = usize::try_from(dice.below(chunks)).unwrap_or(0);
             // Numbers of a small range come again, on this machine and on others: chunks that repeat.
-            let content = chunk(dice.below(4), dice.below(40));
-            let disk = self.disks.get_mut(name).expect("the disk is there");
-            let end = (index * CHUNK + CHUNK).min(bytes);
-            disk[index * CHUNK..end].copy_from_slice(&content[..end - index * CHUNK]);
-            self.changed.insert((name, index));
+            self.put(name, index, &chunk(dice.below(4), dice.below(40)));
         }
+    }
+
+    /// The chunk of this place of the second disk gets a content that nothing had before.
+    pub fn renew(&mut self, index: usize, dice: &Dice) {
+        let (name, bytes) = self.shape[1];
+        self.put(name, index % (bytes / CHUNK), &chunk(1, dice.number()));
+    }
+
+    fn put(&mut self, name: &'static str, index: usize, content: &[u8]) {
+        let disk = self.disks.get_mut(name).expect("the disk is there");
+        let end = (index * CHUNK + CHUNK).min(disk.len());
+        disk[index * CHUNK..end].copy_from_slice(&content[..end - index * CHUNK]);
+        self.changed.insert((name, index));
+    }
+
+    /// Its disks: name and bytes.
+    pub fn shape(&self) -> &'static [(&'static str, usize)] {
+        self.shape
     }
 
     /// Everything that it holds, in short.
@@ -96,7 +127,7 @@ impl Guest {
             let name = *name;
             (0..bytes.div_ceil(CHUNK)).map(move |index| (name, index))
         };
-        DISKS.iter().flat_map(chunks).collect()
+        self.shape.iter().flat_map(chunks).collect()
     }
 
     /// Tracking begins anew: what changed so far is in a point. What is held now is what that point holds.

@@ -1,16 +1,16 @@
 //! What is found in a vault when a world is over: everything that can be listed, restored and read, by a process that has
 //! just started and trusts nobody's memory.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use farshore_core::{Generation, GroupName, Sequence, SiteName};
+use farshore_core::{Generation, GroupName, RunId, Sequence, SiteName};
 use farshore_vault::{CheckDepth, Error, Lineage, Point, Vault};
 use futures::TryStreamExt;
 
 use crate::{
     content,
-    history::{AttemptId, Disks, Hash, attempt_of, description},
+    history::{AttemptId, Disks, Hash, Task, attempt_of, description},
     process::Process,
     store::Effect,
     template::{Host, Template},
@@ -40,6 +40,19 @@ pub struct Found {
     pub disks: Result<Disks, String>,
 }
 
+/// A commit that came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    /// Its number.
+    pub number: u64,
+    /// What its maker was about.
+    pub by: Task,
+    /// When, by the store's clock.
+    pub at: Duration,
+    /// How many effects the store had seen before.
+    pub effect: usize,
+}
+
 /// What is found of a group's lineage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FoundLineage {
@@ -47,8 +60,13 @@ pub struct FoundLineage {
     pub points: Vec<Result<Found, String>>,
     /// The numbers of its commits, from the keys in the store, sorted.
     pub commits: Vec<u64>,
-    /// The numbers of its commits in the order in which they came to be.
-    pub commits_made: Vec<u64>,
+    /// Its commits in the order in which they came to be, also those that are gone; a number that was made again after it was
+    /// deleted is there again.
+    pub made: Vec<Made>,
+    /// The folder of its objects.
+    pub folder: String,
+    /// Its pins, as the head says: runs and points.
+    pub pins: Vec<(RunId, Sequence)>,
     /// The newest commit and its generation, as the head says.
     pub head: Option<(Sequence, Generation)>,
 }
@@ -149,7 +167,10 @@ impl FoundLineage {
     async fn read(world: &World, lineage: &Lineage) -> Self {
         let mut found = Self::default();
         match lineage.head().await {
-            Ok(head) => found.head = Some((head.sequence, head.generation)),
+            Ok(head) => {
+                found.head = Some((head.sequence, head.generation));
+                found.pins = head.pins.iter().map(|pin| (pin.run, pin.point)).collect();
+            }
             Err(error) => found.points.push(Err(format!("its head cannot be read: {error}"))),
         }
         match lineage.list_points(None, POINTS_MAX).await {
@@ -172,15 +193,16 @@ impl FoundLineage {
                 }
             }
         }
-        let folder = format!("{}/lineages/{}/commits/", crate::world::PREFIX, lineage.id());
-        let number = |key: &str| key.strip_prefix(&folder).and_then(|name| name.parse().ok());
+        found.folder = format!("{}/lineages/{}/", crate::world::PREFIX, lineage.id());
+        let commits = format!("{}commits/", found.folder);
+        let number = |key: &str| key.strip_prefix(&commits).and_then(|name| name.parse().ok());
         let objects = world.objects();
         found.commits = objects.all().keys().filter_map(|key| number(key)).collect();
-        let made = objects.effects.iter().filter_map(|effect| match effect {
-            Effect::Created { key, .. } => number(key),
+        let made = objects.effects.iter().enumerate().filter_map(|(effect, change)| match change {
+            Effect::Created { key, by, at, .. } => Some(Made { number: number(key)?, by: *by, at: *at, effect }),
             Effect::Overwritten { .. } | Effect::Deleted { .. } => None,
         });
-        found.commits_made = made.collect();
+        found.made = made.collect();
         found
     }
 }

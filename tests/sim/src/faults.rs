@@ -58,7 +58,11 @@ pub enum DeleteFault {
     Refused,
     /// It has its effect, and the reply is lost.
     Reset,
+    /// The client gives up; the request arrives later.
+    Late,
 }
+
+const DELETE_ALL: [DeleteFault; 3] = [DeleteFault::Refused, DeleteFault::Reset, DeleteFault::Late];
 
 /// What goes wrong in one world. Chances are in thousandths of the operations of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,12 +81,16 @@ pub struct FaultPlan {
     pub list_permille: u32,
     /// Which.
     pub list: Vec<ListFault>,
+    /// How often a delete meets a fault.
+    pub delete_permille: u32,
     /// How often a process dies at an operation: before it, after its effect, or after its reply.
     pub crash_permille: u32,
     /// Whether processes also die at any moment.
     pub dies_any_time: bool,
     /// How often a process stands still at an operation, for up to [`STALL_MAX`].
     pub stall_permille: u32,
+    /// Whether one host, and no other, stands still again and again for up to [`STALL_MAX`].
+    pub has_sleeper: bool,
     /// Whether the disk is full for a while: puts are refused then, and deletes work.
     pub is_full_for_a_while: bool,
     /// Whether a process that starts again repeats the randomness of the one before, as a machine that is rolled back may.
@@ -90,8 +98,21 @@ pub struct FaultPlan {
 }
 
 /// The names of all plans that a seed may draw.
-pub const PLAN_NAMES: [&str; 11] =
-    ["calm", "flaky", "ambiguous", "listings", "bodies", "crashes", "stalls", "truncated", "rollback", "full", "storm"];
+pub const PLAN_NAMES: [&str; 13] = [
+    "calm",
+    "flaky",
+    "ambiguous",
+    "listings",
+    "deletes",
+    "bodies",
+    "crashes",
+    "stalls",
+    "sleeper",
+    "truncated",
+    "rollback",
+    "full",
+    "storm",
+];
 
 const PUT_ALL: [PutFault; 6] = [
     PutFault::Refused,
@@ -115,9 +136,11 @@ impl FaultPlan {
             get: Vec::new(),
             list_permille: 0,
             list: Vec::new(),
+            delete_permille: 0,
             crash_permille: 0,
             dies_any_time: false,
             stall_permille: 0,
+            has_sleeper: false,
             is_full_for_a_while: false,
             repeats_randomness: false,
         }
@@ -140,9 +163,25 @@ impl FaultPlan {
                 get: vec![GetFault::Refused],
                 list_permille: permille,
                 list: vec![ListFault::Refused],
+                delete_permille: permille,
                 ..calm
             },
-            "ambiguous" => Self { name: "ambiguous", put_permille: permille, put: PUT_ALL.to_vec(), ..calm },
+            "ambiguous" => Self {
+                name: "ambiguous",
+                put_permille: permille,
+                put: PUT_ALL.to_vec(),
+                delete_permille: permille,
+                ..calm
+            },
+            "deletes" => Self {
+                name: "deletes",
+                delete_permille: permille,
+                list_permille: permille,
+                list: LIST_ALL.to_vec(),
+                crash_permille: small.div_ceil(2),
+                ..calm
+            },
+            "sleeper" => Self { name: "sleeper", has_sleeper: true, ..calm },
             "listings" => Self { name: "listings", list_permille: permille, list: LIST_ALL.to_vec(), ..calm },
             "bodies" => Self {
                 name: "bodies",
@@ -178,6 +217,7 @@ impl FaultPlan {
                 get: vec![GetFault::Refused, GetFault::Broken],
                 list_permille: permille,
                 list: LIST_ALL.to_vec(),
+                delete_permille: permille,
                 crash_permille: small.div_ceil(2),
                 dies_any_time: true,
                 stall_permille: small.div_ceil(2),
@@ -211,7 +251,7 @@ impl FaultPlan {
 
     /// What goes wrong with the next delete.
     pub fn delete_fault(&self, dice: &Dice) -> Option<DeleteFault> {
-        dice.permille(self.put_permille).then(|| *dice.pick(&[DeleteFault::Refused, DeleteFault::Reset]))
+        dice.permille(self.delete_permille).then(|| *dice.pick(&DELETE_ALL))
     }
 }
 

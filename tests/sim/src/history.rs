@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use farshore_core::{Generation, GroupName, RunId, Sequence, SiteName};
-use farshore_vault::Point;
+use farshore_vault::{Grace, Point, Retention};
 
 /// BLAKE3 of something.
 pub type Hash = [u8; 32];
@@ -28,6 +28,69 @@ pub enum Fate {
     Acknowledged(Sequence, Hash),
     /// It is refused, its writer was told: it must never be seen.
     Refused,
+}
+
+/// What a process is about. What it asks the store to create or delete is made on behalf of this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Task {
+    /// Something that nobody follows.
+    #[default]
+    Other,
+    /// This attempt at a point.
+    Point(AttemptId),
+    /// The prune of this place in the history.
+    Prune(usize),
+    /// The pin, or the giving up of a pin, of this place in the history.
+    Pin(usize),
+}
+
+/// A prune that was planned, and whose execution was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prune {
+    /// Its group.
+    pub group: GroupName,
+    /// The newest commit that it judged.
+    pub judged: Sequence,
+    /// The rules.
+    pub retention: Retention,
+    /// How long what it condemned before must have waited.
+    pub grace: Grace,
+    /// The points that it says it gives up.
+    pub dropped: Vec<Sequence>,
+    /// The points that it says it brings back.
+    pub revived: Vec<Sequence>,
+    /// How many objects it says it declares final.
+    pub finals: u64,
+    /// How many effects the store had seen when it was planned.
+    pub effects_seen: usize,
+    /// When its pruner was told that it is committed, by the world's time.
+    pub told_at: Option<Duration>,
+}
+
+/// A pin that a controller asked for, or asked to be given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinRequest {
+    /// Its group.
+    pub group: GroupName,
+    /// Its run.
+    pub run: RunId,
+    /// The point; none if the pin is given up.
+    pub point: Option<Sequence>,
+    /// Whether its controller was told that it is done.
+    pub is_acknowledged: bool,
+}
+
+/// A list of points that somebody read while the world went on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The group.
+    pub group: GroupName,
+    /// When it was asked for, by the world's time.
+    pub began_at: Duration,
+    /// When it was there.
+    pub ended_at: Duration,
+    /// The points.
+    pub points: Vec<Sequence>,
 }
 
 /// A writer's attempt at a point.
@@ -121,6 +184,12 @@ pub struct History {
     pub entries: Vec<Entry>,
     /// Groups that somebody was told have a lineage.
     pub groups: std::collections::BTreeSet<GroupName>,
+    /// All prunes that were begun.
+    pub prunes: Vec<Prune>,
+    /// All pins that were asked for.
+    pub pins: Vec<PinRequest>,
+    /// What was listed.
+    pub listings: Vec<Listing>,
     /// What was restored.
     pub observations: Vec<Observation>,
     /// The texts of all errors, with how often each came.

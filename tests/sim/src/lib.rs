@@ -5,7 +5,7 @@
 //!
 //! [`run::seed`] runs one: [`world`] holds what its parts share, [`store`] is the object store as each process reaches it,
 //! [`actors`] live in it, [`history`] is what they were told, [`evidence`] what is found at the end, and [`checkers`]
-//! compare the two. [`script`] is the other kind of world: one writer, killed at every operation in turn.
+//! compare the two. [`script`] is the other kind of world: one writer, killed at every operation in turn; [`prune_script`] is its second part.
 
 pub mod actors;
 pub mod checkers;
@@ -18,6 +18,7 @@ pub mod history;
 pub mod many;
 pub mod panics;
 pub mod process;
+pub mod prune_script;
 pub mod run;
 pub mod script;
 pub mod store;

@@ -43,10 +43,25 @@ fn plan_names() -> PossibleValuesParser {
 }
 
 fn summary(totals: &Totals, took: Duration) -> String {
-    let Totals { worlds, operations, faults, crashes, stalls, points, refusals, raises, entries, restores } = totals;
+    let Totals {
+        worlds,
+        operations,
+        faults,
+        crashes,
+        stalls,
+        points,
+        refusals,
+        raises,
+        prunes,
+        deletions,
+        pins,
+        entries,
+        restores,
+    } = totals;
     let rate = *worlds as f64 / took.as_secs_f64().max(0.001);
     format!(
-        "{worlds} seeds, {rate:.1} a second; {points} points acknowledged and {refusals} refused, {raises} raises, {entries} \
+        "{worlds} seeds, {rate:.1} a second; {points} points acknowledged and {refusals} refused, {raises} raises, {prunes} \
+         prunes, {deletions} deletions, {pins} pins, {entries} \
          journal entries, {restores} restores; {operations} operations with {faults} faults, {crashes} crashes, {stalls} stalls"
     )
 }

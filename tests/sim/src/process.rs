@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::time::Time;
+use crate::{history::Task, time::Time};
 
 /// Where within an operation on the store a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ struct State {
     is_dead: bool,
     operations: u64,
     stalled_until: Duration,
+    task: Task,
 }
 
 /// See the module.
@@ -72,6 +73,16 @@ impl Process {
     /// How many operations it began.
     pub fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// What it is about.
+    pub fn task(&self) -> Task {
+        self.lock().task
+    }
+
+    /// Says what it is about from now on.
+    pub fn set_task(&self, task: Task) {
+        self.lock().task = task;
     }
 
     /// Whether it was killed.

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use farshore_core::GroupName;
+use farshore_vault::Error;
 
 use crate::{
     actors::{
-        Actor,
+        Actor, Desk,
         controller::Controller,
-        recoverer::Recoverer,
+        pruner::Pruner,
+        recoverer::{Recoverer, observe},
         replicator::{Replicator, own_group},
         supervise,
     },
@@ -18,11 +20,15 @@ use crate::{
     faults::{FaultPlan, LATE_EFFECT_MAX},
     history::{Fate, Hash},
     panics,
+    process::Process,
     store::{Conditions, Objects},
     template::{Host, SHARED_GROUPS, SITES, Template, group},
     trace::TraceHash,
     world::{Phase, Totals, World},
 };
+
+/// The most points of a group that are restored between the faults and the calm.
+const POINTS_MAX: usize = 1_000;
 
 /// How a seed is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +50,8 @@ pub struct Outcome {
     pub asked_permille: Option<u32>,
     /// The promises that were broken.
     pub violations: Vec<Violation>,
+    /// Whether some prune had a grace that is also counted by its pruner's clock.
+    pub waits_by_clock: bool,
     /// The hash of its trace.
     pub trace: TraceHash,
     /// The hash of everything in its store at the end.
@@ -114,6 +122,7 @@ pub fn judge(world: &World, template: &Arc<Template>, future: impl Future<Output
         plan: world.plan().name,
         asked_permille: None,
         violations,
+        waits_by_clock: history.prunes.iter().any(|prune| prune.grace.seconds > 0),
         trace: trace.hash(),
         store: evidence.store,
         totals: *world.totals(),
@@ -134,6 +143,7 @@ async fn live(world: &World, template: &Arc<Template>) -> Vec<GroupName> {
     let mut actors: Vec<Arc<dyn Actor>> = Vec::new();
     actors.extend(replicators.into_iter().map(|actor| actor as Arc<dyn Actor>));
     actors.extend((0..2).map(|number| Controller::new(number, groups.clone()) as Arc<dyn Actor>));
+    actors.extend((0..2).map(|number| Pruner::new(number, names.clone()) as Arc<dyn Actor>));
     actors.push(Recoverer::new(names.clone()));
     let count = actors.len();
     let start = |actor| tokio::spawn(supervise(world.clone(), Arc::clone(template), actor, None));
@@ -142,12 +152,17 @@ async fn live(world: &World, template: &Arc<Template>) -> Vec<GroupName> {
     world.wait_for_arrivals(count).await;
     // What was sent during the chaos and is still under way arrives before the calm.
     world.time().sleep(LATE_EFFECT_MAX).await;
+    world.begin_phase(Phase::Looking);
+    world.wait_for_arrivals(count).await;
+    witness(world, template, &names).await;
     for number in 0..SITES.len() {
         for phase in [Phase::Handing(number), Phase::Writing(number)] {
             world.begin_phase(phase);
             world.wait_for_arrivals(count).await;
         }
     }
+    world.begin_phase(Phase::Pruning);
+    world.wait_for_arrivals(count).await;
     world.begin_phase(Phase::Over);
     for supervisor in supervisors {
         if let Err(error) = supervisor.await {
@@ -155,4 +170,23 @@ async fn live(world: &World, template: &Arc<Template>) -> Vec<GroupName> {
         }
     }
     names
+}
+
+/// Restores everything that is listed between the faults and the calm, in which much of it may be given up.
+async fn witness(world: &World, template: &Arc<Template>, groups: &[GroupName]) {
+    let process = Process::start("witness", None);
+    let desk = &mut Desk::new(world, template, Host::Recoverer, &process);
+    for group in groups {
+        if let Err(error) = witness_group(desk, group).await {
+            world.history().impossible.push(format!("after the faults {group} cannot be read: {error}"));
+        }
+    }
+}
+
+async fn witness_group(desk: &mut Desk, group: &GroupName) -> Result<(), Error> {
+    let Some(lineage) = desk.vault().await?.lineage(group).await? else { return Ok(()) };
+    for point in lineage.points(None, POINTS_MAX).await? {
+        observe(desk, &lineage, point.sequence).await?;
+    }
+    Ok(())
 }

@@ -40,6 +40,8 @@ pub enum Host {
     Replicator(usize),
     /// One of two that raise generations and keep journals.
     Controller(usize),
+    /// One of two that prune.
+    Pruner(usize),
     /// The one that restores.
     Recoverer,
     /// One with every power.
@@ -47,12 +49,14 @@ pub enum Host {
 }
 
 /// All of them.
-pub const HOSTS: [Host; 7] = [
+pub const HOSTS: [Host; 9] = [
     Host::Replicator(0),
     Host::Replicator(1),
     Host::Replicator(2),
     Host::Controller(0),
     Host::Controller(1),
+    Host::Pruner(0),
+    Host::Pruner(1),
     Host::Recoverer,
     Host::Keeper,
 ];
@@ -63,6 +67,7 @@ impl Host {
         match self {
             Self::Replicator(number) => format!("replicator-{number}"),
             Self::Controller(number) => format!("controller-{number}"),
+            Self::Pruner(number) => format!("pruner-{number}"),
             Self::Recoverer => "recoverer".to_owned(),
             Self::Keeper => "keeper".to_owned(),
         }
@@ -72,6 +77,7 @@ impl Host {
         match self {
             Self::Replicator(_) => &[Power::Replicator],
             Self::Controller(_) => &[Power::Controller],
+            Self::Pruner(_) => &[Power::Pruner],
             Self::Recoverer => &[Power::Recoverer],
             Self::Keeper => &Power::ALL,
         }

@@ -38,6 +38,11 @@ impl Time {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The time of a world that has been for this long already.
+    pub fn from(now: Duration) -> Self {
+        Self(Arc::new(Mutex::new(State { now, ..State::default() })))
+    }
+
     /// How long the world has been.
     pub fn now(&self) -> Duration {
         self.lock().now

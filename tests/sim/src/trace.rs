@@ -1,6 +1,6 @@
 //! The trace: one hash over everything that happened at the store, in its order. Two runs of a seed must give the same.
 //!
-//! Bytes and lengths of objects are not part of it: commits hold the times that clocks tell, and a run with wrong clocks
+//! Bytes, lengths and random names of objects are not part of it: commits hold the times that clocks tell, and a run with wrong clocks
 //! must take the same course as one with right ones.
 
 use std::{fmt, time::Duration};
@@ -26,11 +26,20 @@ impl fmt::Display for TraceHash {
     }
 }
 
+/// A key without the random name at its end: names hang on the commits before, and so on what clocks told.
+fn without_random_name(key: &str) -> &str {
+    match key.rsplit_once('/') {
+        Some((folder, name)) if name.len() == 32 => folder,
+        _ => key,
+    }
+}
+
 impl Trace {
     /// Adds what happened: who asked for what, and what became of it.
     pub fn add(&mut self, now: Duration, who: &str, verb: &str, key: &str, outcome: &str) {
         let line = format!("{:>16.6} {who:<14} {verb:<8} {key} {outcome}", now.as_secs_f64());
-        self.hasher.update(line.as_bytes()).update(b"\n");
+        let named = format!("{:.6} {who} {verb} {} {outcome}", now.as_secs_f64(), without_random_name(key));
+        self.hasher.update(named.as_bytes()).update(b"\n");
         self.total += 1;
         if self.lines.len() >= LINES_KEPT_MAX {
             self.lines.pop_front();

@@ -18,6 +18,7 @@ use crate::{
     history::History,
     process::{Place, Process},
     store::{Objects, SimStore},
+    template::Host,
     time::Time,
     trace::Trace,
 };
@@ -47,6 +48,12 @@ pub struct Totals {
     pub refusals: u64,
     /// Raises of a generation that a controller was told of.
     pub raises: u64,
+    /// Prunes that a pruner was told are committed.
+    pub prunes: u64,
+    /// Objects that were deleted.
+    pub deletions: u64,
+    /// Pins that a controller was told of.
+    pub pins: u64,
     /// Entries of journals that a controller was told of.
     pub entries: u64,
     /// Points that were restored and compared.
@@ -64,6 +71,9 @@ impl Totals {
         self.points += other.points;
         self.refusals += other.refusals;
         self.raises += other.raises;
+        self.prunes += other.prunes;
+        self.deletions += other.deletions;
+        self.pins += other.pins;
         self.entries += other.entries;
         self.restores += other.restores;
     }
@@ -74,10 +84,14 @@ impl Totals {
 pub enum Phase {
     /// Their rounds, while everything goes wrong.
     Chaos,
-    /// Nothing goes wrong any more. Controllers give each group to the site of this number, or to that of its only writer.
+    /// Nothing goes wrong any more, and nobody does anything: what is there is looked at.
+    Looking,
+    /// Controllers give each group to the site of this number, or to that of its only writer.
     Handing(usize),
     /// The writers of the site of this number commit a point for each of their groups.
     Writing(usize),
+    /// The pruners prune every group.
+    Pruning,
     /// Nothing.
     Over,
 }
@@ -101,6 +115,8 @@ struct Shared {
     dice: Dice,
     /// Puts of these numbers find the disk full.
     full: std::ops::Range<u64>,
+    /// The host that stands still, and how often, in a world that has a sleeper.
+    sleeper: Option<(String, u32)>,
     puts: Mutex<u64>,
     objects: Mutex<Objects>,
     trace: Mutex<Trace>,
@@ -117,6 +133,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// A world that begins with these objects in its store.
     pub fn new(seed: u64, plan: FaultPlan, clocks: ClockPlan, objects: Objects) -> Self {
+        Self::at(Time::default(), seed, plan, clocks, objects)
+    }
+
+    /// The same, at a time of its own.
+    pub fn at(time: Time, seed: u64, plan: FaultPlan, clocks: ClockPlan, objects: Objects) -> Self {
         let dice = Dice::new(seed, "faults");
         let full = match plan.is_full_for_a_while {
             true => {
@@ -125,13 +146,19 @@ impl World {
             }
             false => 0..0,
         };
+        let sleeper = plan.has_sleeper.then(|| {
+            let mut sleepers: Vec<Host> = (0..3).map(Host::Replicator).collect();
+            sleepers.extend([Host::Pruner(0), Host::Pruner(1), Host::Recoverer]);
+            (dice.pick(&sleepers).name(), *dice.pick(&[100, 30, 10]))
+        });
         Self(Arc::new(Shared {
             seed,
             plan,
             clocks,
-            time: Time::default(),
+            time,
             dice,
             full,
+            sleeper,
             puts: Mutex::default(),
             objects: Mutex::new(objects),
             trace: Mutex::default(),
@@ -150,6 +177,16 @@ impl World {
     /// Its plan of faults.
     pub fn plan(&self) -> &FaultPlan {
         &self.0.plan
+    }
+
+    /// Whether its writers commit many points of one group, whose machines have many chunks.
+    pub fn is_busy(&self) -> bool {
+        self.dice("busy").permille(120)
+    }
+
+    /// How long its actors wait between two rounds, about, in seconds.
+    pub fn pace_seconds(&self) -> u64 {
+        *self.dice("pace").pick(&[60, 3600, 86_400])
     }
 
     /// Its time.
@@ -285,9 +322,13 @@ impl World {
         dies.then(|| *self.0.dice.pick(&Place::ALL))
     }
 
-    /// How long the process stands still now: moments, hours, or days.
-    pub fn draw_stall(&self) -> Option<Duration> {
-        let stalls = self.has_faults() && self.0.dice.permille(self.0.plan.stall_permille);
+    /// How long the process of this name stands still now: moments, hours, or days.
+    pub fn draw_stall(&self, process: &str) -> Option<Duration> {
+        let sleeps = match &self.0.sleeper {
+            Some((host, permille)) if process.split('.').next() == Some(host) => *permille,
+            _ => 0,
+        };
+        let stalls = self.has_faults() && self.0.dice.permille(self.0.plan.stall_permille.max(sleeps));
         if !stalls {
             return None;
         }

@@ -1,4 +1,5 @@
-//! Worlds of many seeds; that a seed is a world; and that the clocks of hosts change nothing (T04).
+//! Worlds of many seeds; worlds with a sleeper (T03); that a seed is a world; and that the clocks of hosts never make anything
+//! happen sooner (T04).
 
 use std::num::NonZeroUsize;
 
@@ -41,6 +42,23 @@ fn every_plan_at_its_worst_keeps_every_promise() {
     }
 }
 
+/// T03: three writers, two pruners and a recoverer, of whom one stands still for up to thirty days between any two operations.
+#[test]
+fn what_a_sleeper_slept_through_is_neither_lost_nor_committed_again() {
+    let count = if is_long() { 600 } else { 60 };
+    let plan = Some(("sleeper", 0));
+    hold(4_000_000, count, &Settings { plan, clocks: None });
+}
+
+/// What each of these found in the vault is told in `host/decisions/2026-11-26-simulator-pruning.md`.
+#[test]
+fn worlds_that_broke_a_promise_once_do_not_break_it_again() {
+    for seed in [26, 31, 2_064, 2_070] {
+        hold(seed, 1, &Settings::default());
+    }
+    hold(5_000_142, 1, &Settings { plan: Some(("stalls", 300)), clocks: None });
+}
+
 #[test]
 fn a_seed_is_a_world() {
     let count = if is_long() { 200 } else { 24 };
@@ -57,13 +75,18 @@ fn a_seed_is_a_world() {
 #[test]
 fn clocks_change_neither_the_course_of_a_world_nor_its_verdict() {
     let count = if is_long() { 300 } else { 40 };
+    let mut others = 0;
     for seed in 3_000_000..3_000_000 + count {
         let with = |clocks| run::seed(seed, &Settings { plan: None, clocks: Some(clocks) });
         let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));
         assert_eq!(right.violations, wrong.violations, "seed {seed}");
         assert_eq!(right.violations, [], "{}", right.report());
-        // Not only the verdict: each host did the same, at the same moment of the world.
-        assert_eq!((right.trace, right.totals), (wrong.trace, wrong.totals), "seed {seed}");
+        // Not only the verdict: each host did the same, at the same moment of the world. A grace in seconds is also counted by
+        // the pruner's clock, and then a wrong one may make it wait; that it never waits less is for the checkers.
+        let is_same = (right.trace, right.totals) == (wrong.trace, wrong.totals);
+        others += u64::from(!is_same && !right.waits_by_clock);
         assert!(right.store != wrong.store, "seed {seed}: commits tell what their writers' clocks told");
     }
+    // What a short listing hides hangs on the order of random names, which hang on what clocks told.
+    assert!(others * 4 <= count, "{others} of {count} worlds take another course");
 }

@@ -4,18 +4,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use farshore_core::{GroupName, RunId};
+use farshore_core::{GroupName, RunId, Sequence};
 use farshore_vault::{Error, Head, Lineage, Vault};
 
 use super::{Actor, Desk, Trying};
 use crate::{
-    history::{EntryFate, Raise},
+    history::{EntryFate, PinRequest, Raise, Task},
     template::{Host, SITES, site},
     world::Phase,
 };
 
 /// How many rounds it has while things go wrong.
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 8;
+
+/// How many of the newest points it chooses from.
+const POINTS_MAX: usize = 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Controller {
     }
 
     /// One failover: journalled before and after.
-    async fn round(&self, desk: &mut Desk) -> Result<(), Error> {
+    async fn failover(&self, desk: &mut Desk) -> Result<(), Error> {
         let vault = desk.vault().await?;
         let (run, mut number) = begin_or_go_on(desk, &vault).await?;
         let (group, _) = desk.dice.pick(&self.groups).clone();
@@ -59,6 +62,29 @@ impl Controller {
         )
         .await?;
         raised
+    }
+
+    /// One run that needs a point for a while: it pins it, and mostly gives it up. What a run has forgotten to give up,
+    /// somebody gives up later, or nobody.
+    async fn drill(&self, desk: &mut Desk) -> Result<(), Error> {
+        let vault = desk.vault().await?;
+        let (group, _) = desk.dice.pick(&self.groups).clone();
+        let Some(lineage) = vault.lineage(&group).await? else { return Ok(()) };
+        let stale = lineage.head().await?.pins;
+        if !stale.is_empty() && desk.dice.permille(300) {
+            return pin(desk, &lineage, desk.dice.pick(&stale).run, None).await;
+        }
+        let points = lineage.points(None, POINTS_MAX).await?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        let (run, point) = (random_run(desk), desk.dice.pick(&points).sequence);
+        pin(desk, &lineage, run, Some(point)).await?;
+        desk.pause().await;
+        if desk.dice.permille(300) {
+            return Ok(());
+        }
+        pin(desk, &lineage, run, None).await
     }
 
     async fn raise(&self, desk: &Desk, lineage: &Lineage, head: &Head, to: &str) -> Result<(), Error> {
@@ -93,12 +119,39 @@ async fn begin_or_go_on(desk: &Desk, vault: &Vault) -> Result<(RunId, u64), Erro
             Err(error) => return Err(error),
         }
     }
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&desk.dice.number().to_be_bytes());
-    let run = RunId::from_bytes(bytes);
+    let run = random_run(desk);
     let mut number = 1;
     append(desk, vault, run, &mut number, "begin").await?;
     Ok((run, number))
+}
+
+fn random_run(desk: &Desk) -> RunId {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&desk.dice.number().to_be_bytes());
+    RunId::from_bytes(bytes)
+}
+
+/// Pins a point for a run, or gives the run's pin up.
+///
+/// # Errors
+/// The vault's.
+pub(crate) async fn pin(desk: &Desk, lineage: &Lineage, run: RunId, point: Option<Sequence>) -> Result<(), Error> {
+    let id = {
+        let mut history = desk.world.history();
+        history.pins.push(PinRequest { group: lineage.group().clone(), run, point, is_acknowledged: false });
+        history.pins.len() - 1
+    };
+    desk.process.set_task(Task::Pin(id));
+    let outcome = match point {
+        Some(point) => lineage.pin(run, point).await,
+        None => lineage.unpin(run).await,
+    };
+    desk.process.set_task(Task::Other);
+    if outcome.is_ok() {
+        desk.world.history().pins[id].is_acknowledged = true;
+        desk.world.totals().pins += u64::from(point.is_some());
+    }
+    outcome
 }
 
 /// Writes the next entry.
@@ -132,7 +185,8 @@ impl Actor for Controller {
     async fn run(&self, desk: &mut Desk) {
         while desk.world.phase() == Phase::Chaos && self.take_round() {
             desk.pause().await;
-            if let Err(error) = self.round(desk).await {
+            let outcome = if desk.dice.permille(500) { self.failover(desk).await } else { self.drill(desk).await };
+            if let Err(error) = outcome {
                 desk.note(&error);
                 if desk.dice.permille(300) {
                     desk.close();
@@ -154,7 +208,7 @@ impl Actor for Controller {
                         }
                     }
                 }
-                Phase::Chaos | Phase::Handing(_) | Phase::Writing(_) => {}
+                Phase::Chaos | Phase::Looking | Phase::Handing(_) | Phase::Writing(_) | Phase::Pruning => {}
             }
             desk.world.arrive(&self.host.name(), phase).await;
         }

@@ -4,6 +4,7 @@
 //! it learnt since its start. Actors use nothing of the vault but its public interface.
 
 pub mod controller;
+pub mod pruner;
 pub mod recoverer;
 pub mod replicator;
 
@@ -101,6 +102,9 @@ impl Desk {
             | Error::RunRace { .. }
             | Error::RunGap { .. }
             | Error::RunMissing { .. } => true,
+            // What a reader or a writer that stood still looks for may have been dropped, and be gone. Whether it was
+            // is for the checkers, and the recoverer looks again at once.
+            Error::ObjectMissing { .. } | Error::PointMissing { .. } if self.is_pruned() => true,
             // On one and the same commit a name can come again, and the store tells.
             Error::Stopped { .. } if self.world.plan().repeats_randomness => true,
             // A body that was cut without a word looks like damage; nothing else may.
@@ -116,9 +120,14 @@ impl Desk {
         history.note_error(text);
     }
 
+    /// Whether anybody has begun a prune.
+    fn is_pruned(&self) -> bool {
+        !self.world.history().prunes.is_empty()
+    }
+
     /// Waits between two rounds: seconds in some worlds, days in others.
     pub async fn pause(&self) {
-        let scale = self.world.dice("pace").pick(&[60, 3600, 86_400]).to_owned();
+        let scale = self.world.pace_seconds();
         let most = if self.dice.permille(300) { scale * 10 } else { scale };
         self.world.time().sleep(Duration::from_millis(self.dice.below(most * 1000))).await;
     }

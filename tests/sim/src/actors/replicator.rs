@@ -21,13 +21,16 @@ use super::{Actor, Desk, Trying};
 use crate::{
     content::{CHUNK, DISKS, Guest},
     dice::Dice,
-    history::{Attempt, AttemptId, Fate, attempt_of, description, note},
+    history::{Attempt, AttemptId, Fate, Task, attempt_of, description, note},
     template::{Host, SHARED_GROUPS, SITES, group, site},
     world::{Phase, World},
 };
 
 /// How many rounds it has while things go wrong.
 const ROUNDS: u64 = 8;
+
+/// And in a busy world.
+const ROUNDS_BUSY: u64 = 24;
 
 /// The longest that a capture is read.
 const READING_MAX: Duration = Duration::from_secs(20);
@@ -62,17 +65,20 @@ impl Replicator {
         let host = Host::Replicator(number);
         let dice = world.dice(&format!("groups of {number}"));
         let mut groups: Vec<_> = SHARED_GROUPS.iter().filter(|_| dice.permille(700)).map(|name| group(name)).collect();
-        if groups.is_empty() {
+        if world.is_busy() {
+            groups = vec![group(SHARED_GROUPS[0])];
+        } else if groups.is_empty() {
             let name: &&str = dice.pick(&SHARED_GROUPS);
             groups.push(group(name));
         }
-        if dice.permille(500) {
+        if !world.is_busy() && dice.permille(500) {
             groups.push(own_group(number));
         }
-        let guest =
-            |name: &GroupName| (name.clone(), Mutex::new(Guest::new(&world.dice(&format!("guest {name} {number}")))));
+        let make = if world.is_busy() { Guest::wide } else { Guest::new };
+        let guest = |name: &GroupName| (name.clone(), Mutex::new(make(&world.dice(&format!("guest {name} {number}")))));
         let guests = groups.iter().map(guest).collect();
-        Arc::new(Self { host, site: site(SITES[host.site()]), groups, guests, rounds: Mutex::new(ROUNDS) })
+        let rounds = if world.is_busy() { ROUNDS_BUSY } else { ROUNDS };
+        Arc::new(Self { host, site: site(SITES[host.site()]), groups, guests, rounds: Mutex::new(rounds) })
     }
 
     /// Its groups.
@@ -134,6 +140,19 @@ pub async fn commit(
     generation: Generation,
     site: &SiteName,
 ) -> Result<(), Error> {
+    let outcome = try_commit(desk, guest, base, lineage, generation, site).await;
+    desk.process.set_task(Task::Other);
+    outcome
+}
+
+async fn try_commit(
+    desk: &Desk,
+    guest: &Mutex<Guest>,
+    base: &mut Option<AttemptId>,
+    lineage: &Lineage,
+    generation: Generation,
+    site: &SiteName,
+) -> Result<(), Error> {
     let lock = || guest.lock().unwrap_or_else(PoisonError::into_inner);
     // The capture: what the guest holds now is what the point must hold.
     let captured = {
@@ -149,6 +168,7 @@ pub async fn commit(
         disks: captured.disks(),
         fate: Fate::Begun,
     });
+    desk.process.set_task(Task::Point(attempt));
     let writer = lineage.begin_point(generation, site).await?;
     let parent = writer.parent().and_then(|parent| attempt_of(&parent.note));
     let is_tracked = parent.is_some() && parent == *base;
@@ -185,8 +205,8 @@ pub async fn commit(
 /// Gives the writer the chunks that it needs, in any order, some of them twice.
 async fn write(dice: &Dice, writer: &PointWriter, guest: &Guest, all: bool) -> Result<(), Error> {
     let mut disks = BTreeMap::new();
-    for (name, bytes) in DISKS {
-        disks.insert(name, writer.add_disk(&machine_id(), &disk_id(name), bytes as u64).await?);
+    for (name, bytes) in guest.shape() {
+        disks.insert(*name, writer.add_disk(&machine_id(), &disk_id(name), *bytes as u64).await?);
     }
     let mut places = guest.to_send(all);
     for index in (1..places.len()).rev() {
@@ -280,7 +300,7 @@ impl Actor for Replicator {
                         }
                     }
                 }
-                Phase::Chaos | Phase::Handing(_) | Phase::Writing(_) => {}
+                Phase::Chaos | Phase::Looking | Phase::Handing(_) | Phase::Writing(_) | Phase::Pruning => {}
             }
             desk.world.arrive(&self.host.name(), phase).await;
         }

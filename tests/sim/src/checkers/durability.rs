@@ -1,12 +1,14 @@
-//! What was acknowledged can be brought back, byte for byte: every point, every entry of a journal, every lineage. And
-//! what anybody has restored once can be restored again, and is the same.
+//! What was acknowledged can be brought back, byte for byte: every point that no prune gave up, every entry of a journal,
+//! every lineage. And what anybody has restored once can be restored again until it is given up, and is the same.
+
+use std::collections::BTreeMap;
 
 use farshore_core::GroupName;
 
-use super::{Report, Violation};
+use super::{Report, Violation, chronicle::Chronicle};
 use crate::{
     evidence::{Evidence, Found},
-    history::{EntryFate, Fate, Hash, History},
+    history::{EntryFate, Fate, Hash, History, Observation},
 };
 
 /// See the module.
@@ -15,16 +17,23 @@ pub fn check(history: &History, evidence: &Evidence) -> Vec<Violation> {
     for group in history.groups.iter().filter(|group| !evidence.lineages.contains_key(*group)) {
         report.add(format!("the lineage of {group} was begun, and is not there"));
     }
+    let dropped: BTreeMap<_, _> =
+        evidence.lineages.iter().map(|(group, lineage)| (group, Chronicle::of(history, lineage).dropped())).collect();
+    let is_dropped = |group: &GroupName, point: u64| dropped.get(group).is_some_and(|dropped| dropped.contains(&point));
     for (id, attempt) in history.attempts.iter().enumerate() {
         let Fate::Acknowledged(sequence, description) = &attempt.fate else { continue };
         let what = format!("point {sequence} of {} (attempt {id}), which was acknowledged,", attempt.group);
         let found = find(evidence, &attempt.group, sequence.get());
+        if is_dropped(&attempt.group, sequence.get()) {
+            continue;
+        }
         compare(&mut report, &what, found, description, &attempt.disks);
         if found.is_some_and(|found| found.attempt != Some(id)) {
             report.add(format!("{what} is another attempt"));
         }
     }
-    for seen in &history.observations {
+    let standing = |seen: &&Observation| !is_dropped(&seen.group, seen.sequence.get());
+    for seen in history.observations.iter().filter(standing) {
         let what = format!("point {} of {}, which was restored before,", seen.sequence, seen.group);
         compare(&mut report, &what, find(evidence, &seen.group, seen.sequence.get()), &seen.description, &seen.disks);
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Report, Violation};
 use crate::{
     evidence::{Evidence, Found},
-    history::{EntryFate, Fate, History},
+    history::{EntryFate, Fate, History, Task},
 };
 
 /// See the module.
@@ -33,6 +33,10 @@ pub fn check(history: &History, evidence: &Evidence) -> Vec<Violation> {
             }
             if attempt.group != *group {
                 report.add(format!("{what} was an attempt for {}", attempt.group));
+            }
+            let made = lineage.made.iter().find(|made| made.number == found.sequence.get());
+            if made.is_none_or(|made| made.by != Task::Point(id)) {
+                report.add(format!("{what} is attempt {id}, and the commit of this number was another's first"));
             }
             compare(&mut report, &what, found, attempt);
         }
@@ -123,6 +127,10 @@ mod tests {
         assert!(broken(|_, evidence| second(evidence).attempt = None).contains("is nobody's"));
         assert!(broken(|_, evidence| second(evidence).attempt = Some(77)).contains("is nobody's"));
         assert!(broken(|_, evidence| second(evidence).attempt = Some(0)).contains("listed twice"));
+        let found = broken(|_, evidence| {
+            evidence.lineages.get_mut(&group("orders")).expect("there").made[3].by = Task::Point(3);
+        });
+        assert!(found.contains("the commit of this number was another's first"), "{found}");
         let found = broken(|history, _| history.attempts[2].group = group("ledger"));
         assert!(found.contains("was an attempt for ledger"), "{found}");
         let moved = Fate::Acknowledged(Sequence::new(9), [12; 32]);

@@ -1,21 +1,22 @@
-//! Each lineage has one history, written by one side at a time: its commits have no gaps and came to be in their order, its
+//! Each lineage has one history, written by one side at a time: its commits came to be in their order and without gaps, gaps
+//! come only by prunes, and what a writer makes again in such a hole is nobody's commit. Its
 //! generations never go back, each generation has one site, and after a raise nothing of an older generation follows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_core::{Generation, GroupName, SiteName};
 
-use super::{Report, Violation};
+use super::{Report, Violation, chronicle::Chronicle};
 use crate::{
     evidence::{Evidence, FoundLineage},
-    history::{Fate, History},
+    history::{Fate, History, Task},
 };
 
 /// See the module.
 pub fn check(history: &History, evidence: &Evidence) -> Vec<Violation> {
     let mut report = Report::of("single_writer");
     for (group, lineage) in &evidence.lineages {
-        numbers(&mut report, group, lineage);
+        numbers(&mut report, history, group, lineage);
         generations(&mut report, history, group, lineage);
     }
     let mut acknowledged = BTreeMap::new();
@@ -36,16 +37,37 @@ pub fn check(history: &History, evidence: &Evidence) -> Vec<Violation> {
     report.done()
 }
 
-/// The commits have no gaps, and each came to be after the one before it.
-fn numbers(report: &mut Report, group: &GroupName, lineage: &FoundLineage) {
-    let expected: Vec<u64> = (1..).take(lineage.commits.len()).collect();
-    if lineage.commits != expected {
-        report.add(format!("the commits of {group} have gaps: {:?}", lineage.commits));
+/// Each commit came to be after the one before it, and none is missing that no prune had judged.
+fn numbers(report: &mut Report, history: &History, group: &GroupName, lineage: &FoundLineage) {
+    let chronicle = Chronicle::of(history, lineage);
+    let mut newest = 0;
+    let mut holes_end = 0;
+    for made in &lineage.made {
+        let number = made.number;
+        match made.by {
+            _ if number > newest + 1 => report.add(format!("commit {number} of {group} came to be after {newest}")),
+            _ if number <= newest && number > holes_end => {
+                report.add(format!("commit {number} of {group} came to be again, and no prune had judged it"));
+            }
+            Task::Prune(id) if number > newest => {
+                let judged = history.prunes.get(id).map_or(0, |prune| prune.judged.get());
+                holes_end = holes_end.max(judged);
+            }
+            _ => {}
+        }
+        newest = newest.max(number);
     }
-    if !lineage.commits_made.is_sorted() {
-        report.add(format!("the commits of {group} came to be out of order: {:?}", lineage.commits_made));
+    let there: BTreeSet<u64> = lineage.commits.iter().copied().collect();
+    if let Some(gap) = (1..=newest).find(|number| !there.contains(number) && (*number > holes_end || *number == 1)) {
+        report.add(format!("the commits of {group} have a gap at {gap}, which no prune had judged"));
     }
-    let newest = lineage.commits.last().copied();
+    for (id, attempt) in history.attempts.iter().enumerate().filter(|(_, attempt)| attempt.group == *group) {
+        let Fate::Acknowledged(sequence, _) = attempt.fate else { continue };
+        if chronicle.commit(sequence.get()).is_none_or(|made| made.by != Task::Point(id)) {
+            report.add(format!("commit {sequence} of {group} was acknowledged to attempt {id}, and is not its"));
+        }
+    }
+    let newest = Some(newest).filter(|newest| *newest > 0);
     if lineage.head.map(|(sequence, _)| sequence.get()) != newest {
         report.add(format!("the head of {group} is {:?}, and its newest commit is {newest:?}", lineage.head));
     }
@@ -100,6 +122,7 @@ mod tests {
     use super::*;
     use crate::{
         checkers::sound,
+        evidence::Made,
         template::{group, site},
     };
 
@@ -113,10 +136,38 @@ mod tests {
 
     #[test]
     fn it_fails_when_commits_have_gaps_or_come_out_of_order() {
-        assert!(broken(|_, lineage| lineage.commits = vec![1, 2, 4]).contains("have gaps"));
-        assert!(broken(|_, lineage| lineage.commits_made = vec![1, 3, 2, 4]).contains("came to be out of order"));
+        assert!(broken(|_, lineage| lineage.commits = vec![1, 2, 4]).contains("have a gap at 3"));
+        let found = broken(|_, lineage| lineage.made.swap(1, 2));
+        assert!(found.contains("commit 3 of orders came to be after 1"), "{found}");
+        let found = broken(|_, lineage| lineage.made.push(lineage.made[1]));
+        assert!(found.contains("commit 2 of orders came to be again, and no prune had judged it"), "{found}");
+        let found = broken(|_, lineage| lineage.made[1].by = Task::Point(3));
+        assert!(found.contains("commit 2 of orders was acknowledged to attempt 0, and is not its"), "{found}");
         let found = broken(|_, lineage| lineage.head = Some((Sequence::new(3), Generation::new(2))));
         assert!(found.contains("its newest commit is Some(4)"), "{found}");
+    }
+
+    #[test]
+    fn it_fails_when_there_is_a_hole_that_no_prune_made_or_somebody_was_told_of_a_commit_in_one() {
+        let broken = |change: fn(&mut History, &mut FoundLineage)| {
+            let (mut history, mut evidence) = sound::world();
+            change(&mut history, evidence.lineages.get_mut(&sound::pruned()).expect("there"));
+            check(&history, &evidence).iter().map(Violation::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(broken(|_, lineage| lineage.commits.retain(|number| *number != 7)), "", "the last prune judged it");
+        let found = broken(|_, lineage| lineage.commits.retain(|number| *number != 8));
+        assert!(found.contains("have a gap at 8"), "{found}");
+        assert!(broken(|_, lineage| lineage.commits.retain(|number| *number != 1)).contains("have a gap at 1"));
+        let sleeper = |history: &mut History, lineage: &mut FoundLineage| {
+            history.attempts[1].group = sound::pruned();
+            lineage.made.push(Made { by: Task::Point(1), ..lineage.made[2] });
+        };
+        let (mut history, mut evidence) = sound::world();
+        sleeper(&mut history, evidence.lineages.get_mut(&sound::pruned()).expect("there"));
+        assert_eq!(check(&history, &evidence), [], "a sleeper made it again, and knows that it is nothing");
+        history.attempts[1].fate = Fate::Acknowledged(Sequence::new(3), [0; 32]);
+        let found = check(&history, &evidence);
+        assert!(format!("{found:?}").contains("was acknowledged to attempt 1, and is not its"), "{found:?}");
     }
 
     #[test]

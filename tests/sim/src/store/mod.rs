@@ -29,6 +29,7 @@ pub use self::objects::{Conditions, Effect, Object, Objects};
 use crate::{
     clock::WORLD_BEGINS_MILLISECONDS,
     faults::{DeleteFault, GetFault, LATE_EFFECT_MAX, ListFault, PutFault},
+    history::Task,
     process::{Place, Process},
     world::World,
 };
@@ -136,7 +137,7 @@ impl SimStore {
     }
 
     async fn stall_perhaps(&self) {
-        if let Some(stall) = self.world.draw_stall() {
+        if let Some(stall) = self.world.draw_stall(self.process.name()) {
             self.process.stall(self.world.time().now() + stall);
         }
         self.process.go_on(self.world.time()).await;
@@ -147,7 +148,7 @@ impl SimStore {
     fn send(&self, key: String, bytes: Bytes, mode: PutMode, travels: Duration) -> oneshot::Receiver<Result<()>> {
         let (reply, receiver) = oneshot::channel();
         let store = self.share();
-        let ends_with_process = self.world.draw_connection_ends();
+        let (ends_with_process, by) = (self.world.draw_connection_ends(), self.process.task());
         let existed = self.world.objects().get(&key).is_some();
         self.world.objects().sent.push((key.clone(), bytes.clone()));
         tokio::spawn(async move {
@@ -157,9 +158,9 @@ impl SimStore {
             }
             let now = store.world.time().now();
             let created = match mode {
-                PutMode::Create => store.world.objects().create(&key, bytes, now, existed),
+                PutMode::Create => store.world.objects().create(&key, bytes, by, now, existed),
                 PutMode::Overwrite | PutMode::Update(_) => {
-                    store.world.objects().write(&key, bytes, now);
+                    store.world.objects().write(&key, bytes, by, now);
                     true
                 }
             };
@@ -259,17 +260,33 @@ impl SimStore {
         (listed.iter().map(|(key, bytes, at)| Self::meta(key, *bytes, *at)).collect(), error)
     }
 
+    fn remove(&self, key: &str, by: Task) {
+        let was_there = self.world.objects().delete(key, by, self.world.time().now());
+        self.world.totals().deletions += u64::from(was_there);
+        self.note("gone", key, if was_there { "deleted" } else { "absent" });
+    }
+
     async fn delete_one(&self, location: Path) -> Result<Path> {
         let key = location.to_string();
         let call = self.enter("delete", &key).await;
         let fault = self.world.draw_delete_fault();
+        let by = self.process.task();
+        if let Some(fault) = fault {
+            self.note("fault", &key, &format!("{fault:?}"));
+        }
         self.world.time().sleep(self.world.draw_latency()).await;
         let result = match fault {
             Some(DeleteFault::Refused) => Err(failed("503: slow down")),
+            Some(DeleteFault::Late) => {
+                let (store, key, travels) = (self.share(), key.clone(), self.world.draw_up_to(LATE_EFFECT_MAX));
+                tokio::spawn(async move {
+                    store.world.time().sleep(travels).await;
+                    store.remove(&key, by);
+                });
+                Err(failed("timed out"))
+            }
             None | Some(DeleteFault::Reset) => {
-                let now = self.world.time().now();
-                let was_there = self.world.objects().delete(&key, now);
-                self.note("gone", &key, if was_there { "deleted" } else { "absent" });
+                self.remove(&key, by);
                 if fault.is_some() { Err(failed("the connection was reset")) } else { Ok(location) }
             }
         };

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
+use crate::history::Task;
+
 /// How a store treats the condition of a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conditions {
@@ -35,6 +37,10 @@ pub enum Effect {
         key: String,
         /// BLAKE3 of its bytes.
         hash: [u8; 32],
+        /// What its maker was about.
+        by: Task,
+        /// When, by the store's clock.
+        at: Duration,
     },
     /// An object got other bytes.
     Overwritten {
@@ -47,11 +53,13 @@ pub enum Effect {
     Deleted {
         /// Its key.
         key: String,
+        /// What the one was about who deleted it.
+        by: Task,
     },
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Objects {
     there: BTreeMap<String, Object>,
     /// What was deleted, with the moment: a stale listing still shows it.
@@ -72,6 +80,8 @@ impl Objects {
         let created = |(key, object): (&String, &Object)| Effect::Created {
             key: key.clone(),
             hash: *blake3::hash(&object.bytes).as_bytes(),
+            by: Task::Other,
+            at: Duration::ZERO,
         };
         Self { effects: there.iter().map(created).collect(), there, gone: Vec::new(), sent: Vec::new(), conditions }
     }
@@ -88,7 +98,7 @@ impl Objects {
 
     /// Creates an object if there is none, as far as this store honours that. False means that the caller is told that
     /// there is one. `existed` says whether there was one when the request came.
-    pub fn create(&mut self, key: &str, bytes: Bytes, now: Duration, existed: bool) -> bool {
+    pub fn create(&mut self, key: &str, bytes: Bytes, by: Task, now: Duration, existed: bool) -> bool {
         let exists = self.there.contains_key(key);
         let (writes, tells_created) = match self.conditions {
             Conditions::Honoured => (!exists, !exists),
@@ -97,26 +107,26 @@ impl Objects {
             Conditions::IgnoredInSecret => (true, !exists),
         };
         if writes {
-            self.write(key, bytes, now);
+            self.write(key, bytes, by, now);
         }
         tells_created
     }
 
     /// Writes an object, whatever is there.
-    pub fn write(&mut self, key: &str, bytes: Bytes, now: Duration) {
+    pub fn write(&mut self, key: &str, bytes: Bytes, by: Task, now: Duration) {
         let hash = *blake3::hash(&bytes).as_bytes();
         let before = self.there.insert(key.to_owned(), Object { bytes, written_at: now });
         let key = key.to_owned();
         self.effects.push(match before {
-            None => Effect::Created { key, hash },
+            None => Effect::Created { key, hash, by, at: now },
             Some(_) => Effect::Overwritten { key, hash },
         });
     }
 
     /// Deletes an object; whether there was one.
-    pub fn delete(&mut self, key: &str, now: Duration) -> bool {
+    pub fn delete(&mut self, key: &str, by: Task, now: Duration) -> bool {
         let Some(object) = self.there.remove(key) else { return false };
-        self.effects.push(Effect::Deleted { key: key.to_owned() });
+        self.effects.push(Effect::Deleted { key: key.to_owned(), by });
         self.gone.push((key.to_owned(), object, now));
         true
     }
@@ -162,9 +172,9 @@ mod tests {
             (Conditions::IgnoredInSecret, false, "two"),
         ] {
             let mut objects = Objects::new(BTreeMap::new(), conditions);
-            assert!(objects.create("k", Bytes::from_static(b"one"), seconds(1), false));
+            assert!(objects.create("k", Bytes::from_static(b"one"), Task::Other, seconds(1), false));
             // The second was sent before the first arrived.
-            assert_eq!(objects.create("k", Bytes::from_static(b"two"), seconds(2), false), second_is_told);
+            assert_eq!(objects.create("k", Bytes::from_static(b"two"), Task::Other, seconds(2), false), second_is_told);
             assert_eq!(
                 objects.get("k").map(|object| object.bytes.as_ref()),
                 Some(content.as_bytes()),
@@ -176,10 +186,10 @@ mod tests {
     #[test]
     fn a_stale_listing_shows_what_was_there_then() {
         let mut objects = Objects::new(BTreeMap::new(), Conditions::Honoured);
-        objects.write("a/1", Bytes::from_static(b"x"), seconds(1));
-        objects.write("a/2", Bytes::from_static(b"x"), seconds(5));
-        objects.write("ab/3", Bytes::from_static(b"x"), seconds(1));
-        assert!(objects.delete("a/1", seconds(7)));
+        objects.write("a/1", Bytes::from_static(b"x"), Task::Other, seconds(1));
+        objects.write("a/2", Bytes::from_static(b"x"), Task::Other, seconds(5));
+        objects.write("ab/3", Bytes::from_static(b"x"), Task::Other, seconds(1));
+        assert!(objects.delete("a/1", Task::Other, seconds(7)));
         let names = |at| objects.listed("a", seconds(at)).into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
         assert_eq!(names(2), ["a/1"]);
         assert_eq!(names(6), ["a/1", "a/2"]);
