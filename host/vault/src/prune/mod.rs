@@ -208,8 +208,8 @@ impl Lineage {
     pub async fn plan_prune(&self, retention: &Retention, grace: Grace) -> Result<PrunePlan> {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to delete what no recovery point needs")?;
-        let (built_on, valid) = shared.ledgers.newest().await?;
-        let valid = valid.as_deref();
+        let (built_on, newest_ledger) = shared.ledgers.newest().await?;
+        let valid = newest_ledger.as_deref();
         let clock_now = shared.context.clock.now();
         let (candidates, judged) = candidates(shared, valid, &built_on).await?;
         let points = judge(&candidates, retention, &built_on, clock_now);
@@ -232,13 +232,11 @@ impl Lineage {
         };
         let wait = Wait { head: built_on.head.sequence, received_at: now, clock_now, grace };
         let batches = settle_batches(valid, is_needed, &wait)?;
-        let is_final = |id: PackId| {
-            let mut finals = batches.iter().filter(|batch| batch.is_final).flat_map(|batch| &batch.objects);
-            finals.any(|object| !object.is_commit() && object.id == id)
-        };
+        let finals = batches.iter().filter(|batch| batch.is_final).flat_map(|batch| &batch.objects);
+        let finals: BTreeSet<PackId> = finals.filter(|object| !object.is_commit()).map(|object| object.id).collect();
         // A collection that waits for its grace is still named: points that come back find in it what was moved elsewhere since.
         let collections = valid.iter().flat_map(|valid| &valid.ledger.collections);
-        let collections: Vec<_> = collections.filter(|collection| !is_final(collection.id)).cloned().collect();
+        let collections: Vec<_> = collections.filter(|collection| !finals.contains(&collection.id)).cloned().collect();
         let previously_judged = valid.map_or(0, |valid| valid.pruned.judged.get());
         let collecting = placement.collecting(&live, &listed, previously_judged, &collections);
 
@@ -286,7 +284,7 @@ impl Lineage {
                 unfinished_judged: finals.map(|batch| batch.judged).max(),
                 // What is final is not spoken of again, except by the ledger that declares it so.
                 points: forget_final(points, &batches),
-                valid: shared.ledgers.kept().filter(|kept| Some(kept.commit) == built_on.head.pruned),
+                valid: newest_ledger.clone(),
                 built_on,
                 received_at: now,
                 batches,
