@@ -39,13 +39,21 @@ impl Server {
 
     /// Makes a bucket. The server does not ask who wants it.
     fn make_bucket(&self, name: &str) {
+        assert_eq!(self.ask("PUT", name, ""), 200);
+    }
+
+    /// The status of its answer.
+    fn ask(&self, verb: &str, path: &str, body: &str) -> u16 {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let request =
-            format!("PUT /{name} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", self.address);
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (address, length) = (&self.address, body.len());
+        let head = format!(
+            "{verb} /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        );
+        stream.write_all((head + body).as_bytes()).expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
     }
 }
 
@@ -121,10 +129,21 @@ fn points_go_to_the_bucket_and_come_back() {
     fs::write(&file, text + retention).expect("written");
     let planned = world.succeed(&["vault", "prune", "--dry-run"]).expect("planned");
     assert_eq!(planned[0]["planned"]["dropped"].as_array().map(Vec::len), Some(2), "{planned}");
+    // What a writer left that was interrupted before the points: no point needs it.
+    let info = world.succeed(&["vault", "info"]).expect("told");
+    let lineage = info["groups"][0]["lineage"].as_str().expect("an id");
+    let orphan = format!("recovery/farshore/lineages/{lineage}/packs/{:020}/{}", 1, "0123456789abcdef".repeat(2));
+    assert_eq!(server.ask("PUT", &orphan, "left behind"), 200);
+    let packs = |world: &World| {
+        let info = world.succeed(&["vault", "info"]).expect("told");
+        info["usage"]["kinds"]["data packs"]["objects"].as_u64().expect("a number")
+    };
+    let before = packs(&world);
     for objects_deleted in [false, true] {
         let done = world.succeed(&["vault", "prune", "--grace", "none"]).expect("pruned");
         let deleted = done[0]["done"]["deleted"]["objects"].as_u64().expect("a report");
         assert_eq!(deleted > 0, objects_deleted, "{done}");
+        assert_eq!(packs(&world) < before, objects_deleted, "{done}");
     }
     world.succeed(&["vault", "check", "--full"]).expect("whole");
     let points = world.succeed(&["points"]).expect("points");

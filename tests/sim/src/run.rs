@@ -50,8 +50,6 @@ pub struct Outcome {
     pub asked_permille: Option<u32>,
     /// The promises that were broken.
     pub violations: Vec<Violation>,
-    /// Whether some prune had a grace that is also counted by its pruner's clock.
-    pub waits_by_clock: bool,
     /// The hash of its trace.
     pub trace: TraceHash,
     /// The hash of everything in its store at the end.
@@ -122,7 +120,6 @@ pub fn judge(world: &World, template: &Arc<Template>, future: impl Future<Output
         plan: world.plan().name,
         asked_permille: None,
         violations,
-        waits_by_clock: history.prunes.iter().any(|prune| prune.grace.seconds > 0),
         trace: trace.hash(),
         store: evidence.store,
         totals: *world.totals(),

@@ -73,20 +73,15 @@ fn a_seed_is_a_world() {
 }
 
 #[test]
-fn clocks_change_neither_the_course_of_a_world_nor_its_verdict() {
+fn clocks_change_no_verdict() {
     let count = if is_long() { 300 } else { 40 };
-    let mut others = 0;
     for seed in 3_000_000..3_000_000 + count {
         let with = |clocks| run::seed(seed, &Settings { plan: None, clocks: Some(clocks) });
         let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));
+        // The course may be another: a pruner whose clock is late takes points for younger and waits longer. That it never
+        // drops or deletes sooner is for the checkers.
         assert_eq!(right.violations, wrong.violations, "seed {seed}");
         assert_eq!(right.violations, [], "{}", right.report());
-        // Not only the verdict: each host did the same, at the same moment of the world. A grace in seconds is also counted by
-        // the pruner's clock, and then a wrong one may make it wait; that it never waits less is for the checkers.
-        let is_same = (right.trace, right.totals) == (wrong.trace, wrong.totals);
-        others += u64::from(!is_same && !right.waits_by_clock);
         assert!(right.store != wrong.store, "seed {seed}: commits tell what their writers' clocks told");
     }
-    // What a short listing hides hangs on the order of random names, which hang on what clocks told.
-    assert!(others * 4 <= count, "{others} of {count} worlds take another course");
 }
