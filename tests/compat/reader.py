@@ -33,8 +33,8 @@ from zstandard import ZstdDecompressor, ZstdError, frame_content_size
 KIB, MIB, CHUNK_BYTES, DISK_BYTES_MAX = 1 << 10, 1 << 20, 1 << 16, 1 << 46
 MAGIC = b"FARSHORE" + struct.pack("<H", 1)
 HEADER, COMMIT, DATA_PACK, MAP_PACK, _RUN_ENTRY, SLOT, RING, ENROLMENT = range(1, 9)
-BOUNDARY, LEDGER, COLLECTION = range(11, 14)
-POWERS = {"genesis": "replicator", "point": "replicator", "pruned": "pruner"}
+BOUNDARY, LEDGER, COLLECTION, EPOCH_KEYS = 11, 12, 13, 15
+POWERS = {"genesis": "replicator", "point": "replicator", "pruned": "pruner", "host-revoked": "administrator"}
 POWERS |= dict.fromkeys(("generation-raised", "pinned", "unpinned"), "controller")
 # What bad input can cause. Anything else is a mistake of this program, and shows as what it is.
 BAD_INPUT = (ValueError, TypeError, LookupError, OverflowError, RecursionError, OSError, struct.error)
@@ -81,8 +81,8 @@ class Vault:
         bounded = 65_536 <= memory <= 4_194_304 and 3 <= passes <= 16 and 1 <= lanes <= 16
         require(whole and bounded and memory * passes <= 16_777_216, "the slot in the kit is damaged or another kit's")
         stretched = hash_secret_raw(passphrase.encode(), salt, passes, memory, lanes, 32, Type.ID, 0x13)
-        info, secret = b"farshore/1/slot" + slot[:92], bytes.fromhex(kit["secret"])
-        derived = HKDF(SHA512(), 76, b"farshore/1/slot", info).derive(stretched + secret)
+        stretched, label = stretched + bytes.fromhex(kit["secret"]), b"farshore/1/slot"
+        derived = HKDF(SHA512(), 76, label, label + slot[:92]).derive(stretched)
         require(hmac.compare_digest(derived[44:], stream.read(32)), "the passphrase or the secret of the kit is wrong")
         keys = json.loads(AESGCM(derived[:32]).decrypt(derived[32:44], stream.read(), slot[:92]))
         key, private = bytes.fromhex(keys["member"]), X25519PrivateKey.from_private_bytes
@@ -93,7 +93,15 @@ class Vault:
         require(stated == [self.id.hex(), self.admin.hex(), hashed(header[:-32])], "it is damaged, or not the kit's")
         number = self.newest("keys/ring", 8)
         self.ring = self.load_signed(f"keys/ring/{number:08}", RING, 5, struct.pack("<Q", number), self.admin, b"ring")
-        require({"slot": kit["slot-id"], "hash": hashed(slot).hex()} in self.ring["slots"], "it lacks the kit's slot")
+        slots = [(found["slot"], found["hash"]) for found in self.ring["slots"]]
+        require((kit["slot-id"], hashed(slot).hex()) in slots, "it lacks the kit's slot")
+        later = private(HKDF(SHA512(), 32, label, label + b"/receiving" + slot[:92]).derive(stretched))
+        for keys in (keys for keys in self.ring["epochs"] if keys["epoch"] not in self.reading_keys):
+            epoch, name = keys["epoch"], hashed(bytes.fromhex(keys["reading"] + keys["graph"]))[:16].hex()
+            length, boxes = self.load(f"keys/epochs/{epoch:08}/{name}", EPOCH_KEYS, 16 * KIB)
+            found = {boxes[at : at + 16]: boxes[at + 16 : at + 128] for at in range(16, length + 16, 128)}
+            self.reading_keys[epoch] = later  # It opens the box, and the key in the box takes its place.
+            self.reading_keys[epoch] = private(self.open_box(6, epoch, slot[32:48], found[slot[32:48]])[:32])
 
     @lru_cache(maxsize=8)
     def load(self, key: str, kind: int, bytes_max: int) -> tuple[int, bytes]:
@@ -146,17 +154,20 @@ class Vault:
     def check(self, signer: bytes, signature: bytes, name: bytes, fields: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(signer).verify(signature, b"farshore/1/" + name + b"\0" + self.id + fields)
 
-    def signer(self, author: bytes, power: str) -> bytes:
-        """The key of an author that has a power. Zeros are the administrator, who has all."""
+    def check_author(self, author: bytes, power: str, place: tuple[str, int, int], signed: tuple[bytes, ...]) -> None:
+        """That who has a power, and had it then, signed it. Zeros are the administrator, who has all."""
         if author == bytes(16):
-            return self.admin
+            return self.check(self.admin, *signed)
         host = next((host for host in self.ring["hosts"] if host["host"] == author.hex()), {"powers": []})
         require(power in host["powers"], f"its author {author.hex()} has not the power of a {power}")
+        until = host.get("revoked", {}).get("written_until")
+        lineage, number, sort = place
+        require(not until or number <= until["lineages"].get(lineage, (0, 0))[sort], "its author had been revoked")
         key, invitation = f"keys/hosts/{author.hex()}", bytes.fromhex(host["invitation"])
         enrolment = self.load_signed(key, ENROLMENT, 6, author, invitation, b"enrolment")
         enrolled_at, expires_at = map(datetime.fromisoformat, (enrolment["enrolled_at"], host["expires_at"]))
         require(enrolled_at <= expires_at, "its host joined after the invitation had expired")
-        return bytes.fromhex(enrolment["signing"])
+        self.check(bytes.fromhex(enrolment["signing"]), *signed)
 
     def points(self) -> Iterator[tuple["Lineage", Any, Any]]:
         begun = sorted(path.parent.name for path in self.root.glob("lineages/*/commits"))
@@ -177,7 +188,8 @@ class Lineage:
             opened = self.unseal(8, number := struct.pack("<Q", boundary), data[16:], length)
             author, signature, first, gone = take("16s64sQQ", opened)
             fields = lineage + number + author + struct.pack("<QQ", first, gone)
-            vault.check(vault.signer(author, "pruner"), signature, b"boundary", fields)
+            place, signed = (lineage.hex(), boundary, 1), (signature, b"boundary", fields)
+            vault.check_author(author, "pruner", place, signed)
         self.newest = vault.newest(f"{self.folder}/commits", 20, first)
         require(vault.newest(f"{self.folder}/boundaries", 8) == boundary, "a prune is at work: begin anew")
         pruned = self.read_commit(self.newest)[2].get("pruned")
@@ -240,7 +252,8 @@ class Lineage:
         commit = json.loads(decompress(frame, min(json_bytes, 16 * MIB)))
         ((name, event),) = dict(commit["event"]).items()
         fields = self.id + number + author + boxes_hash + hashed(frame)
-        self.vault.check(self.vault.signer(author, POWERS[name]), signature, b"commit", fields)
+        place, signed = (self.id.hex(), sequence, 0), (signature, b"commit", fields)
+        self.vault.check_author(author, POWERS[name], place, signed)
         stated = [commit["lineage"], commit["head"]["sequence"], name == "genesis"]
         require(stated == [self.id.hex(), sequence, sequence == 1], "it was written for another lineage or number")
         if name == "genesis":

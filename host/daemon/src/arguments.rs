@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName};
+use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName, SlotId};
 use farshore_vault::{Grace, Power};
 
 const EXIT_STATUSES: &str = "\
@@ -126,6 +126,80 @@ pub enum VaultCommand {
     /// Print the recovery kit, type it in again, see whether it opens the vault.
     #[command(subcommand)]
     Kit(KitCommand),
+    /// Give several people a recovery kit and a passphrase of their own. It needs a kit and its passphrase.
+    #[command(subcommand)]
+    Slots(SlotsCommand),
+    /// Change the passphrase, the recovery kit, or the keys of what is stored from now on. It needs a kit and its passphrase.
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+}
+
+/// `vault slots`.
+#[derive(Debug, Subcommand)]
+pub enum SlotsCommand {
+    /// List the slots: each is opened by a recovery kit and a passphrase.
+    List,
+    /// Make another recovery kit, with a passphrase of its own and every power over the vault.
+    ///
+    /// A command that was interrupted is finished by running it again with the same file.
+    Add {
+        /// The new kit's file.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        /// Whose it is, for people.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+        /// A file whose first line is the new kit's passphrase; otherwise it is asked for.
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+    },
+    /// Take a slot out: its kit does not open the vault any more.
+    ///
+    /// Against somebody who opened the vault with it before, begin a new epoch too: `farshore vault rotate epoch`.
+    Remove {
+        /// The slot, as `slots list` and its kit show it.
+        slot: SlotId,
+    },
+}
+
+/// `vault rotate`.
+#[derive(Debug, Subcommand)]
+pub enum RotateCommand {
+    /// Change the passphrase of the kit that the configuration or --kit names. The words of its sheet stay; its file is written
+    /// anew.
+    ///
+    /// A command that was interrupted is finished by running it again with the same file.
+    Passphrase {
+        /// The kit's new file.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        /// A file whose first line is the new passphrase; otherwise it is asked for.
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Replace the kit that the configuration or --kit names by one with other words. The passphrase stays.
+    ///
+    /// A command that was interrupted is finished by running it again with the same file.
+    Kit {
+        /// The new kit's file.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Begin a new epoch: what is stored from now on is sealed to new keys, which today's kits and hosts get.
+    ///
+    /// Do this after a host was revoked or a kit was lost: whoever has them opens nothing that comes later. What was stored
+    /// before stays open to them.
+    Epoch {
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// `vault create`.
@@ -204,6 +278,17 @@ pub enum JoinCommand {
     Withdraw {
         /// The host.
         host: HostName,
+    },
+    /// Shut a host out that has joined: what it stored stands, and it does nothing any more. It needs the kit and the passphrase.
+    ///
+    /// Stop Farshore on it first if you can, and take its access to the store away. If it could read, begin a new epoch too:
+    /// `farshore vault rotate epoch`. A command that was interrupted is finished by running it again.
+    Revoke {
+        /// The host.
+        host: HostName,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// List the hosts.
     List,

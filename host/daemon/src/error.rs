@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use farshore_core::{Code, Coded};
+use farshore_core::{Code, Coded, SlotId};
 
 use crate::config::{
     problem::{LocatedProblem, closest},
@@ -122,6 +122,12 @@ pub enum CliError {
         /// Why.
         why: &'static str,
     },
+    /// A slot that the vault does not have.
+    #[error("the vault has no slot {slot}")]
+    NoSuchSlot {
+        /// What was asked for.
+        slot: SlotId,
+    },
     /// `replicate --watch` without groups.
     #[error("there are no groups to replicate")]
     NothingToWatch,
@@ -165,7 +171,7 @@ pub enum CliError {
     #[error("nobody said where the recovery kit is")]
     NoKitNamed,
     /// The words of the kit were not typed back.
-    #[error("the vault was not made: the recovery kit was not confirmed ({why})")]
+    #[error("nothing was made: the recovery kit was not confirmed ({why})")]
     KitNotConfirmed {
         /// Why.
         why: &'static str,
@@ -227,7 +233,7 @@ impl Coded for CliError {
             Self::ConfigurationUnreadable { .. } => 6001,
             Self::ConfigurationWrong { .. } => 6002,
             Self::Usage { .. } => 6003,
-            Self::Unknown { .. } | Self::NoSuchRun { .. } | Self::NothingToWatch => 6004,
+            Self::Unknown { .. } | Self::NoSuchRun { .. } | Self::NoSuchSlot { .. } | Self::NothingToWatch => 6004,
             Self::Secret { .. } | Self::PassphraseUnusable { .. } => 6005,
             Self::NobodyToAsk => 6006,
             Self::NotConfirmed { .. } => 6007,
@@ -254,6 +260,7 @@ impl Coded for CliError {
             Self::Usage { advice, .. } => return advice.clone(),
             Self::Unknown { advice, .. } => return Some(advice.clone()),
             Self::NoSuchRun { .. } => "`farshore run list` shows the runs",
+            Self::NoSuchSlot { .. } => "`farshore vault slots list` shows the slots",
             Self::NothingToWatch => "add `[groups.NAME]` to the configuration",
             Self::NobodyToAsk => "set `passphrase-file` or `passphrase-env` in [vault], or run this in a terminal",
             Self::NotConfirmed { .. } => "say --yes when you mean it",
@@ -263,7 +270,7 @@ impl Coded for CliError {
             }
             Self::NoKitNamed => "name it with --kit FILE, or with `kit-file` in [vault]",
             Self::KitNotConfirmed { .. } => {
-                "run it again, and type the words from the sheet; --yes makes the vault without asking for them"
+                "run it again, and type the words from the sheet; --yes goes on without asking for them"
             }
             Self::OutputExists { .. } => "name another, or remove it first: nothing is overwritten",
             Self::NoSuchCode { .. } => "a code looks like FS1002; `farshore explain` without a code lists them all",

@@ -5,12 +5,13 @@ use std::{
     fs::File,
     io::{IsTerminal as _, Write as _},
     num::NonZeroUsize,
+    path::Path,
     sync::Arc,
 };
 
 use farshore_core::{Passphrase, VaultId};
 use farshore_vault::{
-    Address, Context as VaultContext, Error as VaultError, Opener, Power, Store, StoreOptions, Vault, Workers,
+    Address, Context as VaultContext, Error as VaultError, Kit, Opener, Power, Store, StoreOptions, Vault, Workers,
 };
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -58,15 +59,31 @@ pub async fn open(context: &Context, configuration: &Configuration, needs: Needs
             Err(failure) => return Err(failure),
         }
     }
-    let file = kit_file.ok_or(match needs {
-        Needs::Powers(_) => CliError::NothingOpens,
-        Needs::Administrator => CliError::NoKitNamed,
-    })?;
+    if kit_file.is_none() && matches!(needs, Needs::Powers(_)) {
+        return Err(CliError::NothingOpens.into());
+    }
+    Ok(Arc::new(with_kit(context, configuration, store).await?.vault))
+}
+
+/// A vault that was opened with a recovery kit, and with what.
+pub struct WithKit {
+    pub vault: Vault,
+    pub kit: Kit,
+    pub passphrase: Passphrase,
+}
+
+/// Opens the vault with the recovery kit and the passphrase.
+///
+/// # Errors
+/// When no kit is named, or a secret cannot be had; and what the vault says.
+pub async fn with_kit(context: &Context, configuration: &Configuration, store: Store) -> Result<WithKit, Failure> {
+    let file = keys::kit_file(context, configuration).ok_or(CliError::NoKitNamed)?;
     let kit = keys::read_kit(context.output, &file)?;
     let passphrase = passphrase(context, configuration, Asking::Once).await?;
-    let opener = Opener::Kit(Box::new(kit), passphrase);
+    let opener = Opener::Kit(Box::new(kit.clone()), passphrase.clone());
     let opening = Vault::open(store, &opener, vault_context(context, configuration));
-    Ok(Arc::new(context.until_stopped(nothing_done, opening).await??))
+    let vault = context.until_stopped("nothing was done", opening).await??;
+    Ok(WithKit { vault, kit, passphrase })
 }
 
 /// The vault, opened as this host; none if it has not joined.
@@ -125,6 +142,8 @@ pub enum Asking {
     Once,
     /// To make something that only it will open.
     Twice,
+    /// The same, when there is another already.
+    New,
 }
 
 /// The vault's passphrase, from its file, its environment variable, or the terminal.
@@ -151,6 +170,28 @@ pub async fn passphrase(
         return Err(CliError::NobodyToAsk.into());
     }
     let typed = typed(context, vault.address.clone(), asking).await?;
+    Ok(Passphrase::new(typed.as_str()))
+}
+
+/// A new passphrase, from a file or the terminal.
+///
+/// # Errors
+/// When it cannot be had.
+pub async fn new_passphrase(
+    context: &Context,
+    configuration: &Configuration,
+    file: Option<&Path>,
+) -> Result<Passphrase, Failure> {
+    if let Some(file) = file {
+        let refused = |source| CliError::Secret { what: "the new passphrase".to_owned(), source };
+        let read = secret::read_file(file).map_err(refused)?;
+        read.warning.iter().for_each(|warning| context.output.warn(warning));
+        return Ok(Passphrase::new(read.secret.lines().next().unwrap_or_default()));
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::NobodyToAsk.into());
+    }
+    let typed = typed(context, configuration.vault.address.clone(), Asking::New).await?;
     Ok(Passphrase::new(typed.as_str()))
 }
 
@@ -197,11 +238,12 @@ fn ask(address: &str, asking: Asking) -> Result<Zeroizing<String>, Unasked> {
         })
     };
     let unusable = |why| Unasked::Refused(CliError::PassphraseUnusable { why });
-    let first = prompt(&format!("Passphrase of the vault at {address}: "))?;
+    let what = if asking == Asking::New { "New passphrase" } else { "Passphrase" };
+    let first = prompt(&format!("{what} of the vault at {address}: "))?;
     if first.is_empty() {
         return Err(unusable("it is empty"));
     }
-    if asking == Asking::Twice && *prompt("The same again: ")? != *first {
+    if asking != Asking::Once && *prompt("The same again: ")? != *first {
         return Err(unusable("the two typings differ"));
     }
     Ok(first)

@@ -4,7 +4,7 @@ mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use support::{CONFIGURATION, World, expect};
+use support::{CONFIGURATION, World, expect, success};
 
 #[test]
 fn without_a_configuration() {
@@ -199,10 +199,6 @@ fn a_file_that_others_can_read_is_warned_of() {
 #[test]
 fn a_host_that_joins_can_do_what_it_was_invited_for() {
     let (office, shelter) = (World::new(), World::new());
-    let success = |output: std::process::Output| {
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("UTF-8")
-    };
     let made: serde_json::Value =
         serde_json::from_str(&success(office.run(&["vault", "create", "--yes", "--json"]))).expect("JSON");
     let vault = made["id"].as_str().expect("an id").to_owned();

@@ -19,9 +19,14 @@ use crate::{
 
 const PLAIN_BYTES: usize = 16 + SIGNATURE_BYTES + 16;
 
+/// The folder of a lineage's boundaries.
+pub(crate) fn boundary_folder(lineage: LineageId) -> String {
+    format!("lineages/{lineage}/boundaries")
+}
+
 /// The key of a boundary.
 pub(crate) fn boundary_key(lineage: LineageId, number: u64) -> String {
-    format!("lineages/{lineage}/boundaries/{number:08}")
+    format!("{}/{number:08}", boundary_folder(lineage))
 }
 
 /// Before which commit others may have been deleted.

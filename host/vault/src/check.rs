@@ -149,6 +149,7 @@ impl Vault {
         depth: CheckDepth,
         progress: &(dyn Fn(&CheckProgress) + Send + Sync),
     ) -> Result<CheckReport> {
+        self.0.access.refresh().await?;
         let mut check = Check {
             depth,
             progress: CheckProgress::default(),

@@ -70,6 +70,8 @@ pub(crate) enum Event {
     Pinned { run: RunId, point: Sequence },
     /// A run gives its claim up.
     Unpinned { run: RunId },
+    /// What this host commits from here on does not count.
+    HostRevoked { host: HostId },
 }
 
 /// What a prune decided, in few words; the ledger has all of it.
@@ -88,12 +90,13 @@ pub(crate) struct Pruned {
 }
 
 impl Event {
-    /// Its author must have one of these powers.
+    /// Its author must have one of these powers, or be the administrator.
     fn powers(&self) -> &'static [Power] {
         match self {
             Self::Genesis { .. } | Self::Point(_) => &[Power::Replicator],
             Self::GenerationRaised { .. } | Self::Pinned { .. } | Self::Unpinned { .. } => &[Power::Controller],
             Self::Pruned(_) => &[Power::Pruner],
+            Self::HostRevoked { .. } => &[],
         }
     }
 }
@@ -247,9 +250,11 @@ impl StoredCommit {
                     && body.head.pruned == Some(*sequence)
                     && body.head.newest_point != Some(*sequence)
             }
-            Event::Genesis { .. } | Event::GenerationRaised { .. } | Event::Pinned { .. } | Event::Unpinned { .. } => {
-                body.head.newest_point != Some(*sequence)
-            }
+            Event::Genesis { .. }
+            | Event::GenerationRaised { .. }
+            | Event::Pinned { .. }
+            | Event::Unpinned { .. }
+            | Event::HostRevoked { .. } => body.head.newest_point != Some(*sequence),
         };
         if body.lineage != *lineage
             || body.head.sequence != *sequence

@@ -48,7 +48,7 @@ pub enum Error {
         address: String,
     },
     /// A kit whose slot was retired.
-    #[error("the recovery kit does not open the vault at {address} any more: a newer one has taken its place")]
+    #[error("the recovery kit does not open the vault at {address} any more: its slot was replaced or removed")]
     KitRetired {
         /// The vault's address.
         address: String,
@@ -94,6 +94,12 @@ pub enum Error {
         host: HostName,
         /// Why, as a clause.
         why: String,
+    },
+    /// The host was revoked.
+    #[error("the host {host} was revoked: it may do nothing in the vault any more")]
+    HostRevoked {
+        /// The host.
+        host: HostName,
     },
     /// There is a host of this name already.
     #[error("there is already a host {host}")]
@@ -343,6 +349,7 @@ pages! {
     KEY_FILE = 1021, "A recovery kit, join file or credential does not fit";
     JOIN_REFUSED = 1022, "A host cannot be let in";
     RING_RACE = 1023, "Another administrator was faster";
+    HOST_REVOKED = 1024, "This host was revoked";
 }
 
 impl Coded for Error {
@@ -369,6 +376,7 @@ impl Coded for Error {
             Self::Stopped { .. } => STOPPED,
             Self::PowerMissing { .. } | Self::NotAdministrator { .. } | Self::NoKey { .. } => POWER_MISSING,
             Self::OtherVault { .. } | Self::KitRetired { .. } | Self::KeyFile { .. } => KEY_FILE,
+            Self::HostRevoked { .. } => HOST_REVOKED,
             Self::JoinRefused { .. } | Self::HostExists { .. } | Self::HostMissing { .. } => JOIN_REFUSED,
             Self::RingRace { .. } => RING_RACE,
         }
@@ -407,6 +415,11 @@ impl Coded for Error {
             Self::NoKey { .. } => {
                 "with the recovery kit and the passphrase, run `farshore vault join approve` for this host".to_owned()
             }
+            Self::HostRevoked { .. } => {
+                "if it was not meant, invite it again under a new join file, with the recovery kit and the passphrase"
+                    .to_owned()
+            }
+            Self::KitRetired { .. } => "use the newest kit; `farshore vault slots list` shows which there are".to_owned(),
             Self::RingRace { .. } => "look at `farshore vault join list`, and try again".to_owned(),
             Self::Store { source, .. } if is_out_of_space(source.as_ref()) => {
                 "make room in the store; nothing that was committed is harmed".to_owned()

@@ -49,7 +49,10 @@ pub use address::{Address, StoreOptions};
 pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
-pub use keys::{Approval, HostCredential, HostInfo, JoinFile, KIT_WORDS, KdfParameters, Kit, Power};
+pub use keys::{
+    Approval, EpochPlan, HostCredential, HostInfo, JoinFile, KIT_WORDS, KdfParameters, Kit, Power, RevocationPlan,
+    SlotDraft, SlotInfo, SlotRequest,
+};
 pub use lineage::{Lineage, LineageInfo};
 pub use page::PageRef;
 pub use pin::PINS_MAX;

@@ -309,7 +309,7 @@ impl Lineage {
         };
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
         let built_on = HeadCommit::of(commit);
-        shared.store.prove_conditions(shared.entropy()).await?;
+        shared.access.may_write(shared.entropy()).await?;
         match shared.log.create(&built_on, head, event).await?.0 {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
@@ -330,6 +330,8 @@ impl Lineage {
     /// # Errors
     /// [`Error::PointMissing`] when there is no commit of this number, or it is no point.
     pub async fn open_point(&self, sequence: Sequence) -> Result<PointReader> {
+        // It may have been sealed in an epoch that began since the vault was opened.
+        self.0.access.refresh().await?;
         let point = self.0.point(sequence).await?;
         Ok(PointReader::new(Arc::clone(&self.0), point))
     }
@@ -356,7 +358,7 @@ pub(crate) async fn open_or_begin(
     }
     access.require(Power::Replicator, "to begin the recovery points of a group")?;
     let entropy = &*context.entropy;
-    store.prove_conditions(entropy).await?;
+    access.may_write(entropy).await?;
     let secrets = LineageSecrets::random(entropy);
     let keys = secrets.keys(access.vault(), id);
     let object = commit_key(id, Sequence::FIRST);

@@ -252,6 +252,8 @@ impl CommitLog {
                 commit: commit.get().max(seen.commit),
                 deleted_to: deleted_to.get().max(seen.deleted_to),
             };
+            // A prune may have taken hours, and who is revoked meanwhile must put no boundary in the way of others.
+            self.access.may_write(&*self.context.entropy).await?;
             let bytes = boundary.encode(&self.access, &self.sealer, &*self.context.entropy)?;
             // Whoever made it, the next round reads what is there now.
             self.store.create(&boundary_key(self.lineage, boundary.number), vec![Bytes::from(bytes)]).await?;

@@ -73,7 +73,7 @@ impl Vault {
             let what = "the number of entries of a run's journal";
             return Err(Error::LimitExceeded { what, found: number, limit: RUN_ENTRIES_MAX });
         }
-        self.0.store.prove_conditions(&*self.0.context.entropy).await?;
+        access.may_write(&*self.0.context.entropy).await?;
         let key = entry_key(run, number);
         let author = access.author();
         let statement = Statement::RunEntry { run, number, author, entry: stored_hash(entry) };
@@ -96,6 +96,26 @@ impl Vault {
     }
 
     async fn read_entry(&self, run: RunId, number: u64) -> Result<Option<Bytes>> {
+        Ok(self.read_signed_entry(run, number).await?.map(|(_, entry)| entry))
+    }
+
+    /// The number of a run's last entry, if this host wrote one of them. Those that are damaged are passed over.
+    pub(crate) async fn last_entry_of(&self, run: RunId, host: HostId) -> Result<Option<u64>> {
+        let mut took_part = false;
+        let mut last = 0;
+        for number in 1..=RUN_ENTRIES_MAX {
+            match self.read_signed_entry(run, number).await {
+                Ok(Some((author, _))) => took_part |= author == host,
+                Ok(None) => break,
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            last = number;
+        }
+        Ok(took_part.then_some(last))
+    }
+
+    async fn read_signed_entry(&self, run: RunId, number: u64) -> Result<Option<(HostId, Bytes)>> {
         let key = entry_key(run, number);
         let access = &self.0.access;
         let sealer = access.runs("to read the journals of runs")?;
@@ -111,7 +131,7 @@ impl Vault {
         let entry = reader.rest();
         let statement = Statement::RunEntry { run, number, author, entry: stored_hash(entry) };
         access.verify(&key, author, &[Power::Controller], &statement, &signature).await?;
-        Ok(Some(Bytes::copy_from_slice(entry)))
+        Ok(Some((author, Bytes::copy_from_slice(entry))))
     }
 
     /// The entries of a run, in order.

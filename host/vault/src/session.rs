@@ -165,13 +165,16 @@ impl Drop for PointWriter {
 impl PointWriter {
     pub(crate) async fn begin(shared: Arc<LineageShared>, generation: Generation, site: &SiteName) -> Result<Self> {
         let content = shared.writing_keys()?.clone();
-        let (built_on, valid) = shared.ledgers.newest().await?;
+        let (mut built_on, mut valid) = shared.ledgers.newest().await?;
+        // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once. With a
+        // newer ring the newest commit may be another.
+        if shared.access.may_write(shared.entropy()).await? {
+            (built_on, valid) = shared.ledgers.newest().await?;
+        }
         let head = &built_on.head;
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
         }
-        // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
-        shared.store.prove_conditions(shared.entropy()).await?;
         let parent = match head.newest_point {
             Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
             None => None,
@@ -276,6 +279,7 @@ impl PointWriter {
                 return Ok(point);
             }
             let newest = session.shared.log.newest().await?;
+            session.shared.access.may_write(session.shared.entropy()).await?;
             if !newest.head.continues(&built_on.head) {
                 break;
             }

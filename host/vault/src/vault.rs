@@ -13,9 +13,11 @@ use serde::Serialize;
 use crate::{
     Context, Error, HostCredential, KdfParameters, Kit, Lineage, LineageInfo, Power, Result, Store,
     header::{HEADER_KEY, Header},
-    keys::{Access, Bundle, Holder, Ring, RingEpoch, RingSlot, SLOT_BYTES_MAX, Slot, ring_key, slot_key},
+    keys::{
+        Access, Administrator, Bundle, EpochSecrets, Holder, Ring, RingSlot, SLOT_BYTES_MAX, Slot, ring_key, slot_key,
+    },
     lineage::{LineageShared, open_or_begin},
-    seal::{MemberKeys, stored_hash},
+    seal::{MemberKeys, PrivateKey, stored_hash},
     store::Created,
     wire::FORMAT,
 };
@@ -116,6 +118,7 @@ pub struct Draft {
     context: Context,
     header: Header,
     bundle: Bundle,
+    receiving: PrivateKey,
     kit: Kit,
 }
 
@@ -130,17 +133,17 @@ impl Draft {
     /// # Errors
     /// [`Error::VaultExists`] when another was faster, [`Error::ConditionsIgnored`], or the store failed.
     pub async fn create(self) -> Result<Vault> {
-        let Self { store, context, header, bundle, kit } = self;
+        let Self { store, context, header, bundle, receiving, kit } = self;
         let entropy = &*context.entropy;
         store.prove_conditions(entropy).await?;
         let slot = kit.slot_object().to_vec();
-        let epochs = bundle.epochs.iter();
+        let public = receiving.public();
         let ring = Ring {
             vault: header.vault,
             number: 1,
             written_at: header.created_at,
-            epochs: epochs.map(|keys| RingEpoch::new(keys.epoch, keys.reading.public(), keys.graph.public())).collect(),
-            slots: vec![RingSlot { slot: kit.slot(), hash: stored_hash(&slot) }],
+            epochs: bundle.epochs.iter().map(EpochSecrets::public).collect(),
+            slots: vec![RingSlot::new(kit.slot(), stored_hash(&slot), public, String::new(), header.created_at)],
             hosts: Vec::new(),
         };
         let member = MemberKeys::new(header.vault, &bundle.member);
@@ -156,7 +159,8 @@ impl Draft {
             Created::Mine => {}
             Created::Other => return Err(exists()),
         }
-        let access = Access::administrator(store.clone(), header.vault, bundle, ring);
+        let administrator = Administrator { bundle, slot: kit.slot(), receiving };
+        let access = Access::administrator(store.clone(), header.vault, administrator, ring).await?;
         Ok(Vault::new(store, context, access, header))
     }
 }
@@ -185,12 +189,12 @@ impl Vault {
         let (bundle, secret) = (Bundle::random(&*entropy), SecretBytes::random(&*entropy));
         let (keys, passphrase, kit_secret) = (bundle.clone(), passphrase.clone(), secret.clone());
         let make = move || Slot::make(slot, vault, &keys, &passphrase, &kit_secret, options.kdf, &*entropy);
-        let object = context.workers.run(make).await??;
+        let (object, receiving) = context.workers.run(make).await??;
         let created_at = context.clock.now();
         let slot = Slot::parse(&slot_key(slot), &object)?;
         let kit = Kit::new(store.address(), created_at, bundle.admin.public(), &slot, object, secret);
         let header = Header::new(vault, created_at, bundle.admin.public());
-        Ok(Draft { store, context, header, bundle, kit })
+        Ok(Draft { store, context, header, bundle, receiving, kit })
     }
 
     /// Opens a vault. It writes nothing: a vault on a full or read-only store can be recovered from. Before its first write
@@ -228,8 +232,8 @@ impl Vault {
     /// the passphrase; the vault is damaged, or the store failed.
     pub async fn kit_from_words(store: Store, words: &str, passphrase: &Passphrase, context: Context) -> Result<Kit> {
         let header = Header::read(&store).await?;
-        // One damaged slot hides no other.
-        let mut unusable = None;
+        // One damaged slot hides no other, and one that was taken out says so only if none opens.
+        let (mut unusable, mut retired) = (None, None);
         let mut listed = std::pin::pin!(store.list("keys/slots"));
         while let Some(object) = listed.try_next().await? {
             let Some(bytes) = store.read(&object.key, SLOT_BYTES_MAX).await? else { continue };
@@ -244,11 +248,13 @@ impl Vault {
                 Kit::from_words(words, store.address(), header.created_at, header.admin(), &slot, bytes.to_vec())?;
             match Access::with_kit(store.clone(), &header, &kit, passphrase, &context).await {
                 Ok(_) => return Ok(kit),
-                Err(Error::WrongPassphrase { .. } | Error::KitRetired { .. }) => {}
+                Err(Error::WrongPassphrase { .. }) => {}
+                Err(error @ Error::KitRetired { .. }) => retired = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(unusable.unwrap_or_else(|| Error::WrongPassphrase { address: store.address().to_owned() }))
+        let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };
+        Err(retired.or(unusable).unwrap_or_else(wrong))
     }
 
     fn new(store: Store, context: Context, access: Access, header: Header) -> Self {
@@ -258,12 +264,12 @@ impl Vault {
 
     /// Another handle as if another process had opened the vault with its kit, without the cost of its key derivation.
     #[cfg(test)]
-    pub(crate) fn reopen(&self, store: Store, context: Context) -> Self {
+    pub(crate) async fn reopen(&self, store: Store, context: Context) -> Self {
         let access = &self.0.access;
-        let bundle = access.bundle("to open it again").expect("it was opened with its kit").clone();
+        let administrator = access.as_administrator("to open it again").expect("it was opened with its kit").clone();
         let store = store.assume_conditions();
-        let access = Access::administrator(store.clone(), self.id(), bundle, Ring::clone(&access.ring()));
-        Self::new(store, context, access, self.0.header.clone())
+        let access = Access::administrator(store.clone(), self.id(), administrator, Ring::clone(&access.ring()));
+        Self::new(store, context, access.await.expect("it has all keys"), self.0.header.clone())
     }
 
     /// What may be done with it as it was opened, as far as there are keys.

@@ -99,6 +99,12 @@ impl World {
     }
 }
 
+/// What it wrote to standard output; it must have done what it was asked.
+pub fn success(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
 /// Compares with `tests/expected/NAME.txt`. With `FARSHORE_UPDATE_EXPECTED=1` it writes the file instead: read the
 /// difference before you keep it.
 pub fn expect(name: &str, told: &str) {

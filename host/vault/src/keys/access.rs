@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use farshore_core::{Entropy, Epoch, HostId, HostName, LineageId, SecretBytes, SessionId, VaultId};
+use farshore_core::{Entropy, Epoch, HostId, HostName, LineageId, SecretBytes, SessionId, SlotId, VaultId};
 
 use super::{
-    Bundle, HostCredential, Kit, Power, Ring, Slot,
+    Bundle, EpochSecrets, HostCredential, Kit, Power, Ring, Slot,
     boxes::{KeyBox, Recipient},
     grant::{EpochKeys, Grant},
     host::Enrolment,
@@ -29,11 +29,21 @@ const ADMINISTRATOR: HostId = HostId::from_bytes([0; 16]);
 /// Bytes of a session's sealed secret: its epoch, and a box.
 pub(crate) const SEALED_SECRET_BYTES: usize = 8 + 32 + BOX_OVERHEAD_BYTES;
 
+/// What who opened a slot has.
+#[derive(Debug, Clone)]
+pub(crate) struct Administrator {
+    /// What the slot holds. Epochs that began later are not in it.
+    pub(crate) bundle: Bundle,
+    pub(crate) slot: SlotId,
+    /// Opens what was sealed for the slot later on.
+    pub(crate) receiving: PrivateKey,
+}
+
 /// As whom the vault was opened.
 #[derive(Debug)]
 pub(crate) enum Holder {
     /// With the kit and the passphrase.
-    Administrator(Box<Bundle>),
+    Administrator(Box<Administrator>),
     /// As a host.
     Host { host: HostId, name: HostName, powers: Vec<Power>, signing: SigningKey, receiving: PrivateKey },
 }
@@ -41,9 +51,11 @@ pub(crate) enum Holder {
 /// A host whose enrolment was read.
 #[derive(Debug, Clone)]
 struct Known {
-    powers: Vec<Power>,
+    invited: RingHost,
     signing: VerifyingKey,
 }
+
+type Epochs = BTreeMap<Epoch, EpochKeys>;
 
 /// What the holder of an open vault has.
 #[derive(Debug)]
@@ -52,10 +64,18 @@ pub(crate) struct Access {
     pub(crate) member: MemberKeys,
     admin: VerifyingKey,
     pub(crate) holder: Holder,
-    epochs: BTreeMap<Epoch, EpochKeys>,
+    epochs: Mutex<Arc<Epochs>>,
     runs: Option<Sealer>,
     ring: Mutex<Arc<Ring>>,
     known: Mutex<BTreeMap<HostId, Known>>,
+}
+
+/// The keys of epochs that were granted. A rotation that was interrupted may have granted some that never came into use.
+fn granted_epochs(grants: &[Grant], ring: &Ring) -> Epochs {
+    let is_in_use = |keys: &EpochKeys| {
+        ring.epochs.iter().any(|known| known.epoch == keys.epoch && known.graph() == keys.graph.public())
+    };
+    grants.iter().flat_map(Grant::epochs).filter(is_in_use).map(|keys| (keys.epoch, keys)).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -64,23 +84,30 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Access {
     /// What the administrator has.
-    pub(crate) fn administrator(store: Store, vault: VaultId, bundle: Bundle, ring: Ring) -> Self {
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn administrator(
+        store: Store,
+        vault: VaultId,
+        administrator: Administrator,
+        ring: Ring,
+    ) -> Result<Self> {
+        let bundle = &administrator.bundle;
         let member = MemberKeys::new(vault, &bundle.member);
-        let keys = |epoch: &super::EpochSecrets| EpochKeys {
-            epoch: epoch.epoch,
-            graph: epoch.graph.clone(),
-            reading: Some(epoch.reading.clone()),
-        };
-        Self {
+        let epochs = bundle.epochs.iter().map(|keys| (keys.epoch, EpochKeys::of(keys))).collect();
+        let access = Self {
             store,
             admin: bundle.admin.public(),
-            epochs: bundle.epochs.iter().map(|epoch| (epoch.epoch, keys(epoch))).collect(),
+            epochs: Mutex::new(Arc::new(epochs)),
             runs: Some(Sealer::of_runs(vault, &bundle.runs)),
             member,
-            holder: Holder::Administrator(Box::new(bundle)),
+            holder: Holder::Administrator(Box::new(administrator)),
             ring: Mutex::new(Arc::new(ring)),
             known: Mutex::default(),
-        }
+        };
+        access.learn_epochs(&access.ring()).await?;
+        Ok(access)
     }
 
     /// What opens with a kit and a passphrase. It takes the time of one key derivation.
@@ -107,7 +134,7 @@ impl Access {
         let (passphrase, secret) = (passphrase.clone(), kit.secret().clone());
         let opened = context.workers.run(move || slot.open(&passphrase, &secret)).await??;
         let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };
-        let bundle = opened.ok_or_else(wrong)?;
+        let (bundle, receiving) = opened.ok_or_else(wrong)?;
         if bundle.admin.public() != header.admin() {
             return Err(other());
         }
@@ -117,7 +144,7 @@ impl Access {
         if !ring.slots.iter().any(|slot| slot.slot == kit.slot() && slot.hash == hash) {
             return Err(Error::KitRetired { address: store.address().to_owned() });
         }
-        Ok(Self::administrator(store, header.vault, bundle, ring))
+        Self::administrator(store, header.vault, Administrator { bundle, slot: kit.slot(), receiving }, ring).await
     }
 
     /// What a host has that joined.
@@ -133,6 +160,9 @@ impl Access {
         let ring = Ring::newest(&store, &member, &credential.admin, 1).await?;
         let refused = |why: &str| Error::JoinRefused { host: credential.name.clone(), why: why.to_owned() };
         let invited = ring.host(credential.host).ok_or_else(|| refused("it is not a host of the vault any more"))?;
+        if invited.revoked.is_some() {
+            return Err(Error::HostRevoked { host: credential.name.clone() });
+        }
         let enrolment = Enrolment::read(&store, &member, invited).await?;
         if !enrolment.is_some_and(|enrolment| credential.is(&enrolment)) {
             return Err(refused("its credential was never enrolled; accept its join file again"));
@@ -150,7 +180,7 @@ impl Access {
         Ok(Self {
             store,
             admin: credential.admin,
-            epochs: grants.iter().flat_map(Grant::epochs).map(|keys| (keys.epoch, keys)).collect(),
+            epochs: Mutex::new(Arc::new(granted_epochs(&grants, &ring))),
             runs: runs.map(|secret| Sealer::of_runs(header.vault, &secret)),
             member,
             holder,
@@ -169,13 +199,87 @@ impl Access {
         Arc::clone(&lock(&self.ring))
     }
 
-    /// Reads the newest ring.
+    /// The private keys of epochs that the holder has.
+    pub(crate) fn epochs(&self) -> Arc<Epochs> {
+        Arc::clone(&lock(&self.epochs))
+    }
+
+    /// Reads the newest ring, and the keys of epochs that began since the last one was read.
     pub(crate) async fn read_ring(&self) -> Result<Arc<Ring>> {
         let known = self.ring().number;
         let ring = Arc::new(Ring::newest(&self.store, &self.member, &self.admin, known).await?);
+        self.learn_epochs(&ring).await?;
         *lock(&self.ring) = Arc::clone(&ring);
         lock(&self.known).clear();
         Ok(ring)
+    }
+
+    /// Looks for the keys of epochs that this handle lacks. What is damaged of them shows at what they would open.
+    async fn learn_epochs(&self, ring: &Ring) -> Result<()> {
+        let mut epochs = Epochs::clone(&self.epochs());
+        let lacking: Vec<_> = ring.epochs.iter().filter(|keys| !epochs.contains_key(&keys.epoch)).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        match &self.holder {
+            Holder::Administrator(administrator) => {
+                let slot = (administrator.slot, &administrator.receiving);
+                for keys in lacking {
+                    match super::epochs::read(&self.store, &self.member, keys, slot).await {
+                        Ok(Some(found)) => drop(epochs.insert(keys.epoch, EpochKeys::of(&found))),
+                        Ok(None) => {}
+                        Err(error) if error.is_damage() => tracing::warn!(%error, "keys of an epoch cannot be read"),
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Holder::Host { host, receiving, .. } => {
+                match Grant::read_all(&self.store, &self.member, &self.admin, *host, receiving).await {
+                    Ok(grants) => epochs.extend(granted_epochs(&grants, ring)),
+                    Err(error) if error.is_damage() => tracing::warn!(%error, "a grant of keys cannot be read"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        *lock(&self.epochs) = Arc::new(epochs);
+        Ok(())
+    }
+
+    /// Reads the ring if there is a newer one; whether there was.
+    ///
+    /// # Errors
+    /// The ring is damaged, or the store failed.
+    pub(crate) async fn refresh(&self) -> Result<bool> {
+        let next = super::ring_key(self.ring().number.saturating_add(1));
+        let has_changed = self.store.size(&next).await?.is_some();
+        if has_changed {
+            self.read_ring().await?;
+        }
+        Ok(has_changed)
+    }
+
+    /// That the store keeps conditions and the holder is still let write; whether the ring has changed since it was last
+    /// read. Each write asks, after it has read what it builds on: so that a host that is revoked, or an epoch that
+    /// begins, is noticed by a process that runs for months.
+    ///
+    /// # Errors
+    /// [`Error::ConditionsIgnored`], [`Error::HostRevoked`], [`Error::KitRetired`]; the ring is damaged, or the store
+    /// failed.
+    pub(crate) async fn may_write(&self, entropy: &dyn Entropy) -> Result<bool> {
+        self.store.prove_conditions(entropy).await?;
+        let has_changed = self.refresh().await?;
+        let ring = self.ring();
+        match &self.holder {
+            Holder::Host { host, name, .. } => match ring.host(*host) {
+                Some(invited) if invited.revoked.is_none() => Ok(has_changed),
+                _ => Err(Error::HostRevoked { host: name.clone() }),
+            },
+            Holder::Administrator(administrator) => {
+                let retired = || Error::KitRetired { address: self.store.address().to_owned() };
+                let is_listed = ring.slots.iter().any(|slot| slot.slot == administrator.slot);
+                if is_listed { Ok(has_changed) } else { Err(retired()) }
+            }
+        }
     }
 
     /// What the holder may do, as far as it has the keys.
@@ -188,9 +292,9 @@ impl Access {
         let Holder::Host { powers, .. } = &self.holder else { return true };
         let has_keys = match power {
             Power::Replicator => true,
-            Power::Recoverer => self.epochs.values().any(|keys| keys.reading.is_some()),
-            Power::Controller => !self.epochs.is_empty() && self.runs.is_some(),
-            Power::Pruner => !self.epochs.is_empty(),
+            Power::Recoverer => self.epochs().values().any(|keys| keys.reading.is_some()),
+            Power::Controller => !self.epochs().is_empty() && self.runs.is_some(),
+            Power::Pruner => !self.epochs().is_empty(),
         };
         powers.contains(&power) && has_keys
     }
@@ -208,15 +312,29 @@ impl Access {
         }
     }
 
-    /// All keys of the vault.
+    /// What who opened a slot has.
     ///
     /// # Errors
     /// [`Error::NotAdministrator`].
-    pub(crate) fn bundle(&self, doing: &'static str) -> Result<&Bundle> {
+    pub(crate) fn as_administrator(&self, doing: &'static str) -> Result<&Administrator> {
         match &self.holder {
-            Holder::Administrator(bundle) => Ok(bundle),
+            Holder::Administrator(administrator) => Ok(administrator),
             Holder::Host { name, .. } => Err(Error::NotAdministrator { host: name.clone(), doing }),
         }
+    }
+
+    /// All keys of the vault, those of later epochs too.
+    ///
+    /// # Errors
+    /// [`Error::NotAdministrator`].
+    pub(crate) fn bundle(&self, doing: &'static str) -> Result<Bundle> {
+        let administrator = self.as_administrator(doing)?;
+        let epochs = self.epochs();
+        let keys = epochs.values().filter_map(|keys| {
+            let (graph, reading) = (keys.graph.clone(), keys.reading.clone()?);
+            Some(EpochSecrets { epoch: keys.epoch, reading, graph })
+        });
+        Ok(Bundle { epochs: keys.collect(), ..administrator.bundle.clone() })
     }
 
     /// What seals the journals of runs.
@@ -241,7 +359,7 @@ impl Access {
     /// Signs as the holder.
     pub(crate) fn sign(&self, statement: &Statement) -> Signature {
         match &self.holder {
-            Holder::Administrator(bundle) => bundle.admin.sign(self.vault(), statement),
+            Holder::Administrator(administrator) => administrator.bundle.admin.sign(self.vault(), statement),
             Holder::Host { signing, .. } => signing.sign(self.vault(), statement),
         }
     }
@@ -268,9 +386,13 @@ impl Access {
         if !known.signing.verifies(self.vault(), statement, signature) {
             return Err(wrong());
         }
-        if !powers.iter().any(|power| known.powers.contains(power)) {
+        if !known.invited.counts(statement) {
+            return Err(Error::damaged(object, format!("its author, host {author}, was revoked before it was made")));
+        }
+        if !powers.iter().any(|power| known.invited.has(*power)) {
             let names: Vec<_> = powers.iter().map(|power| power.name()).collect();
-            let problem = format!("its author, host {author}, has not the power: {}", names.join(" or "));
+            let names = if names.is_empty() { "administrator".to_owned() } else { names.join(" or ") };
+            let problem = format!("its author, host {author}, has not the power: {names}");
             return Err(Error::damaged(object, problem));
         }
         Ok(())
@@ -285,7 +407,7 @@ impl Access {
         let ring = if ring.host(host).is_some() { ring } else { self.read_ring().await? };
         let Some(invited) = ring.host(host) else { return Ok(None) };
         let Some(enrolment) = Enrolment::read(&self.store, &self.member, invited).await? else { return Ok(None) };
-        let known = Known { powers: invited.powers.clone(), signing: enrolment.signing() };
+        let known = Known { invited: invited.clone(), signing: enrolment.signing() };
         lock(&self.known).insert(host, known.clone());
         Ok(Some(known))
     }
@@ -330,7 +452,16 @@ impl Access {
         let (front, sealed) =
             sealed.split_first_chunk::<8>().ok_or_else(|| damaged("it ends inside its session's secret"))?;
         let epoch = Epoch::new(u64::from_le_bytes(*front));
-        let Some(key) = self.epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()) else { return Ok(None) };
+        let epochs = self.epochs();
+        let Some(key) = epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()) else {
+            return match (&self.holder, self.ring().epochs.iter().find(|keys| keys.epoch == epoch)) {
+                (Holder::Administrator(_), Some(keys)) => Err(Error::ObjectMissing {
+                    object: super::epochs::epoch_key(keys),
+                    reason: format!("{object} was sealed in epoch {epoch}, whose keys lie in it"),
+                }),
+                _ => Ok(None),
+            };
+        };
         let opened = key.open(&self.member, BoxPurpose::Session { lineage, session, epoch }, sealed);
         let opened = opened.ok_or_else(|| damaged("its session's secret does not open"))?;
         let secret = opened.as_slice().try_into().map_err(|_| damaged("its session's secret is too short"))?;
@@ -376,9 +507,10 @@ impl Access {
         lineage: LineageId,
         boxes: &[KeyBox],
     ) -> Result<Option<LineageSecrets>> {
+        let epochs = self.epochs();
         let key = |recipient: Recipient| match (recipient, &self.holder) {
-            (Recipient::Graph(epoch), _) => self.epochs.get(&epoch).map(|keys| &keys.graph),
-            (Recipient::Reading(epoch), _) => self.epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()),
+            (Recipient::Graph(epoch), _) => epochs.get(&epoch).map(|keys| &keys.graph),
+            (Recipient::Reading(epoch), _) => epochs.get(&epoch).and_then(|keys| keys.reading.as_ref()),
             (Recipient::Host(host), Holder::Host { host: own, receiving, .. }) => (host == *own).then_some(receiving),
             (Recipient::Host(_), Holder::Administrator(_)) => None,
         };

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
-    Bundle, Power,
+    Bundle, EpochSecrets, Power,
     boxes::{KeyBox, Recipient},
     ring::RingHost,
 };
@@ -81,6 +81,13 @@ pub(crate) struct EpochKeys {
     pub(crate) epoch: Epoch,
     pub(crate) graph: PrivateKey,
     pub(crate) reading: Option<PrivateKey>,
+}
+
+impl EpochKeys {
+    /// All keys of an epoch.
+    pub(crate) fn of(secrets: &EpochSecrets) -> Self {
+        Self { epoch: secrets.epoch, graph: secrets.graph.clone(), reading: Some(secrets.reading.clone()) }
+    }
 }
 
 impl Grant {

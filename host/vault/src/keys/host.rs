@@ -343,6 +343,9 @@ impl HostCredential {
         let member = MemberKeys::new(self.vault, &self.member);
         let ring = Ring::newest(store, &member, &self.admin, 1).await?;
         let invited = ring.host(self.host).ok_or_else(|| refused("its invitation was withdrawn".to_owned()))?;
+        if invited.revoked.is_some() {
+            return Err(Error::HostRevoked { host: join.name.clone() });
+        }
         let enrolment = Enrolment {
             host: self.host,
             signing: *self.signing.public().as_bytes(),

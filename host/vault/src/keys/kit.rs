@@ -122,7 +122,8 @@ impl Kit {
         self.admin
     }
 
-    pub(crate) fn slot(&self) -> SlotId {
+    /// The slot that it opens.
+    pub fn slot(&self) -> SlotId {
         self.slot
     }
 

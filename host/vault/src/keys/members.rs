@@ -4,8 +4,10 @@ use bytes::Bytes;
 use farshore_core::{HostId, HostName, SecretBytes, Timestamp};
 
 use super::{
-    Access, Approval, HostInfo, JoinFile, Power, Ring,
+    Access, Approval, Bundle, HostInfo, JoinFile, Power, Ring,
     grant::{Grant, grant_key, lineage_box, lineage_host_key},
+    host::Enrolment,
+    revoke::revoked_at,
     ring::RingHost,
 };
 use crate::{Error, Result, Vault, seal::SigningKey, store::Created};
@@ -24,7 +26,7 @@ impl Vault {
     /// [`Error::LimitExceeded`]; or the store failed.
     pub async fn invite(&self, name: &HostName, powers: &[Power], expires_at: Timestamp) -> Result<JoinFile> {
         let access = &self.0.access;
-        let bundle = access.bundle("to invite a host")?;
+        let administrator = access.as_administrator("to invite a host")?;
         if powers.is_empty() {
             return Err(Error::invalid(format!("the host {name} would have no power")));
         }
@@ -40,10 +42,11 @@ impl Vault {
             invitation: *invitation.public().as_bytes(),
             invited_at: self.0.context.clock.now(),
             expires_at,
+            revoked: None,
         };
         let host = invited.host;
         self.change_ring("to invite a host", |ring| {
-            if ring.hosts.iter().any(|host| host.name == *name) {
+            if ring.hosts.iter().any(|host| host.name == *name && host.revoked.is_none()) {
                 return Err(Error::HostExists { host: name.clone() });
             }
             if ring.hosts.len() >= HOSTS_MAX {
@@ -57,12 +60,12 @@ impl Vault {
         Ok(JoinFile {
             vault: self.id(),
             address: self.0.store.address().to_owned(),
-            admin: bundle.admin.public(),
+            admin: administrator.bundle.admin.public(),
             host,
             name: name.clone(),
             powers,
             expires_at,
-            member: bundle.member.clone(),
+            member: administrator.bundle.member.clone(),
             invitation,
         })
     }
@@ -78,28 +81,38 @@ impl Vault {
         let ring = access.read_ring().await?;
         let invited = find(&ring, name)?;
         if access.enrolment(invited).await?.is_some() {
-            return Err(Error::invalid(format!("the host {name} has joined: its invitation was used")));
+            return Err(Error::invalid(format!(
+                "the host {name} has joined: its invitation was used; the host can be revoked"
+            )));
         }
         self.change_ring("to withdraw an invitation", |ring| {
-            ring.hosts.retain(|host| host.name != *name);
+            ring.hosts.retain(|host| host.name != *name || host.revoked.is_some());
             Ok(())
         })
         .await?;
         Ok(())
     }
 
-    /// Changes the newest ring, again if another administrator was faster.
-    async fn change_ring(&self, doing: &'static str, change: impl Fn(&mut Ring) -> Result<()>) -> Result<()> {
+    /// Changes the newest ring, again if another administrator was faster. A change that changes nothing writes nothing.
+    pub(super) async fn change_ring(
+        &self,
+        doing: &'static str,
+        change: impl Fn(&mut Ring) -> Result<()>,
+    ) -> Result<()> {
         let access = &self.0.access;
-        let bundle = access.bundle(doing)?;
-        self.0.store.prove_conditions(&*self.0.context.entropy).await?;
+        let admin = &access.as_administrator(doing)?.bundle.admin;
+        access.may_write(&*self.0.context.entropy).await?;
         let mut races = 0;
         loop {
             let mut ring = Ring::clone(&*access.read_ring().await?);
             ring.number = ring.number.saturating_add(1);
             ring.written_at = self.0.context.clock.now();
+            let before = ring.clone();
             change(&mut ring)?;
-            match ring.create(&self.0.store, &access.member, &bundle.admin, &*self.0.context.entropy).await {
+            if ring == before {
+                return Ok(());
+            }
+            match ring.create(&self.0.store, &access.member, admin, &*self.0.context.entropy).await {
                 Err(Error::RingRace { .. }) if races < RING_RACES_MAX => races += 1,
                 created => {
                     created?;
@@ -124,18 +137,10 @@ impl Vault {
         let not_joined = || Error::JoinRefused { host: name.clone(), why: "it has not joined yet".to_owned() };
         let enrolment = access.enrolment(invited).await?.ok_or_else(not_joined)?;
         let entropy = &*self.0.context.entropy;
-        self.0.store.prove_conditions(entropy).await?;
+        access.may_write(entropy).await?;
         let to = (invited.host, enrolment.receiving());
         let mut approval = Approval { host: invited.host, powers: Vec::new(), groups: Vec::new() };
-        if let Some(grant) = Grant::of(bundle, invited) {
-            let mut number = 1;
-            loop {
-                let bytes = grant.encode(&access.member, bundle, to, number, entropy)?;
-                match self.0.store.create(&grant_key(invited.host, number), vec![Bytes::from(bytes)]).await? {
-                    Created::Mine => break,
-                    Created::Other => number = number.saturating_add(1),
-                }
-            }
+        if self.grant(&bundle, invited, &enrolment).await? {
             approval.powers = invited.powers.iter().copied().filter(|power| power.needs_approval()).collect();
         }
         if invited.has(Power::Replicator) {
@@ -147,6 +152,20 @@ impl Vault {
             }
         }
         Ok(approval)
+    }
+
+    /// Gives a host the keys of this bundle that its powers need; whether there are any.
+    pub(super) async fn grant(&self, bundle: &Bundle, invited: &RingHost, enrolment: &Enrolment) -> Result<bool> {
+        let Some(grant) = Grant::of(bundle, invited) else { return Ok(false) };
+        let to = (invited.host, enrolment.receiving());
+        let mut number = 1;
+        loop {
+            let bytes = grant.encode(&self.0.access.member, bundle, to, number, &*self.0.context.entropy)?;
+            match self.0.store.create(&grant_key(invited.host, number), vec![Bytes::from(bytes)]).await? {
+                Created::Mine => return Ok(true),
+                Created::Other => number = number.saturating_add(1),
+            }
+        }
     }
 
     /// The hosts that were invited, by name.
@@ -168,6 +187,7 @@ impl Vault {
                 expires_at: invited.expires_at,
                 has_joined,
                 is_approved: has_joined && (is_granted || !invited.needs_approval()),
+                revoked_at: revoked_at(invited),
             });
         }
         hosts.sort_by(|one, other| one.name.cmp(&other.name));
@@ -177,5 +197,5 @@ impl Vault {
 
 fn find<'a>(ring: &'a Ring, name: &HostName) -> Result<&'a RingHost> {
     let missing = || Error::HostMissing { host: name.clone() };
-    ring.hosts.iter().find(|host| host.name == *name).ok_or_else(missing)
+    ring.hosts.iter().find(|host| host.name == *name && host.revoked.is_none()).ok_or_else(missing)
 }

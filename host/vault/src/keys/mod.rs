@@ -24,13 +24,17 @@
 
 pub(crate) mod access;
 pub(crate) mod boxes;
+pub(crate) mod epochs;
 mod file;
 mod grant;
 mod host;
 mod kit;
 mod members;
+mod revoke;
 mod ring;
+mod rotation;
 mod slot;
+mod slots;
 
 use std::fmt;
 
@@ -38,7 +42,7 @@ use farshore_core::{HostId, HostName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    access::{Access, Holder},
+    access::{Access, Administrator, Holder},
     ring::{Ring, RingEpoch, RingSlot, ring_key},
     slot::{Bundle, EpochSecrets, SLOT_BYTES_MAX, Slot, slot_key},
 };
@@ -46,7 +50,10 @@ pub use self::{
     grant::Approval,
     host::{HostCredential, JoinFile},
     kit::{KIT_WORDS, Kit},
+    revoke::RevocationPlan,
+    rotation::EpochPlan,
     slot::KdfParameters,
+    slots::{SlotDraft, SlotInfo, SlotRequest},
 };
 
 /// What a host may do with a vault.
@@ -117,4 +124,7 @@ pub struct HostInfo {
     pub has_joined: bool,
     /// Whether it has got the keys that its powers need.
     pub is_approved: bool,
+    /// When it was revoked, as the administrator's host counts time: it may do nothing any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
 }

@@ -8,8 +8,10 @@
 //! | 16 | prologue of kind 7; its length is that of what is sealed, before sealing |
 //! | rest | sealed: signature (64), JSON |
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use farshore_core::{Entropy, Epoch, HostId, HostName, SlotId, Timestamp, VaultId};
+use farshore_core::{Entropy, Epoch, HostId, HostName, LineageId, RunId, SlotId, Timestamp, VaultId};
 use serde::{Deserialize, Serialize};
 
 use super::Power;
@@ -66,6 +68,50 @@ pub(crate) struct RingSlot {
     /// BLAKE3 of its object.
     #[serde(with = "crate::wire::hex")]
     pub(crate) hash: Hash,
+    /// To which the keys of later epochs are sealed; none of a slot that was made before there was a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receiving: Option<HexKey>,
+    /// For people: whose it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) label: String,
+    /// When it was made, as its maker counted time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct HexKey(#[serde(with = "crate::wire::hex")] [u8; 32]);
+
+impl RingSlot {
+    pub(crate) fn new(slot: SlotId, hash: Hash, receiving: PublicKey, label: String, made_at: Timestamp) -> Self {
+        Self { slot, hash, receiving: Some(HexKey(*receiving.as_bytes())), label, made_at: Some(made_at) }
+    }
+
+    /// To which the keys of later epochs are sealed.
+    pub(crate) fn receiving(&self) -> Option<PublicKey> {
+        self.receiving.map(|key| PublicKey::from_bytes(key.0))
+    }
+}
+
+/// Up to where what a host wrote counts, after it was revoked: the numbers of the last commit and boundary of each lineage
+/// and of the last entry of each run that were there. Of those that are not listed, nothing counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrittenUntil {
+    /// Commit and boundary.
+    pub(crate) lineages: BTreeMap<LineageId, (u64, u64)>,
+    pub(crate) runs: BTreeMap<RunId, u64>,
+}
+
+/// That a host was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revocation {
+    /// When, as the administrator's host counts time.
+    pub(crate) at: Timestamp,
+    /// None while the lineages are still being told: the host must not write any more, and what it wrote still counts.
+    pub(crate) written_until: Option<WrittenUntil>,
 }
 
 /// A host that was invited.
@@ -80,6 +126,8 @@ pub(crate) struct RingHost {
     pub(crate) invitation: [u8; 32],
     pub(crate) invited_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked: Option<Revocation>,
 }
 
 impl RingHost {
@@ -89,6 +137,22 @@ impl RingHost {
 
     pub(crate) fn has(&self, power: Power) -> bool {
         self.powers.contains(&power)
+    }
+
+    /// Whether what it says there counts, if it was revoked.
+    pub(crate) fn counts(&self, statement: &Statement) -> bool {
+        let Some(revocation) = &self.revoked else { return true };
+        let Some(until) = &revocation.written_until else { return true };
+        match statement {
+            Statement::Commit { lineage, sequence, .. } => {
+                until.lineages.get(lineage).is_some_and(|(commit, _)| sequence <= commit)
+            }
+            Statement::Boundary { lineage, number, .. } => {
+                until.lineages.get(lineage).is_some_and(|(_, boundary)| number <= boundary)
+            }
+            Statement::RunEntry { run, number, .. } => until.runs.get(run).is_some_and(|last| number <= last),
+            Statement::Ring { .. } | Statement::Enrolment { .. } | Statement::Grant { .. } => false,
+        }
     }
 
     /// Whether it needs keys that only an administrator can grant.
@@ -123,6 +187,11 @@ impl Ring {
     /// An invited host.
     pub(crate) fn host(&self, host: HostId) -> Option<&RingHost> {
         self.hosts.iter().find(|candidate| candidate.host == host)
+    }
+
+    /// The same, to change what the ring says of it.
+    pub(crate) fn host_mut(&mut self, host: HostId) -> Option<&mut RingHost> {
+        self.hosts.iter_mut().find(|candidate| candidate.host == host)
     }
 
     /// Its object.

@@ -17,6 +17,7 @@ use farshore_core::{Entropy, Epoch, Passphrase, SecretBytes, SlotId, VaultId};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::RingEpoch;
 use crate::{
     Error, Result,
     seal::{self, PrivateKey, SigningKey, SlotKey},
@@ -97,6 +98,11 @@ impl EpochSecrets {
     /// Fresh keys.
     pub(crate) fn random(epoch: Epoch, entropy: &dyn Entropy) -> Self {
         Self { epoch, reading: PrivateKey::random(entropy), graph: PrivateKey::random(entropy) }
+    }
+
+    /// Their public halves.
+    pub(crate) fn public(&self) -> RingEpoch {
+        RingEpoch::new(self.epoch, self.reading.public(), self.graph.public())
     }
 }
 
@@ -188,7 +194,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The object of a new slot. It takes the time that the passphrase's key derivation takes.
+    /// The object of a new slot, and the key that opens what is sealed for it later on. It takes the time that the
+    /// passphrase's key derivation takes.
     ///
     /// # Errors
     /// A bad passphrase or key derivation; [`Error::VerificationFailed`] when what was sealed does not open.
@@ -200,7 +207,7 @@ impl Slot {
         kit_secret: &SecretBytes,
         kdf: KdfParameters,
         entropy: &dyn Entropy,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<(Vec<u8>, PrivateKey)> {
         kdf.check()?;
         let content = bundle.encode();
         let salt = seal::passphrase_salt(&content, entropy);
@@ -214,6 +221,7 @@ impl Slot {
         }
         bytes.extend_from_slice(&salt);
         let key = SlotKey::derive(passphrase, kit_secret, &salt, kdf)?;
+        let receiving = key.receiving(&bytes);
         let sealed = key.seal(&bytes, &content);
         if key.open(&bytes, &sealed).is_none_or(|opened| *opened != *content) {
             let problem = "it does not open again".to_owned();
@@ -222,7 +230,7 @@ impl Slot {
         bytes.extend_from_slice(&sealed);
         let hash = seal::stored_hash(&bytes);
         bytes.extend_from_slice(&hash);
-        Ok(bytes)
+        Ok((bytes, receiving))
     }
 
     /// Reads a slot.
@@ -253,14 +261,21 @@ impl Slot {
         Ok(Self { id, vault, kdf, salt, front: front.to_vec(), sealed: sealed.to_vec() })
     }
 
-    /// The keys; none if the passphrase or the kit is not the one. It takes the time that its parameters ask for.
+    /// The keys, and the one that opens what was sealed for this slot later on; none if the passphrase or the kit is not the
+    /// one. It takes the time that its parameters ask for.
     ///
     /// # Errors
     /// A bad passphrase or key derivation, or what it holds is damaged.
-    pub(crate) fn open(&self, passphrase: &Passphrase, kit_secret: &SecretBytes) -> Result<Option<Bundle>> {
+    pub(crate) fn open(
+        &self,
+        passphrase: &Passphrase,
+        kit_secret: &SecretBytes,
+    ) -> Result<Option<(Bundle, PrivateKey)>> {
         let key = SlotKey::derive(passphrase, kit_secret, &self.salt, self.kdf)?;
         match key.open(&self.front, &self.sealed) {
-            Some(content) => Bundle::decode(&slot_key(self.id), &content).map(Some),
+            Some(content) => {
+                Bundle::decode(&slot_key(self.id), &content).map(|bundle| Some((bundle, key.receiving(&self.front))))
+            }
             None => Ok(None),
         }
     }

@@ -208,6 +208,7 @@ impl Lineage {
     pub async fn plan_prune(&self, retention: &Retention, grace: Grace) -> Result<PrunePlan> {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to delete what no recovery point needs")?;
+        shared.access.refresh().await?;
         let (built_on, newest_ledger) = shared.ledgers.newest().await?;
         let valid = newest_ledger.as_deref();
         let clock_now = shared.context.clock.now();
@@ -316,7 +317,7 @@ impl Lineage {
         if plan.is_empty() {
             return Ok(report);
         }
-        shared.store.prove_conditions(shared.entropy()).await?;
+        shared.access.may_write(shared.entropy()).await?;
         let work = plan.work;
         if let (Some(valid), Some(judged)) = (&work.valid, work.unfinished_judged) {
             delete(shared, valid.commit, judged, &work.unfinished).await?;

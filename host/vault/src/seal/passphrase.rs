@@ -8,7 +8,7 @@ use farshore_core::{Entropy, Passphrase, SecretBytes};
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-use super::{COMMITMENT_BYTES, PARTS_BYTES, TAG_BYTES, decrypt, encrypt, expand_prk, split_parts};
+use super::{COMMITMENT_BYTES, PARTS_BYTES, PrivateKey, TAG_BYTES, decrypt, encrypt, expand_prk, split_parts};
 use crate::{Error, KdfParameters, Result};
 
 /// A salt for a passphrase: a hash of fresh randomness and of what it will protect, so that randomness that repeats cannot
@@ -50,6 +50,12 @@ impl SlotKey {
 
     fn parts(&self, context: &[u8]) -> Zeroizing<[u8; PARTS_BYTES]> {
         expand_prk(&self.0, &[b"farshore/1/slot", context])
+    }
+
+    /// The key that opens what is sealed for this slot later on. `context` is what stands before what is sealed in it.
+    pub(crate) fn receiving(&self, context: &[u8]) -> PrivateKey {
+        let secret = expand_prk::<32>(&self.0, &[b"farshore/1/slot/receiving", context]);
+        PrivateKey::from_secret(SecretBytes::new(*secret)).expect("any 32 bytes are a key of X25519")
     }
 
     /// Commitment, ciphertext and tag of a content that is sealed once with this key. `context` is what stands before.

@@ -3,7 +3,7 @@
 //! HPKE (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-256-GCM in its mode with a pre-shared key, one
 //! message for each context. A box is the encapsulated key (32 bytes), the ciphertext and its tag (16).
 
-use farshore_core::{Entropy, Epoch, HostId, LineageId, SecretBytes, SessionId, VaultId};
+use farshore_core::{Entropy, Epoch, HostId, LineageId, SecretBytes, SessionId, SlotId, VaultId};
 use hpke::{
     Deserializable, Kem as _, OpModeR, OpModeS, PskBundle, Serializable, aead::AesGcm256, kdf::HkdfSha256,
     kem::X25519HkdfSha256, single_shot_open, single_shot_seal_with_rng,
@@ -40,6 +40,8 @@ pub(crate) enum BoxPurpose {
     LineageHost { lineage: LineageId, host: HostId },
     /// Keys of the vault, for a host.
     Grant { host: HostId, number: u64 },
+    /// The private keys of an epoch, for who opens this slot.
+    Epoch { slot: SlotId, epoch: Epoch },
 }
 
 impl BoxPurpose {
@@ -60,6 +62,7 @@ impl BoxPurpose {
             Self::LineageReading { lineage, epoch } => put(3, &[lineage.as_bytes(), &epoch.get().to_le_bytes()]),
             Self::LineageHost { lineage, host } => put(4, &[lineage.as_bytes(), host.as_bytes()]),
             Self::Grant { host, number } => put(5, &[host.as_bytes(), &number.to_le_bytes()]),
+            Self::Epoch { slot, epoch } => put(6, &[slot.as_bytes(), &epoch.get().to_le_bytes()]),
         }
         bytes
     }

@@ -11,8 +11,10 @@ mod pipeline;
 mod powers;
 mod prune;
 mod resume;
+mod revoke;
 mod run;
 mod sharing;
+mod slots;
 mod tamper;
 
 use std::{num::NonZeroUsize, sync::Arc};
@@ -67,7 +69,7 @@ pub(crate) async fn vault_on(store: Store, context: Context) -> Vault {
         let draft = Vault::draft(self::store(&Arc::default()), &passphrase, options, self::context()).await;
         draft.expect("a draft").create().await.expect("a vault")
     };
-    TEMPLATE.get_or_init(make).await.reopen(store, context)
+    TEMPLATE.get_or_init(make).await.reopen(store, context).await
 }
 
 /// A vault that is made in this store, and its kit.

@@ -105,7 +105,7 @@ async fn join(
 }
 
 /// Shows the sheet, and asks for some of its words.
-async fn confirm(context: &Context, kit: &Kit) -> Result<(), Failure> {
+pub(super) async fn confirm(context: &Context, kit: &Kit) -> Result<(), Failure> {
     let [first, second, third] = kit.asked_words();
     context.output.remark(&format!(
         "{}\nCopy or print this sheet now: it is not shown again unless you ask for it with `farshore vault kit print`.\n\

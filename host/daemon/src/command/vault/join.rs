@@ -1,9 +1,9 @@
-//! `vault join create|accept|approve|withdraw|list`.
+//! `vault join create|accept|approve|withdraw|revoke|list`.
 
 use std::path::{Path, PathBuf};
 
 use farshore_core::{HostName, Timestamp, VaultId};
-use farshore_vault::{HostCredential, HostInfo, JoinFile, Power, Vault};
+use farshore_vault::{HostCredential, HostInfo, JoinFile, Power, RevocationPlan, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -85,6 +85,7 @@ pub async fn run(context: &Context, command: &JoinCommand) -> Result<(), Failure
             context.until_stopped(left, vault.withdraw(host)).await??;
             context.output.result(&host, || format!("Host {host} cannot join any more.\n"))?;
         }
+        JoinCommand::Revoke { host, dry_run } => revoke(context, host, *dry_run).await?,
         JoinCommand::List => {
             let configuration = context.configuration()?;
             let vault = vault::open(context, &configuration, Needs::Powers(&[])).await?;
@@ -137,6 +138,44 @@ async fn accept(context: &Context, file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+#[derive(Serialize)]
+struct Revoked {
+    #[serde(flatten)]
+    plan: RevocationPlan,
+    dry_run: bool,
+}
+
+async fn revoke(context: &Context, host: &HostName, dry_run: bool) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let vault = vault::open(context, &configuration, Needs::Administrator).await?;
+    let plan = context.until_stopped("nothing was done", vault.plan_revocation(host)).await??;
+    if !dry_run {
+        let left = "the host writes nothing any more, and others may not know it yet: run it again";
+        context.until_stopped(left, vault.revoke(&plan)).await??;
+    }
+    let revoked = Revoked { plan, dry_run };
+    context.output.result(&revoked, || render_revoked(&revoked))?;
+    Ok(())
+}
+
+fn render_revoked(revoked: &Revoked) -> String {
+    let Revoked { plan, dry_run } = revoked;
+    let host = &plan.name;
+    let mut text = match dry_run {
+        true => format!("Host {host} ({}) would be shut out; {} groups would say so.\n", plan.host, plan.lineages),
+        false => format!("Host {host} ({}) is shut out. What it stored stands.\n", plan.host),
+    };
+    text.push_str(
+        "Take its access to the store away too: whoever has its files can still put objects in the way of others.\n",
+    );
+    if plan.had_keys {
+        text.push_str(
+            "It had keys of the vault: `farshore vault rotate epoch` keeps it from opening what is stored from now on.\n",
+        );
+    }
+    text
+}
+
 fn names(powers: &[Power]) -> String {
     powers.iter().map(|power| power.name()).collect::<Vec<_>>().join(" and ")
 }
@@ -175,6 +214,7 @@ fn render_hosts(hosts: &[HostInfo], now: Timestamp) -> String {
     let mut table = Table::new(&["HOST", "POWERS", "STATE", "INVITED"]);
     for host in hosts {
         let state = match (host.has_joined, host.is_approved) {
+            _ if host.revoked_at.is_some() => "revoked".to_owned(),
             (true, true) => "joined".to_owned(),
             (true, false) => "waits for approval".to_owned(),
             (false, _) if host.expires_at < now => "expired".to_owned(),

@@ -1,10 +1,12 @@
-//! `vault create|info|check|prune|pin|join|kit`.
+//! `vault create|info|check|prune|pin|join|kit|slots|rotate`.
 
 mod create;
 mod join;
 mod kit;
 mod pin;
 mod prune;
+mod rotate;
+mod slots;
 
 use std::sync::Mutex;
 
@@ -32,6 +34,8 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Join(command) => join::run(context, command).await,
         VaultCommand::Kit(command) => kit::run(context, command).await,
+        VaultCommand::Slots(command) => slots::run(context, command).await,
+        VaultCommand::Rotate(command) => rotate::run(context, command).await,
     }
 }
 
