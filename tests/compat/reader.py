@@ -1,8 +1,7 @@
 """An independent reader of Farshore vaults, format 1, written from FORMAT.md and CRYPTO.md alone.
 
-`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw; `verify` reads
-all and prints the SHA-256 of every disk as JSON. It reads as administrator: nothing that is boxed for a host, and no
-runs. It needs Python 3.11, argon2-cffi, blake3, cryptography and zstandard, and none of Farshore's code.
+`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw; `verify` reads all and
+prints the SHA-256 of every disk. It needs Python 3.11, argon2-cffi, blake3, cryptography, zstandard, and no code of ours.
 """
 
 import argparse
@@ -12,7 +11,6 @@ import json
 import struct
 import tomllib
 import unicodedata
-from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property, lru_cache
 from io import BytesIO
@@ -114,7 +112,6 @@ class Vault:
         return length, data
 
     def load_signed(self, key: str, kind: int, number: int, fields: bytes, signer: bytes, name: bytes) -> Any:
-        """A ring or an enrolment: a signature and JSON, sealed together with the member key `ring`."""
         length, data = self.load(key, kind, 96 + (4 * MIB if kind == RING else 64 * KIB))
         opened = self.unseal(self.keys[b"ring"], number, fields, data[16:], length)
         self.check(signer, opened[:64], name, fields + hashed(opened[64:]))
@@ -161,18 +158,18 @@ class Vault:
         host = next((host for host in self.ring["hosts"] if host["host"] == author.hex()), {"powers": []})
         require(power in host["powers"], f"its author {author.hex()} has not the power of a {power}")
         until = host.get("revoked", {}).get("written_until")
-        lineage, number, sort = place
-        require(not until or number <= until["lineages"].get(lineage, (0, 0))[sort], "its author had been revoked")
+        in_time = not until or place[1] <= until["lineages"].get(place[0], (0, 0))[place[2]]
+        require(in_time, f"its author {author.hex()} had been revoked")
         key, invitation = f"keys/hosts/{author.hex()}", bytes.fromhex(host["invitation"])
         enrolment = self.load_signed(key, ENROLMENT, 6, author, invitation, b"enrolment")
         enrolled_at, expires_at = map(datetime.fromisoformat, (enrolment["enrolled_at"], host["expires_at"]))
         require(enrolled_at <= expires_at, "its host joined after the invitation had expired")
         self.check(bytes.fromhex(enrolment["signing"]), *signed)
 
-    def points(self) -> Iterator[tuple["Lineage", Any, Any]]:
+    def points(self) -> Any:
         begun = sorted(path.parent.name for path in self.root.glob("lineages/*/commits"))
-        lineages = (Lineage(self, bytes.fromhex(name)) for name in begun)
-        return ((lineage, *found) for lineage in lineages for found in list(lineage.points()))
+        for lineage in (Lineage(self, bytes.fromhex(name)) for name in begun):
+            yield from [(lineage, *found) for found in lineage.points()]
 
 
 class Lineage:
@@ -188,8 +185,7 @@ class Lineage:
             opened = self.unseal(8, number := struct.pack("<Q", boundary), data[16:], length)
             author, signature, first, gone = take("16s64sQQ", opened)
             fields = lineage + number + author + struct.pack("<QQ", first, gone)
-            place, signed = (lineage.hex(), boundary, 1), (signature, b"boundary", fields)
-            vault.check_author(author, "pruner", place, signed)
+            vault.check_author(author, "pruner", (lineage.hex(), boundary, 1), (signature, b"boundary", fields))
         self.newest = vault.newest(f"{self.folder}/commits", 20, first)
         require(vault.newest(f"{self.folder}/boundaries", 8) == boundary, "a prune is at work: begin anew")
         pruned = self.read_commit(self.newest)[2].get("pruned")
@@ -216,7 +212,7 @@ class Lineage:
             self.collections.append((*collection, [take("B16s", stream) for _ in range(count)]))
         require(not stream.read(), "bytes follow its end")
 
-    def points(self) -> Iterator[tuple[dict[str, Any], list[tuple[str, str, Any]]]]:
+    def points(self) -> Any:
         """Each point, with machine, name and the rest of each disk. All commits that count are checked on the way."""
         before, previous, pruned = 0, "00" * 32, None
         for sequence in sorted({1, *self.standing, *range(self.judged + 1, self.newest + 1)}):
@@ -252,8 +248,7 @@ class Lineage:
         commit = json.loads(decompress(frame, min(json_bytes, 16 * MIB)))
         ((name, event),) = dict(commit["event"]).items()
         fields = self.id + number + author + boxes_hash + hashed(frame)
-        place, signed = (self.id.hex(), sequence, 0), (signature, b"commit", fields)
-        self.vault.check_author(author, POWERS[name], place, signed)
+        self.vault.check_author(author, POWERS[name], (self.id.hex(), sequence, 0), (signature, b"commit", fields))
         stated = [commit["lineage"], commit["head"]["sequence"], name == "genesis"]
         require(stated == [self.id.hex(), sequence, sequence == 1], "it was written for another lineage or number")
         if name == "genesis":
@@ -262,8 +257,7 @@ class Lineage:
             require([lineage, check] == [self.id, self.keys[b"check"]], "its group or content secret is another's")
         return name, event, commit["head"], commit["previous"], hashed(data)
 
-    def content(self, disk: Any) -> Iterator[bytes]:
-        """Every chunk of a disk, in order and cut at its end; what its map leaves out is zero."""
+    def content(self, disk: Any) -> Any:
         size, top = disk["size_bytes"], disk["map"]
         if top:
             top = bytes.fromhex(top["pack"]), top["base"], top["offset"], top["length"], bytes.fromhex(top["hash"])
@@ -295,7 +289,6 @@ class Lineage:
         return places
 
     def stored(self, sort: int, pack: bytes, base: int, number: int, offset: int, length: int) -> bytes:
-        """A piece of a pack, from where it was moved or else from its place in the pack."""
         folder, kind = ("packs", DATA_PACK) if sort == 1 else ("maps", MAP_PACK)
         place = f"{self.folder}/{folder}/{base:020}/{pack.hex()}", kind, offset, length
         key, kind, offset, length = self.moved.get((sort, pack, number), place)
@@ -355,17 +348,15 @@ class Lineage:
         return pack, base, self.place + session + pack, self.vault.open_box(1, epoch, self.id + session, box), frames
 
 
-def list_points(vault: Vault, given: argparse.Namespace) -> None:
+def list_points(vault: Vault, _: argparse.Namespace) -> None:
     for lineage, point, disks in vault.points():
         found = [{"machine": machine, "disk": name, "size_bytes": disk["size_bytes"]} for machine, name, disk in disks]
-        print(json.dumps({"group": lineage.group, **point, "disks": found}, indent=None if given.json else 4))
+        print(json.dumps({"group": lineage.group, **point, "disks": found}))
 
 
 def restore(vault: Vault, given: argparse.Namespace) -> None:
     """A disk gets its name when it is whole: nothing half-written may look like one."""
-    lineage = hashed(given.group.encode(), vault.keys[b"names"])[:16]
-    require((vault.root / f"lineages/{lineage.hex()}").is_dir(), "there is no such group")
-    lineage = Lineage(vault, lineage)
+    lineage = Lineage(vault, hashed(given.group.encode(), vault.keys[b"names"])[:16])
     found = [disks for point, disks in lineage.points() if point["sequence"] == given.point]
     require(found, "the group has no such point")
     for machine, name, disk in found[0]:
@@ -376,11 +367,9 @@ def restore(vault: Vault, given: argparse.Namespace) -> None:
         with open(part := path.with_name(f"{name}.part"), "wb") as file:
             file.writelines(lineage.content(disk))
         part.rename(path)
-        print(repr(str(path)))
 
 
 def verify(vault: Vault, _: argparse.Namespace) -> None:
-    """Nothing is printed unless all is well: the length and SHA-256 of each disk, by group, point and machine."""
     groups: dict[str, Any] = {}
     for lineage, point, disks in vault.points():
         machines = groups.setdefault(lineage.group, {}).setdefault(str(point["sequence"]), {})
@@ -398,9 +387,7 @@ if __name__ == "__main__":
     parser.add_argument("--kit", type=Path, required=True)
     parser.add_argument("--passphrase-file", type=Path, required=True)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list").add_argument("--json", action="store_true")
-    commands.add_parser("verify")
-    restoring = commands.add_parser("restore")
+    _, _, restoring = (commands.add_parser(name) for name in ("list", "verify", "restore"))
     restoring.add_argument("group")
     restoring.add_argument("point", type=int)
     restoring.add_argument("--to", type=Path, required=True)

@@ -5,7 +5,12 @@
 //! FOLDER, which must not be there, gets the vault itself, `kit.toml`, `passphrase`, `host.toml` (the credential of a host
 //! that may do everything), and `expected.json`: for each point the length and SHA-256 of each disk.
 
-use std::{collections::BTreeMap, error::Error, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -15,7 +20,7 @@ use farshore_core::{
 };
 use farshore_vault::{
     Address, Context, CreateOptions, Grace, HostCredential, KdfParameters, Lineage, Opener, PointDetails,
-    PointDiskDraft, PointMachineDraft, Power, Retention, Store, StoreOptions, Vault, Workers,
+    PointDiskDraft, PointMachineDraft, Power, Retention, SlotRequest, Store, StoreOptions, Vault, Workers,
 };
 
 const PASSPHRASE: &str = "caf\u{e9} at the harbour";
@@ -84,6 +89,40 @@ async fn commit(lineage: &Lineage, disks: &[Vec<u8>; 2]) -> Result<u64, Box<dyn 
     Ok(writer.commit(details).await?.sequence.get())
 }
 
+/// Who has another kit and another passphrase than the vault was made with: those that are kept.
+async fn second_administrator(
+    first: &Vault,
+    store: &Store,
+    context: &Context,
+    folder: &Path,
+) -> Result<Vault, Box<dyn Error>> {
+    let passphrase = Passphrase::new(PASSPHRASE);
+    let kdf = KdfParameters::FLOOR;
+    let request = SlotRequest { passphrase: &passphrase, kdf, same_words_as: None, label: "the harbour's" };
+    let draft = first.draft_slot(request).await?;
+    let kit = draft.kit().clone();
+    draft.commit(None).await?;
+    // Where it was made is nobody's business, and a note only.
+    fs::write(folder.join("kit.toml"), kit.to_text().replace(store.address(), "file:/golden/vault"))?;
+    fs::write(folder.join("passphrase"), PASSPHRASE)?;
+    Ok(Vault::open(store.clone(), &Opener::Kit(Box::new(kit), passphrase), context.clone()).await?)
+}
+
+/// Lets a host in, with these powers.
+async fn join(
+    administrator: &Vault,
+    store: &Store,
+    context: &Context,
+    (name, powers): (&str, &[Power]),
+) -> Result<HostCredential, Box<dyn Error>> {
+    let (name, year_2255) = (HostName::new(name)?, Timestamp::from_unix_milliseconds(9_000_000_000_000));
+    let join = administrator.invite(&name, powers, year_2255).await?;
+    let credential = HostCredential::new(&join, &*context.entropy);
+    credential.enrol(store, &join, context).await?;
+    administrator.approve(&name).await?;
+    Ok(credential)
+}
+
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -96,22 +135,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(&address, &StoreOptions::default())?;
     let context = Context { workers: Workers::inline(), ..Context::system() };
     let options = CreateOptions { kdf: KdfParameters::FLOOR };
-    let draft = Vault::draft(store.clone(), &Passphrase::new(PASSPHRASE), options, context.clone()).await?;
-    // Where it was made is nobody's business, and a note only.
-    let kit = draft.kit().to_text().replace(store.address(), "file:/golden/vault");
-    fs::write(folder.join("kit.toml"), kit)?;
-    fs::write(folder.join("passphrase"), PASSPHRASE)?;
-    let administrator = draft.create().await?;
-    let name = HostName::new("keeper")?;
-    let year_2255 = Timestamp::from_unix_milliseconds(9_000_000_000_000);
-    let join = administrator.invite(&name, &Power::ALL, year_2255).await?;
-    let credential = HostCredential::new(&join, &*context.entropy);
-    credential.enrol(&store, &join, &context).await?;
-    administrator.approve(&name).await?;
-    fs::write(folder.join("host.toml"), credential.to_text().as_bytes())?;
-
-    let vault = Vault::open(store, &Opener::Host(Box::new(credential)), context.clone()).await?;
-    let lineage = vault.create_lineage(&GroupName::new("harbour")?, &SiteName::new("here")?).await?;
+    let draft = Vault::draft(store.clone(), &Passphrase::new("the first one"), options, context.clone()).await?;
+    let first_slot = draft.kit().slot();
+    let first = draft.create().await?;
+    let administrator = second_administrator(&first, &store, &context, &folder).await?;
+    administrator.remove_slot(first_slot).await?;
+    let keeper = join(&administrator, &store, &context, ("keeper", &Power::ALL)).await?;
+    fs::write(folder.join("host.toml"), keeper.to_text().as_bytes())?;
+    let vault = Vault::open(store.clone(), &Opener::Host(Box::new(keeper)), context.clone()).await?;
+    let (group, site) = (GroupName::new("harbour")?, SiteName::new("here")?);
+    let lineage = vault.create_lineage(&group, &site).await?;
+    // One who leaves: what it wrote stands, and is read.
+    let leaving = join(&administrator, &store, &context, ("leaving", &[Power::Replicator])).await?;
+    let leaving = Vault::open(store, &Opener::Host(Box::new(leaving)), context.clone()).await?;
+    let its_lineage = leaving.create_lineage(&group, &site).await?;
     let mut points = BTreeMap::new();
     let note = |points: &mut BTreeMap<u64, serde_json::Value>, sequence: u64, disks: &[Vec<u8>; 2]| {
         let disk = |content: &Vec<u8>| serde_json::json!({ "bytes": content.len(), "sha256": hexadecimal(digest(&SHA256, content).as_ref()) });
@@ -119,10 +156,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut content = None;
     for (number, disks) in contents().into_iter().enumerate() {
-        let sequence = commit(&lineage, &disks).await?;
+        let sequence = commit(if number == 0 { &its_lineage } else { &lineage }, &disks).await?;
         note(&mut points, sequence, &disks);
         content = Some(disks);
         if number == 0 {
+            administrator.revoke(&administrator.plan_revocation(&HostName::new("leaving")?).await?).await?;
+            administrator.begin_epoch(&administrator.plan_epoch().await?).await?;
             let head = lineage.head().await?;
             lineage.raise_generation(&SiteName::new("there")?, "a golden vault has one", &head).await?;
             lineage.pin(RunId::random(&*context.entropy), Sequence::new(sequence)).await?;
