@@ -257,7 +257,7 @@ impl Vault {
     }
 
     /// Another handle as if another process had opened the vault with its kit, without the cost of its key derivation.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn reopen(&self, store: Store, context: Context) -> Self {
         let access = &self.0.access;
         let bundle = access.bundle("to open it again").expect("it was opened with its kit").clone();
