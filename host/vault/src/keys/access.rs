@@ -230,6 +230,17 @@ impl Access {
         self.runs.as_ref().ok_or_else(|| Error::invalid("the keys of runs were not granted"))
     }
 
+    /// Every private key that opens boxes.
+    #[cfg(test)]
+    pub(crate) fn private_keys(&self) -> Vec<PrivateKey> {
+        let of_epochs = self.epochs.values().flat_map(|keys| keys.reading.iter().chain([&keys.graph]));
+        let own = match &self.holder {
+            Holder::Host { receiving, .. } => Some(receiving),
+            Holder::Administrator(_) => None,
+        };
+        of_epochs.chain(own).cloned().collect()
+    }
+
     /// As whom the holder signs.
     pub(crate) fn author(&self) -> HostId {
         match &self.holder {

@@ -2,9 +2,13 @@
 
 mod census;
 mod check;
+mod corpus;
 mod crash;
 mod faulty;
 mod fencing;
+mod full;
+mod golden_powers;
+mod matrix;
 mod model;
 mod passphrase;
 mod pipeline;
@@ -14,6 +18,7 @@ mod resume;
 mod run;
 mod sharing;
 mod tamper;
+mod whole;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
