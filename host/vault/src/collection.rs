@@ -279,6 +279,15 @@ fn decode_sources(object: &str, plain: &[u8], reference: &CollectionRef) -> Resu
     Ok(sources)
 }
 
+/// The sources that a directory names, as the reference to it would have them; none if it is damaged.
+#[cfg(fuzzing)]
+pub(crate) fn fuzzed_sources(directory: &[u8], header_bytes: u32, bytes: u32) -> Option<Vec<(Sort, PackId)>> {
+    let id = PackId::from_bytes([0; 16]);
+    let reference = CollectionRef { id, base: 0, bytes, header_bytes, header_hash: [0; 32], sources: Vec::new() };
+    let sources = decode_sources("fuzzed", directory, &reference).ok()?;
+    Some(sources.iter().map(|source| (source.sort, source.pack)).collect())
+}
+
 /// Makes collections: pieces are added, and when there are enough the object is taken.
 #[derive(Debug, Default)]
 pub(crate) struct CollectionMaker {

@@ -155,7 +155,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let put_count = |bytes: &mut Vec<u8>, count: usize| bytes.extend_from_slice(&length_u32(count).to_le_bytes());
         let put_time = |bytes: &mut Vec<u8>, time: Timestamp| {
@@ -197,10 +197,14 @@ impl Ledger {
         Ok(bytes)
     }
 
-    fn decode(object: &str, plain: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(object: &str, plain: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(object, plain);
+        // A time outside the years that a timestamp can have would be another one when it is written again.
         let time = |reader: &mut Reader<'_>| {
-            Ok::<_, Error>(Timestamp::from_unix_milliseconds(i64::from_le_bytes(reader.array()?)))
+            let milliseconds = i64::from_le_bytes(reader.array()?);
+            let time = Timestamp::from_unix_milliseconds(milliseconds);
+            let is_possible = time.as_unix_milliseconds() == milliseconds;
+            if is_possible { Ok(time) } else { Err(reader.damaged("it tells an impossible time")) }
         };
         let count = |reader: &mut Reader<'_>, limit: usize, bytes_each: usize| {
             let count = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
@@ -488,6 +492,15 @@ mod tests {
         let mut disordered = ledger();
         disordered.points.reverse();
         assert!(Ledger::decode("ledger", &disordered.encode().expect("small")).is_err());
+    }
+
+    /// Found by fuzzing: such a time was taken for the nearest that there is.
+    #[test]
+    fn a_time_that_no_clock_tells_is_refused() {
+        let mut bytes = ledger().encode().expect("small");
+        bytes[4 + 40..4 + 48].copy_from_slice(&i64::MAX.to_le_bytes());
+        let error = Ledger::decode("ledger", &bytes).expect_err("after the year 9999");
+        assert!(error.to_string().contains("impossible time"), "{error}");
     }
 
     #[test]

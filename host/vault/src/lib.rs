@@ -17,6 +17,8 @@ mod commit;
 mod context;
 mod error;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod header;
 mod keys;
 mod ledger;

@@ -49,6 +49,19 @@ pub(crate) struct Maps {
     segments: Mutex<VecDeque<Segment>>,
 }
 
+/// That a page's stored bytes, which were found in this object, are those of its reference.
+///
+/// # Errors
+/// [`Error::Damaged`] with the object that is.
+pub(crate) fn check_page(object: &str, reference: &PageRef, stored: &[u8]) -> Result<()> {
+    if seal::stored_hash(stored) == reference.hash {
+        return Ok(());
+    }
+    let problem =
+        format!("the map page that was stored at byte {} does not have the hash of its reference", reference.offset);
+    Err(Error::damaged(object, problem))
+}
+
 /// The number of the page at this level that covers a leaf.
 pub(crate) fn index_at(level: usize, leaf: u64) -> u64 {
     leaf >> (SLOT_BITS * u32::try_from(level).expect("levels are few"))
@@ -73,30 +86,31 @@ impl Maps {
                 return Ok(page);
             }
         }
-        let stored = self.stored_page(reference).await?;
-        let page = Arc::new(self.open(reference, level, index, &stored)?);
+        let (object, stored) = self.stored_page(reference).await?;
+        let page = Arc::new(self.open_in(&object, reference, level, index, &stored)?);
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(*reference, Arc::clone(&page));
         Ok(page)
     }
 
     /// Verifies, opens and decodes a page's stored bytes.
     pub(crate) fn open(&self, reference: &PageRef, level: usize, index: u64, stored: &[u8]) -> Result<Page> {
-        let object = reference.key(self.lineage);
-        if seal::stored_hash(stored) != reference.hash {
-            let problem = format!("the map page at byte {} does not have the hash of its reference", reference.offset);
-            return Err(Error::damaged(object, problem));
-        }
-        let level = u8::try_from(level).expect("levels are few");
-        let (lineage, pack, offset) = (self.lineage, reference.pack, reference.offset);
-        let plain = self.sealer.open(&object, Purpose::Page { lineage, pack, offset, level, index }, stored)?;
-        page::decode(&object, level, index, &plain)
+        self.open_in(&reference.key(self.lineage), reference, level, index, stored)
     }
 
-    /// A page's stored bytes, from wherever they are now. Their hash is not compared here.
+    /// The same for a page that was found in this object.
+    fn open_in(&self, object: &str, reference: &PageRef, level: usize, index: u64, stored: &[u8]) -> Result<Page> {
+        check_page(object, reference, stored)?;
+        let level = u8::try_from(level).expect("levels are few");
+        let (lineage, pack, offset) = (self.lineage, reference.pack, reference.offset);
+        let plain = self.sealer.open(object, Purpose::Page { lineage, pack, offset, level, index }, stored)?;
+        page::decode(object, level, index, &plain)
+    }
+
+    /// A page's stored bytes, and the object in which they are now. Their hash is not compared here, see [`check_page`].
     ///
     /// # Errors
     /// They are missing, or the store failed.
-    pub(crate) async fn stored_page(&self, reference: &PageRef) -> Result<Bytes> {
+    pub(crate) async fn stored_page(&self, reference: &PageRef) -> Result<(String, Bytes)> {
         if reference.length > PAGE_BYTES_MAX {
             let problem = format!("a page of it claims to have {} bytes", reference.length);
             return Err(Error::damaged(reference.key(self.lineage), problem));
@@ -112,18 +126,15 @@ impl Maps {
         }
     }
 
-    async fn placed_page(&self, valid: Option<&Valid>, reference: &PageRef) -> Result<Bytes> {
+    async fn placed_page(&self, valid: Option<&Valid>, reference: &PageRef) -> Result<(String, Bytes)> {
         let collections = self.places.collections(valid, Sort::Map, reference.pack).await?;
         let moved = find_piece(&collections, Sort::Map, reference.pack, reference.offset);
-        match moved.filter(|(_, piece)| piece.length == reference.length) {
-            Some((collection, piece)) => {
-                self.read_piece(&collection.object, collection.reference.id, piece.offset, reference.length).await
-            }
-            None => {
-                let object = reference.key(self.lineage);
-                self.read_piece(&object, reference.pack, reference.offset, reference.length).await
-            }
-        }
+        let (object, id, offset) = match moved.filter(|(_, piece)| piece.length == reference.length) {
+            Some((collection, piece)) => (collection.object.clone(), collection.reference.id, piece.offset),
+            None => (reference.key(self.lineage), reference.pack, reference.offset),
+        };
+        let bytes = self.read_piece(&object, id, offset, reference.length).await?;
+        Ok((object, bytes))
     }
 
     async fn read_piece(&self, object: &str, id: PackId, offset: u32, length: u32) -> Result<Bytes> {

@@ -39,7 +39,11 @@ pub fn build_program(checkout: &Checkout) -> Result<PathBuf> {
 
 /// Builds the program of this name of the package with this manifest, and says where it is. See [`build_program`].
 pub fn build(checkout: &Checkout, program: &str, manifest: &str) -> Result<PathBuf> {
-    let mut command = process::cargo(checkout);
+    build_by(process::cargo(checkout), checkout, program, manifest)
+}
+
+/// The same, by this cargo.
+pub fn build_by(mut command: Command, checkout: &Checkout, program: &str, manifest: &str) -> Result<PathBuf> {
     command.args(["build", "--workspace", "--bin", program, "--message-format=json-render-diagnostics"]);
     let output = command
         .stdin(Stdio::null())

@@ -10,6 +10,7 @@ mod debian;
 mod demo;
 mod echo;
 mod fingerprint;
+mod fuzz;
 mod long;
 mod machine;
 mod needs;
@@ -23,6 +24,7 @@ mod wasm;
 mod wit_check;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -66,6 +68,8 @@ enum Verb {
     Bench(BenchArguments),
     /// Run worlds in which hosts, stores and clocks fail as seeds decide; the vault must keep its promises in all of them.
     Sim(SimArguments),
+    /// Give mutated bytes to every decoder of what a vault stores, and of the files that people keep.
+    Fuzz(FuzzArguments),
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +134,23 @@ struct SimArguments {
     passed_on: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct FuzzArguments {
+    /// How long each target is fuzzed.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Only the target of this name.
+    #[arg(long)]
+    target: Option<String>,
+    /// Give only this file to the target: what a failure has left.
+    #[arg(long, requires = "target")]
+    input: Option<PathBuf>,
+    /// Let apt remove or downgrade packages if installing what is missing takes that.
+    #[arg(long)]
+    yes: bool,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -167,6 +188,9 @@ impl Command {
             Verb::Demo(arguments) => demo::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Bench(arguments) => bench::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Sim(arguments) => sim::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Fuzz(FuzzArguments { seconds, target, input, yes }) => {
+                fuzz::run(&checkout, &fuzz::Request { seconds, target, input }, yes)
+            }
         }
     }
 }

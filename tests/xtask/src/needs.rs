@@ -46,6 +46,9 @@ const BENCH: &[Row] = &[
     ("borgbackup", "borg", "another tool that the bench compares with"),
 ];
 
+/// What fuzzing needs besides a compiler.
+const FUZZ: &[Row] = &[("g++", "g++", "the fuzzing engine, libFuzzer")];
+
 /// What the tests need besides that of the bench, whose own tests are among them.
 const TEST: &[Row] = &[
     ("nbdkit", "nbdkit", "an NBD server that is not ours"),
@@ -56,6 +59,13 @@ const TEST: &[Row] = &[
 /// The packages of `cargo xtask sim`.
 pub fn compiler() -> Vec<Package> {
     rows(COMPILER)
+}
+
+/// The packages of `cargo xtask fuzz`.
+pub fn fuzz() -> Vec<Package> {
+    let mut packages = compiler();
+    packages.extend(rows(FUZZ));
+    packages
 }
 
 /// The packages of `cargo xtask demo`.
@@ -75,6 +85,7 @@ pub fn bench() -> Vec<Package> {
 /// The packages of `cargo xtask test`.
 pub fn test() -> Vec<Package> {
     let mut packages = bench();
+    packages.extend(rows(FUZZ));
     packages.extend(rows(TEST));
     packages
 }

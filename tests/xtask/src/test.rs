@@ -22,6 +22,7 @@ use crate::components;
 use crate::debian;
 use crate::demo;
 use crate::echo;
+use crate::fuzz;
 use crate::long;
 use crate::needs;
 use crate::process;
@@ -71,7 +72,10 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
         process::run("building the tests", process::cargo(checkout).args(["test", "--workspace", "--no-run"]))
     })?;
     let mut suites = Vec::new();
-    let tested = run_suites(checkout, request, &mut stages, &mut suites);
+    let tested = run_suites(checkout, request, &mut stages, &mut suites).and_then(|()| match request.filter {
+        Some(_) => Ok(()),
+        None => stages.run("fuzzing", || fuzz::all(checkout, fuzz::seconds_each(request.long))),
+    });
     let passed = sum(&suites, |suite| suite.passed);
     let failed = sum(&suites, |suite| suite.failed);
     if request.long {

@@ -93,21 +93,35 @@ impl Access {
         administrator: Administrator,
         ring: Ring,
     ) -> Result<Self> {
+        let access = Self::of_slot(store, vault, administrator, Arc::new(ring));
+        access.learn_epochs(&access.ring()).await?;
+        Ok(access)
+    }
+
+    /// What the administrator has by the slot alone.
+    fn of_slot(store: Store, vault: VaultId, administrator: Administrator, ring: Arc<Ring>) -> Self {
         let bundle = &administrator.bundle;
         let member = MemberKeys::new(vault, &bundle.member);
         let epochs = bundle.epochs.iter().map(|keys| (keys.epoch, EpochKeys::of(keys))).collect();
-        let access = Self {
+        Self {
             store,
             admin: bundle.admin.public(),
             epochs: Mutex::new(Arc::new(epochs)),
             runs: Some(Sealer::of_runs(vault, &bundle.runs)),
             member,
             holder: Holder::Administrator(Box::new(administrator)),
-            ring: Mutex::new(Arc::new(ring)),
+            ring: Mutex::new(ring),
             known: Mutex::default(),
-        };
-        access.learn_epochs(&access.ring()).await?;
-        Ok(access)
+        }
+    }
+
+    /// The same for another handle, on another store.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn reopen(&self, store: Store) -> Self {
+        let administrator = self.as_administrator("to open it again").expect("it was opened with its kit");
+        let access = Self::of_slot(store, self.vault(), administrator.clone(), self.ring());
+        *lock(&access.epochs) = self.epochs();
+        access
     }
 
     /// What opens with a kit and a passphrase. It takes the time of one key derivation.
@@ -346,6 +360,18 @@ impl Access {
             self.require(Power::Controller, doing)?;
         }
         self.runs.as_ref().ok_or_else(|| Error::invalid("the keys of runs were not granted"))
+    }
+
+    /// Every private key that opens boxes.
+    #[cfg(test)]
+    pub(crate) fn private_keys(&self) -> Vec<PrivateKey> {
+        let epochs = self.epochs();
+        let of_epochs = epochs.values().flat_map(|keys| keys.reading.iter().chain([&keys.graph]));
+        let own = match &self.holder {
+            Holder::Host { receiving, .. } => receiving,
+            Holder::Administrator(administrator) => &administrator.receiving,
+        };
+        of_epochs.chain([own]).cloned().collect()
     }
 
     /// As whom the holder signs.

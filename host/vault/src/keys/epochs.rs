@@ -75,7 +75,11 @@ pub(crate) async fn read(
     decode(&object, member, of, slot, &bytes).map(Some)
 }
 
-fn decode(
+/// Takes the object apart.
+///
+/// # Errors
+/// [`Error::Damaged`].
+pub(crate) fn decode(
     object: &str,
     member: &MemberKeys,
     of: &RingEpoch,

@@ -155,8 +155,11 @@ impl Grant {
         bytes: &[u8],
     ) -> Result<Self> {
         let object = grant_key(host, number);
-        let (_, sealed) = open_prologue(&object, Kind::Grant, bytes)?;
+        let (length, sealed) = open_prologue(&object, Kind::Grant, bytes)?;
         let damaged = |problem: &str| Error::damaged(&object, problem);
+        if usize::try_from(length) != Ok(sealed.len()) {
+            return Err(damaged("it has another length than it claims"));
+        }
         let plain = receiving
             .open(member, BoxPurpose::Grant { host, number }, sealed)
             .ok_or_else(|| damaged("it was not sealed for this host, or its bytes have changed"))?;
@@ -201,7 +204,10 @@ pub(super) async fn read_lineage_box(
 ) -> Result<Option<(String, KeyBox)>> {
     let object = lineage_host_key(lineage, host);
     let Some(bytes) = store.read(&object, PROLOGUE_BYTES + LINEAGE_BOX_BYTES).await? else { return Ok(None) };
-    let (_, sealed) = open_prologue(&object, Kind::LineageBox, &bytes)?;
+    let (length, sealed) = open_prologue(&object, Kind::LineageBox, &bytes)?;
+    if usize::try_from(length) != Ok(sealed.len()) {
+        return Err(Error::damaged(object, "it has another length than it claims"));
+    }
     let found = KeyBox { recipient: Recipient::Host(host), sealed: sealed.to_vec() };
     Ok(Some((object, found)))
 }

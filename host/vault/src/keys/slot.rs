@@ -148,7 +148,7 @@ impl Bundle {
         }
     }
 
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let epochs = self.epochs.iter().map(|epoch| EpochText {
             epoch: epoch.epoch.get(),
             reading: *epoch.reading.secret().expose(),
@@ -163,7 +163,7 @@ impl Bundle {
         Zeroizing::new(serde_json::to_vec(&text).expect("hexadecimal texts can always be written"))
     }
 
-    fn decode(object: &str, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(object: &str, bytes: &[u8]) -> Result<Self> {
         let damaged = || Error::damaged(object, "it opens, and what it holds is not the keys of a vault");
         let text: BundleText = serde_json::from_slice(bytes).map_err(|_| damaged())?;
         let epochs = text.epochs.iter().map(|epoch| {

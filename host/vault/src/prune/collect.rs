@@ -19,8 +19,8 @@ use crate::{
     ledger::Valid,
     lineage::LineageShared,
     log::HeadCommit,
+    map::check_page,
     pack::PackRef,
-    seal::stored_hash,
     store::Created,
 };
 
@@ -144,11 +144,8 @@ impl<'a> Mover<'a> {
         let mut pieces = Vec::with_capacity(map.pages.len());
         for (offset, (length, hash)) in &map.pages {
             let reference = PageRef { pack, base: map.base, offset: *offset, length: *length, hash: *hash };
-            let bytes = self.shared.maps.stored_page(&reference).await?;
-            if stored_hash(&bytes) != *hash {
-                let problem = format!("the map page at byte {offset} does not have the hash of its reference");
-                return Err(Error::damaged(reference.key(self.shared.id), problem));
-            }
+            let (object, bytes) = self.shared.maps.stored_page(&reference).await?;
+            check_page(&object, &reference, &bytes)?;
             // A slice would keep all that was fetched with it in memory.
             pieces.push((*offset, Bytes::copy_from_slice(&bytes)));
         }

@@ -40,7 +40,7 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     /// Bytes that no other purpose has: a number for the variant, then fields of fixed length.
-    fn encode(&self, vault: VaultId) -> Vec<u8> {
+    pub(super) fn encode(&self, vault: VaultId) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());

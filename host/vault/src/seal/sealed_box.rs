@@ -45,7 +45,7 @@ pub(crate) enum BoxPurpose {
 }
 
 impl BoxPurpose {
-    fn encode(&self, vault: VaultId) -> Vec<u8> {
+    pub(super) fn encode(&self, vault: VaultId) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(80);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());

@@ -29,7 +29,7 @@ pub(crate) enum Statement {
 }
 
 impl Statement {
-    fn encode(&self, vault: VaultId) -> Vec<u8> {
+    pub(super) fn encode(&self, vault: VaultId) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160);
         let mut put = |name: &[u8], fields: &[&[u8]]| {
             bytes.extend_from_slice(b"farshore/1/");
@@ -78,7 +78,11 @@ impl VerifyingKey {
 
     /// Whether the holder of the signing key has signed this.
     pub(crate) fn verifies(&self, vault: VaultId, statement: &Statement, signature: &Signature) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.0).verify(&statement.encode(vault), signature).is_ok()
+        self.verifies_bytes(&statement.encode(vault), signature)
+    }
+
+    pub(super) fn verifies_bytes(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
     }
 }
 

@@ -2,9 +2,13 @@
 
 mod census;
 mod check;
+mod corpus;
 mod crash;
 mod faulty;
 mod fencing;
+mod full;
+mod golden_powers;
+mod matrix;
 mod model;
 mod passphrase;
 mod pipeline;
@@ -16,6 +20,7 @@ mod run;
 mod sharing;
 mod slots;
 mod tamper;
+mod whole;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -69,7 +74,7 @@ pub(crate) async fn vault_on(store: Store, context: Context) -> Vault {
         let draft = Vault::draft(self::store(&Arc::default()), &passphrase, options, self::context()).await;
         draft.expect("a draft").create().await.expect("a vault")
     };
-    TEMPLATE.get_or_init(make).await.reopen(store, context).await
+    TEMPLATE.get_or_init(make).await.reopen(store, context)
 }
 
 /// A vault that is made in this store, and its kit.

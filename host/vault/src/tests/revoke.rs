@@ -39,7 +39,7 @@ impl Scene {
 
     /// Who stays reads what there is, and goes on.
     async fn assert_whole(&self, objects: &Arc<InMemory>, what: &str) {
-        let administrator = self.world.administrator.reopen(store(objects), context()).await;
+        let administrator = self.world.administrator.reopen(store(objects), context());
         let lineage = administrator.lineage(&group()).await.expect(what).expect("there");
         assert!(restore(&lineage, &self.point).await.expect(what) == self.content, "{what}");
         let staying = open_as(objects, &self.staying).await.expect(what);
@@ -171,7 +171,7 @@ async fn what_is_signed_with_a_revoked_hosts_key_does_not_count() {
     let attacked = Arc::new(objects.fork());
     put_back(&stolen, &attacked).await;
 
-    let administrator = scene.world.administrator.reopen(store(&attacked), context()).await;
+    let administrator = scene.world.administrator.reopen(store(&attacked), context());
     administrator.0.access.read_ring().await.expect("read");
     let refused = |what: &str, error: Error| assert!(error.to_string().contains("was revoked"), "{what}: {error}");
     let victim = administrator.lineage(&group()).await.expect("its first commit counts").expect("there");
@@ -186,7 +186,7 @@ async fn what_is_signed_with_a_revoked_hosts_key_does_not_count() {
     let raised = its_lineage.prune(prune).await.expect("it may, as far as it knows");
     assert!(raised.commit.is_some());
     put_back(&stolen, &attacked).await;
-    let again = scene.world.administrator.reopen(store(&attacked), context()).await;
+    let again = scene.world.administrator.reopen(store(&attacked), context());
     again.0.access.read_ring().await.expect("read");
     let victim = again.lineage(&group()).await.expect("its first commit counts").expect("there");
     refused("a prune", victim.head().await.expect_err("forged"));
@@ -204,14 +204,14 @@ async fn a_revocation_that_is_killed_anywhere_goes_on_and_hurts_nobody() {
             let what = format!("operation {operation}, {fault:?}, stays dead: {stays_dead}");
             let copy = Arc::new(scene.world.objects.fork());
             let faulty = Arc::new(FaultyStore::new(&copy, operation, fault, stays_dead));
-            let dying = scene.world.administrator.reopen(wrap(Arc::clone(&faulty) as _), context()).await;
+            let dying = scene.world.administrator.reopen(wrap(Arc::clone(&faulty) as _), context());
             let outcome = match dying.plan_revocation(&name).await {
                 Ok(plan) => dying.revoke(&plan).await,
                 Err(error) => Err(error),
             };
             interrupted += usize::from(outcome.is_err());
             scene.assert_whole(&copy, &what).await;
-            let administrator = scene.world.administrator.reopen(store(&copy), context()).await;
+            let administrator = scene.world.administrator.reopen(store(&copy), context());
             match administrator.plan_revocation(&name).await {
                 Ok(plan) => administrator.revoke(&plan).await.expect(&what),
                 Err(Error::HostMissing { .. }) => {}

@@ -104,7 +104,7 @@ async fn a_change_of_kit_that_is_killed_anywhere_goes_on_with_the_file_it_left()
             let what = format!("operation {operation}, {fault:?}");
             let copy = copy(&objects).await;
             let faulty = Arc::new(FaultyStore::new(&copy, operation, fault, true));
-            let dying = vault.reopen(wrap(faulty), context()).await;
+            let dying = vault.reopen(wrap(faulty), context());
             let outcome = match dying.resume_slot(new_kit.clone(), &passphrase, "").await {
                 Ok(draft) => draft.commit(Some(kit.slot())).await,
                 Err(error) => Err(error),
@@ -234,15 +234,15 @@ async fn an_epoch_whose_begin_is_killed_anywhere_locks_nobody_out() {
             let what = format!("operation {operation}, {fault:?}, stays dead: {stays_dead}");
             let copy = copy(&rotating.world.objects).await;
             let faulty = Arc::new(FaultyStore::new(&copy, operation, fault, stays_dead));
-            let dying = rotating.world.administrator.reopen(wrap(Arc::clone(&faulty) as _), context()).await;
+            let dying = rotating.world.administrator.reopen(wrap(Arc::clone(&faulty) as _), context());
             let outcome = match dying.plan_epoch().await {
                 Ok(plan) => dying.begin_epoch(&plan).await,
                 Err(error) => Err(error),
             };
             interrupted += usize::from(outcome.is_err());
             let sound = || store(&copy);
-            let administrator = rotating.world.administrator.reopen(sound(), context()).await;
-            let other = rotating.readers[1].reopen(sound(), context()).await;
+            let administrator = rotating.world.administrator.reopen(sound(), context());
+            let other = rotating.readers[1].reopen(sound(), context());
             let open_reader = || super::powers::open_as(&copy, &reader);
             for round in 0..2 {
                 let content = noise(10 + round, 3 * CHUNK);
