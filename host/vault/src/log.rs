@@ -140,6 +140,12 @@ impl CommitLog {
         self.seen().deleted_to
     }
 
+    /// The newest boundary that was seen, and the commit that it names; zeros if there is none.
+    pub(crate) fn boundary(&self) -> (u64, u64) {
+        let Seen { number, commit, .. } = self.seen();
+        (number, commit)
+    }
+
     /// Looks whether there is a boundary that this handle has not seen.
     async fn boundary_rose(&self) -> Result<bool> {
         let known = self.seen().number;

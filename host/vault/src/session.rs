@@ -30,7 +30,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName};
+use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName, Timestamp};
 use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +78,8 @@ const IN_FLIGHT_CHUNKS_MAX: usize = IN_FLIGHT_BYTES_MAX / CHUNK;
 pub(crate) struct Session {
     pub(crate) shared: Arc<LineageShared>,
     pub(crate) built_on: HeadCommit,
+    /// Nothing that it stores is received before.
+    began_at: Timestamp,
     pub(crate) id: SessionId,
     pub(crate) key: SessionKey,
     pub(crate) content: ContentKeys,
@@ -170,8 +172,14 @@ impl PointWriter {
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
         }
+        if head.locked_until.is_some() {
+            // The administrator may have locked the vault, or changed its span, since this process opened it.
+            shared.access.newest_ring().await?;
+        }
+        let began_at = shared.context.clock.now();
+        shared.next_horizon(&built_on, began_at)?;
         // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
-        shared.store.prove_conditions(shared.entropy()).await?;
+        shared.access.prove_store(&shared.context).await?;
         let parent = match head.newest_point {
             Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
             None => None,
@@ -181,6 +189,7 @@ impl PointWriter {
         let (key, sealed_secret) = shared.access.seal_session(shared.id, id, shared.entropy())?;
         let session = Session {
             built_on,
+            began_at,
             id,
             key,
             content,
@@ -269,7 +278,9 @@ impl PointWriter {
         let mut built_on = session.built_on.clone();
         for _ in 0..REBASES_MAX {
             let point = self.point(&details, built_on.head.sequence.next())?;
-            let head = Head { sequence: point.sequence, newest_point: Some(point.sequence), ..built_on.head.clone() };
+            let locked_until = session.horizon(&built_on)?;
+            let (sequence, newest_point) = (point.sequence, Some(point.sequence));
+            let head = Head { sequence, newest_point, locked_until, ..built_on.head.clone() };
             let event = Event::Point(Box::new(point.clone()));
             let (created, hash) = session.shared.log.create(&built_on, head, event).await?;
             if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
@@ -363,6 +374,17 @@ fn point_machines(details: &PointDetails, disks: &Disks) -> Result<Vec<PointMach
 }
 
 impl Session {
+    /// Until when everything that the point needs is locked: what its parent needs, what was stored since the session began,
+    /// and what an interrupted writer had stored before.
+    fn horizon(&self, built_on: &HeadCommit) -> Result<Option<Timestamp>> {
+        let Some(horizon) = self.shared.next_horizon(built_on, self.shared.context.clock.now())? else {
+            return Ok(built_on.head.locked_until);
+        };
+        let stored_from = self.leftovers.oldest_used().map_or(self.began_at, |oldest| oldest.min(self.began_at));
+        let own = self.shared.access.ring().lock.map(|lock| lock.until(stored_from));
+        Ok(Some(own.map_or(horizon, |own| own.min(horizon))))
+    }
+
     /// Makes everything durable that was accepted, and settles the disks' maps.
     async fn finish(self: &Arc<Self>) -> Result<()> {
         let all = u32::try_from(IN_FLIGHT_CHUNKS_MAX).expect("the limit is small");

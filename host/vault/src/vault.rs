@@ -142,6 +142,7 @@ impl Draft {
             epochs: epochs.map(|keys| RingEpoch::new(keys.epoch, keys.reading.public(), keys.graph.public())).collect(),
             slots: vec![RingSlot { slot: kit.slot(), hash: stored_hash(&slot) }],
             hosts: Vec::new(),
+            lock: None,
         };
         let member = MemberKeys::new(header.vault, &bundle.member);
         let exists = || Error::VaultExists { address: store.address().to_owned() };

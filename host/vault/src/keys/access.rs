@@ -11,12 +11,12 @@ use super::{
     Bundle, HostCredential, Kit, Power, Ring, Slot,
     boxes::{KeyBox, Recipient},
     grant::{EpochKeys, Grant},
-    host::Enrolment,
-    ring::RingHost,
+    host::{Enrolment, enrolment_key},
+    ring::{RingHost, ring_key},
 };
 use crate::{
     Context, Error, Result, Store,
-    header::Header,
+    header::{HEADER_KEY, Header},
     seal::{
         BOX_OVERHEAD_BYTES, BoxPurpose, LineageSecrets, MemberKeys, PrivateKey, Sealer, SessionKey, Signature,
         SigningKey, Statement, VerifyingKey, stored_hash,
@@ -176,6 +176,36 @@ impl Access {
         *lock(&self.ring) = Arc::clone(&ring);
         lock(&self.known).clear();
         Ok(ring)
+    }
+
+    /// The newest ring: that which was read, unless there is a newer one.
+    pub(crate) async fn newest_ring(&self) -> Result<Arc<Ring>> {
+        let known = self.ring();
+        match self.store.size(&ring_key(known.number.saturating_add(1))).await? {
+            None => Ok(known),
+            Some(_) => self.read_ring().await,
+        }
+    }
+
+    /// The keys of the objects without which nobody could read the vault: header, rings, and what verifies the hosts that joined.
+    /// The flag says whether it must be there.
+    pub(crate) fn own_objects(&self) -> Vec<(String, bool)> {
+        let ring = self.ring();
+        let rings = (1..=ring.number).map(|number| (ring_key(number), true));
+        let hosts = ring.hosts.iter().map(|host| (enrolment_key(host.host), false));
+        std::iter::once((HEADER_KEY.to_owned(), true)).chain(rings).chain(hosts).collect()
+    }
+
+    /// That the store can be written to safely: it honours conditions, and locks what is written if the vault is locked.
+    ///
+    /// # Errors
+    /// [`Error::ConditionsIgnored`], [`Error::BucketUnfit`], or the store failed.
+    pub(crate) async fn prove_store(&self, context: &Context) -> Result<()> {
+        self.store.prove_conditions(&*context.entropy).await?;
+        match self.ring().lock {
+            Some(lock) => self.store.prove_lock_lately(lock, context.clock.monotonic()).await,
+            None => Ok(()),
+        }
     }
 
     /// What the holder may do, as far as it has the keys.

@@ -89,10 +89,14 @@ impl Vault {
     }
 
     /// Changes the newest ring, again if another administrator was faster.
-    async fn change_ring(&self, doing: &'static str, change: impl Fn(&mut Ring) -> Result<()>) -> Result<()> {
+    pub(crate) async fn change_ring(
+        &self,
+        doing: &'static str,
+        change: impl Fn(&mut Ring) -> Result<()>,
+    ) -> Result<()> {
         let access = &self.0.access;
         let bundle = access.bundle(doing)?;
-        self.0.store.prove_conditions(&*self.0.context.entropy).await?;
+        access.prove_store(&self.0.context).await?;
         let mut races = 0;
         loop {
             let mut ring = Ring::clone(&*access.read_ring().await?);
@@ -124,7 +128,7 @@ impl Vault {
         let not_joined = || Error::JoinRefused { host: name.clone(), why: "it has not joined yet".to_owned() };
         let enrolment = access.enrolment(invited).await?.ok_or_else(not_joined)?;
         let entropy = &*self.0.context.entropy;
-        self.0.store.prove_conditions(entropy).await?;
+        access.prove_store(&self.0.context).await?;
         let to = (invited.host, enrolment.receiving());
         let mut approval = Approval { host: invited.host, powers: Vec::new(), groups: Vec::new() };
         if let Some(grant) = Grant::of(bundle, invited) {

@@ -1,10 +1,12 @@
 //! Tests of the whole vault against a store in memory, one file per promise.
 
+mod bucket;
 mod census;
 mod check;
 mod crash;
 mod faulty;
 mod fencing;
+mod lock;
 mod model;
 mod passphrase;
 mod pipeline;
