@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName, SlotId};
-use farshore_vault::{Grace, Power};
+use farshore_vault::{Grace, LockMode, Power};
 
 const EXIT_STATUSES: &str = "\
 Exit statuses:
@@ -120,6 +120,14 @@ pub enum VaultCommand {
     /// Look at the claims that drills and failovers have laid to points.
     #[command(subcommand)]
     Pin(PinCommand),
+    /// Lock what the vault holds against deletion, by whomever, for a span of time. Only in S3.
+    #[command(subcommand)]
+    Lock(LockCommand),
+    /// Print the bucket policy with which S3 itself lets each host do what its powers need, and nothing else.
+    ///
+    /// Nothing is contacted. Give the policy to the bucket, and a credential of its own to each host. Print it anew when the vault
+    /// was locked.
+    Policy(PolicyArguments),
     /// Let other hosts in, each with the powers that it needs.
     #[command(subcommand)]
     Join(JoinCommand),
@@ -232,6 +240,88 @@ fn grace(text: &str) -> Result<Grace, String> {
         return Ok(Grace { seconds: 0, commits: 0 });
     }
     crate::config::parse_duration(text).map(|time| Grace { seconds: time.as_secs(), ..Grace::default() })
+}
+
+/// `vault lock`.
+#[derive(Debug, Subcommand)]
+pub enum LockCommand {
+    /// Say that what is stored is locked, and for how long. It needs the kit and the passphrase.
+    ///
+    /// The bucket must have versioning and object lock enabled, with a default retention of at least this span and mode: it is
+    /// asked, and refused if it has not.
+    Set(LockSetArguments),
+    /// Say whether the vault is locked, and until when what each group's points need is.
+    Show,
+    /// Make the locks longer of everything that the points that stand need. Run it daily.
+    ///
+    /// It needs the power of a pruner, or the kit and the passphrase. Interrupted, it goes on where it stopped when it is run
+    /// again. While locks are about to end no new points are made.
+    Extend(LockExtendArguments),
+}
+
+/// `vault lock set`.
+#[derive(Debug, Args)]
+pub struct LockSetArguments {
+    /// How long what is stored, or was found to be needed, cannot be deleted: at least 1d.
+    #[arg(long, value_parser = span, value_name = "TIME")]
+    pub span: Duration,
+    /// `compliance`: nobody can take a lock back, the owner of the account included. `governance`: who has the right to bypass it
+    /// can.
+    #[arg(long, value_parser = lock_mode)]
+    pub mode: LockMode,
+    /// A shorter span, or a weaker mode, than the vault has now. What is locked already stays locked as it is.
+    #[arg(long)]
+    pub weaken: bool,
+}
+
+/// `vault lock extend`.
+#[derive(Debug, Args)]
+pub struct LockExtendArguments {
+    /// Only these groups; otherwise all that the vault has.
+    #[arg(value_name = "GROUP")]
+    pub groups: Vec<GroupName>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn lock_mode(text: &str) -> Result<LockMode, String> {
+    text.parse()
+}
+
+/// As other lengths of time, and in whole days.
+fn span(text: &str) -> Result<Duration, String> {
+    const DAY_SECONDS: u64 = 86_400;
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+    match days.and_then(|days| days.checked_mul(DAY_SECONDS)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => {
+            crate::config::parse_duration(text).map_err(|problem| format!("{problem}, or in days, such as \"14d\""))
+        }
+    }
+}
+
+/// `vault policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArguments {
+    /// The ARN of who adds recovery points; it may be given several times, as may the others.
+    #[arg(long, value_name = "ARN")]
+    pub replicator: Vec<String>,
+    /// The ARN of who reads what disks hold.
+    #[arg(long, value_name = "ARN")]
+    pub recoverer: Vec<String>,
+    /// The ARN of who makes runs, fences groups and pins points.
+    #[arg(long, value_name = "ARN")]
+    pub controller: Vec<String>,
+    /// The ARN of who deletes what retention gives up, and makes locks longer.
+    #[arg(long, value_name = "ARN")]
+    pub pruner: Vec<String>,
+    /// The ARN of who makes the vault and lets hosts in, with the kit and the passphrase.
+    #[arg(long, value_name = "ARN")]
+    pub administrator: Vec<String>,
+    /// For a vault that is locked, or is about to be.
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// `vault pin`.

@@ -30,6 +30,11 @@ farshore_core::code_pages! {
     6018 "Nothing here opens the vault",
     6019 "The recovery kit was not confirmed",
     6020 "The group has no retention",
+    6030 "The bucket does not lock what a locked vault stores",
+    6031 "The locks of what a group needs run out",
+    6032 "The vault is not locked",
+    6033 "The lock would hold less than before",
+    6034 "The store has no bucket policy",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.

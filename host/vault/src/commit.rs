@@ -2,7 +2,8 @@
 //!
 //! A commit is the object `lineages/<lineage>/commits/<number of 20 digits>`. The numbers are 1, 2, 3 without gaps, and
 //! who creates a number if absent has made that commit. The first is the genesis and carries the lineage's secrets, in a
-//! box for each who may have them; the others are recovery points, raises of the generation, pins and prunes. Each says what the
+//! box for each who may have them; the others are recovery points, raises of the generation, pins, prunes and
+//! extensions of locks. Each says what the
 //! lineage's state is after it, so that the newest is all that a writer needs, and holds the hash of the commit before it.
 //!
 //! | bytes | what |
@@ -72,6 +73,8 @@ pub(crate) enum Event {
     Unpinned { run: RunId },
     /// What this host commits from here on does not count.
     HostRevoked { host: HostId },
+    /// The locks of what the points that stand need hold at least until then.
+    LockExtended { until: Timestamp, objects: u64 },
 }
 
 /// What a prune decided, in few words; the ledger has all of it.
@@ -95,7 +98,7 @@ impl Event {
         match self {
             Self::Genesis { .. } | Self::Point(_) => &[Power::Replicator],
             Self::GenerationRaised { .. } | Self::Pinned { .. } | Self::Unpinned { .. } => &[Power::Controller],
-            Self::Pruned(_) => &[Power::Pruner],
+            Self::Pruned(_) | Self::LockExtended { .. } => &[Power::Pruner],
             Self::HostRevoked { .. } => &[],
         }
     }
@@ -250,6 +253,9 @@ impl StoredCommit {
                     && body.head.pruned == Some(*sequence)
                     && body.head.newest_point != Some(*sequence)
             }
+            Event::LockExtended { until, .. } => {
+                body.head.newest_point != Some(*sequence) && body.head.locked_until == Some(*until)
+            }
             Event::Genesis { .. }
             | Event::GenerationRaised { .. }
             | Event::Pinned { .. }
@@ -273,7 +279,7 @@ pub(crate) fn genesis(
     group: &GroupName,
     active_site: &SiteName,
     content_check: Hash,
-    written_at: Timestamp,
+    (written_at, locked_until): (Timestamp, Option<Timestamp>),
 ) -> CommitBody {
     CommitBody {
         lineage,
@@ -284,6 +290,7 @@ pub(crate) fn genesis(
             newest_point: None,
             pruned: None,
             pins: Vec::new(),
+            locked_until,
         },
         previous: [0; 32],
         written_at,

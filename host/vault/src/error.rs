@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use farshore_core::{
-    Code, Coded, DiskId, Generation, GroupName, HostName, LineageId, MachineId, RunId, Sequence, SiteName,
+    Code, Coded, DiskId, Generation, GroupName, HostName, LineageId, MachineId, RunId, Sequence, SiteName, Timestamp,
 };
 
-use crate::Power;
+use crate::{Power, VaultLock};
 
 /// The error of a store, shared so that every caller that waits for the same failed work gets it.
 pub type SharedSource = Arc<dyn std::error::Error + Send + Sync + 'static>;
@@ -165,6 +165,45 @@ pub enum Error {
         object: String,
         /// What the store said.
         source: SharedSource,
+    },
+    /// The store does not lock what a locked vault stores.
+    #[error("the store {address} cannot keep a locked vault: {problem}")]
+    BucketUnfit {
+        /// The store's address.
+        address: String,
+        /// What it does not do.
+        problem: String,
+    },
+    /// The locks of what the points of a group need end soon, or were never made longer.
+    #[error(
+        "the locks of what the group {group} needs {}",
+        match horizon { Some(until) => format!("hold until {until} only"), None => "were never made longer".to_owned() }
+    )]
+    LockNear {
+        /// The group.
+        group: GroupName,
+        /// Until when they hold, as far as it is recorded.
+        horizon: Option<Timestamp>,
+    },
+    /// Only buckets of S3 have a bucket policy.
+    #[error("there is no bucket policy for {address}")]
+    NoBucketPolicy {
+        /// The vault's address.
+        address: String,
+    },
+    /// Only a locked vault has what was asked for.
+    #[error("the vault is not locked")]
+    NotLocked,
+    /// A lock that would hold less than the one before.
+    #[error(
+        "the lock would hold less than before: {} for {} days instead of {} for {}",
+        after.mode, after.span_seconds / 86_400, before.mode, before.span_seconds / 86_400
+    )]
+    LockWeaker {
+        /// The lock that the vault has.
+        before: VaultLock,
+        /// The lock that was asked for.
+        after: VaultLock,
     },
     /// The store cannot be used as it is configured.
     #[error("the store {address} cannot be used: {source}")]
@@ -352,6 +391,13 @@ pages! {
     HOST_REVOKED = 1024, "This host was revoked";
 }
 
+// Their pages are among those of the command line, beside the commands that they speak of.
+const BUCKET_UNFIT: Code = Code::new(6030);
+const LOCK_NEAR: Code = Code::new(6031);
+const NOT_LOCKED: Code = Code::new(6032);
+const LOCK_WEAKER: Code = Code::new(6033);
+const NO_BUCKET_POLICY: Code = Code::new(6034);
+
 impl Coded for Error {
     fn code(&self) -> Code {
         match self {
@@ -379,6 +425,11 @@ impl Coded for Error {
             Self::HostRevoked { .. } => HOST_REVOKED,
             Self::JoinRefused { .. } | Self::HostExists { .. } | Self::HostMissing { .. } => JOIN_REFUSED,
             Self::RingRace { .. } => RING_RACE,
+            Self::BucketUnfit { .. } => BUCKET_UNFIT,
+            Self::LockNear { .. } => LOCK_NEAR,
+            Self::NotLocked => NOT_LOCKED,
+            Self::LockWeaker { .. } => LOCK_WEAKER,
+            Self::NoBucketPolicy { .. } => NO_BUCKET_POLICY,
         }
     }
 
@@ -420,6 +471,18 @@ impl Coded for Error {
                     .to_owned()
             }
             Self::KitRetired { .. } => "use the newest kit; `farshore vault slots list` shows which there are".to_owned(),
+            Self::BucketUnfit { .. } => {
+                "enable versioning and object lock for the bucket, with a default retention of at least the vault's span and \
+                 mode; `farshore vault lock show` says them"
+                    .to_owned()
+            }
+            Self::LockNear { .. } => {
+                "run `farshore vault lock extend` on a host that is a pruner, and see why it was not run daily".to_owned()
+            }
+            Self::NotLocked => "`farshore vault lock set` locks it".to_owned(),
+            Self::LockWeaker { .. } => {
+                "say --weaken when you mean it; what is locked already stays locked as it is".to_owned()
+            }
             Self::RingRace { .. } => "look at `farshore vault join list`, and try again".to_owned(),
             Self::Store { source, .. } if is_out_of_space(source.as_ref()) => {
                 "make room in the store; nothing that was committed is harmed".to_owned()

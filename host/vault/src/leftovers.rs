@@ -7,15 +7,19 @@
 //! The index is bounded: of a larger rest, what does not fit is sent again. A pack that does not verify is passed over:
 //! it harms nothing, because nothing refers to it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use farshore_core::PackId;
+use farshore_core::{PackId, Timestamp};
 use futures::StreamExt;
 use tokio::sync::OnceCell;
 
 use crate::{
     Error, Head, Result,
     lineage::LineageShared,
+    lock,
     pack::{Directory, PACK_BYTES_MAX, PACK_FRONT_BYTES, PackRef, header_length, pack_folder},
     seal::Hash,
     store::Listed,
@@ -37,6 +41,8 @@ const HEADERS_READ_AT_ONCE: usize = 8;
 #[derive(Debug)]
 struct Leftover {
     reference: Arc<PackRef>,
+    /// When the store received it: since then it is locked, if the vault is.
+    received_at: Timestamp,
     verified: OnceCell<bool>,
 }
 
@@ -53,6 +59,8 @@ pub(crate) struct LeftoverSlot {
 pub(crate) struct Leftovers {
     packs: Vec<Leftover>,
     chunks: BTreeMap<Hash, LeftoverSlot>,
+    /// When the store received the oldest pack of which a chunk was used.
+    oldest_used: Mutex<Option<Timestamp>>,
 }
 
 impl Leftovers {
@@ -65,13 +73,20 @@ impl Leftovers {
         let oldest = head.newest_point.map_or(1, farshore_core::Sequence::get);
         let oldest = oldest.max(newest.saturating_sub(LEFTOVER_BASES_MAX - 1));
         let mut leftovers = Self::default();
+        let span_seconds = shared.access.ring().lock.map(|lock| lock.span_seconds);
         for base in (oldest..=newest).rev() {
             let listed = shared.store.list(&pack_folder(shared.id, base)).take(LEFTOVER_PACKS_MAX);
+            // In a locked vault, what is locked for less long than what the parent needs is not worth a nearer horizon.
+            let is_locked_enough = |listed: &Result<Listed>| match (listed, span_seconds, head.locked_until) {
+                (Ok(listed), Some(span), Some(horizon)) => lock::after(listed.received_at, span) >= horizon,
+                _ => true,
+            };
+            let listed = listed.filter(|listed| futures::future::ready(is_locked_enough(listed)));
             let directories = listed.map(|listed| read_header(shared, base, listed)).buffered(HEADERS_READ_AT_ONCE);
             let mut directories = std::pin::pin!(directories);
             while let Some(directory) = directories.next().await {
-                if let Some(directory) = directory? {
-                    leftovers.add(&directory);
+                if let Some((directory, received_at)) = directory? {
+                    leftovers.add(&directory, received_at);
                 }
                 if leftovers.is_full() {
                     tracing::warn!(
@@ -89,14 +104,25 @@ impl Leftovers {
         self.packs.len() >= LEFTOVER_PACKS_MAX || self.chunks.len() >= LEFTOVER_CHUNKS_MAX
     }
 
-    fn add(&mut self, directory: &Directory) {
+    fn add(&mut self, directory: &Directory, received_at: Timestamp) {
         let Ok(pack) = u32::try_from(self.packs.len()) else { return };
-        self.packs.push(Leftover { reference: Arc::new(directory.reference.clone()), verified: OnceCell::new() });
+        let reference = Arc::new(directory.reference.clone());
+        self.packs.push(Leftover { reference, received_at, verified: OnceCell::new() });
         for (ordinal, frame) in (0..).zip(&directory.frames) {
             for (chunk, identity) in (0..).zip(&frame.chunks) {
                 self.chunks.entry(*identity).or_insert(LeftoverSlot { pack, ordinal, chunk });
             }
         }
+    }
+
+    /// When the store received the oldest pack of which a chunk was used; none if no pack was.
+    pub(crate) fn oldest_used(&self) -> Option<Timestamp> {
+        *self.oldest_used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_use(&self, received_at: Timestamp) {
+        let mut oldest = self.oldest_used.lock().unwrap_or_else(PoisonError::into_inner);
+        *oldest = Some(oldest.map_or(received_at, |oldest| oldest.min(received_at)));
     }
 
     /// Where a chunk may be.
@@ -130,14 +156,22 @@ impl Leftovers {
             }
         });
         let verified = *verified.await?;
+        if verified {
+            self.note_use(pack.received_at);
+        }
         Ok((verified.then(|| Arc::clone(&pack.reference)), first && verified))
     }
 }
 
-async fn read_header(shared: &Arc<LineageShared>, base: u64, listed: Result<Listed>) -> Result<Option<Directory>> {
+/// The header of a pack, and when the store received it.
+async fn read_header(
+    shared: &Arc<LineageShared>,
+    base: u64,
+    listed: Result<Listed>,
+) -> Result<Option<(Directory, Timestamp)>> {
     let listed = listed?;
     match open_listed(shared, base, &listed).await {
-        Ok(directory) => Ok(Some(directory)),
+        Ok(directory) => Ok(Some((directory, listed.received_at))),
         Err(error) if error.is_damage() => {
             tracing::warn!(%error, "an object of an interrupted writer is passed over");
             Ok(None)

@@ -24,6 +24,7 @@ mod keys;
 mod ledger;
 mod leftovers;
 mod lineage;
+mod lock;
 mod log;
 mod map;
 mod map_writer;
@@ -33,6 +34,7 @@ mod page;
 mod pin;
 mod pipeline;
 mod point;
+mod policy;
 mod prune;
 mod reader;
 mod retention;
@@ -56,12 +58,14 @@ pub use keys::{
     SlotDraft, SlotInfo, SlotRequest,
 };
 pub use lineage::{Lineage, LineageInfo};
+pub use lock::{LockMode, VaultLock};
 pub use page::PageRef;
 pub use pin::PINS_MAX;
 pub use point::{
     Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
 };
-pub use prune::{Amount, Grace, PrunePlan, PruneReport, PrunedPoint};
+pub use policy::{StoreRole, bucket_policy};
+pub use prune::{Amount, ExtensionPlan, ExtensionReport, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use retention::Retention;
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};

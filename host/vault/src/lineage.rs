@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName};
+use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
@@ -185,6 +185,17 @@ impl LineageShared {
         }
     }
 
+    /// The horizon of what is committed on this head now, if the vault is locked. Of two clocks the one that makes it nearer
+    /// is believed.
+    ///
+    /// # Errors
+    /// [`Error::LockNear`].
+    pub(crate) fn next_horizon(&self, built_on: &HeadCommit, now: Timestamp) -> Result<Option<Timestamp>> {
+        let Some(lock) = self.access.ring().lock else { return Ok(None) };
+        let near = |horizon| Error::LockNear { group: self.group.clone(), horizon };
+        lock.next_horizon(&built_on.head, now.max(built_on.received_at)).map(Some).map_err(near)
+    }
+
     /// That the lineage has gone on without the writer who built on this head: its newest commit says how.
     pub(crate) async fn explain_lost_race(&self, built_on: &Head, generation: Generation, site: &SiteName) -> Error {
         match self.log.newest().await {
@@ -309,7 +320,7 @@ impl Lineage {
         };
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
         let built_on = HeadCommit::of(commit);
-        shared.access.may_write(shared.entropy()).await?;
+        shared.access.may_write(&shared.context).await?;
         match shared.log.create(&built_on, head, event).await?.0 {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
@@ -344,6 +355,21 @@ pub(crate) fn check_note(what: &'static str, text: &str) -> Result<()> {
     if found > limit { Err(Error::LimitExceeded { what, found, limit }) } else { Ok(()) }
 }
 
+/// Until when what a lineage that begins now needs is locked, in a locked vault: its first commit, which the bucket locks, and the
+/// vault's own objects, of which the oldest may have been locked long ago. None if one of them is not, or if nobody may tell.
+async fn first_horizon(store: &Store, access: &Access, now: Timestamp) -> Result<Option<Timestamp>> {
+    let Some(lock) = access.ring().lock else { return Ok(None) };
+    let mut horizon = Some(lock.until(now));
+    for (key, must_exist) in access.own_objects() {
+        match store.object_locked_until(&key).await? {
+            Some(until) => horizon = horizon.zip(until).map(|(horizon, until)| horizon.min(until)),
+            None if must_exist => horizon = None,
+            None => {}
+        }
+    }
+    Ok(horizon)
+}
+
 /// Opens or begins the lineage of a group.
 pub(crate) async fn open_or_begin(
     store: &Store,
@@ -358,13 +384,15 @@ pub(crate) async fn open_or_begin(
     }
     access.require(Power::Replicator, "to begin the recovery points of a group")?;
     let entropy = &*context.entropy;
-    access.may_write(entropy).await?;
+    access.may_write(context).await?;
     let secrets = LineageSecrets::random(entropy);
     let keys = secrets.keys(access.vault(), id);
     let object = commit_key(id, Sequence::FIRST);
     let boxes = access.seal_lineage(&object, id, &secrets, entropy)?;
     let check = keys.content.as_ref().map(ContentKeys::check).unwrap_or_default();
-    let body = commit::genesis(id, group, active_site, check, context.clock.now());
+    let now = context.clock.now();
+    let locked_until = first_horizon(store, access, now).await?;
+    let body = commit::genesis(id, group, active_site, check, (now, locked_until));
     let bytes = body.encode(access, &keys.metadata, &boxes, entropy)?;
     // Whether this creator or another was first: what is there now is the lineage.
     store.create(&object, vec![Bytes::from(bytes)]).await?;

@@ -140,6 +140,12 @@ impl CommitLog {
         self.seen().deleted_to
     }
 
+    /// The newest boundary that was seen, and the commit that it names; zeros if there is none.
+    pub(crate) fn boundary(&self) -> (u64, u64) {
+        let Seen { number, commit, .. } = self.seen();
+        (number, commit)
+    }
+
     /// Looks whether there is a boundary that this handle has not seen.
     async fn boundary_rose(&self) -> Result<bool> {
         let known = self.seen().number;
@@ -253,7 +259,7 @@ impl CommitLog {
                 deleted_to: deleted_to.get().max(seen.deleted_to),
             };
             // A prune may have taken hours, and who is revoked meanwhile must put no boundary in the way of others.
-            self.access.may_write(&*self.context.entropy).await?;
+            self.access.may_write(&self.context).await?;
             let bytes = boundary.encode(&self.access, &self.sealer, &*self.context.entropy)?;
             // Whoever made it, the next round reads what is there now.
             self.store.create(&boundary_key(self.lineage, boundary.number), vec![Bytes::from(bytes)]).await?;

@@ -37,7 +37,7 @@ impl Lineage {
             }
             pins.push(Pin { run, point, since: shared.context.clock.now() });
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
-            shared.access.may_write(shared.entropy()).await?;
+            shared.access.may_write(&shared.context).await?;
             if shared.log.create(&built_on, head, Event::Pinned { run, point }).await?.0 == Created::Mine {
                 return Ok(());
             }
@@ -60,7 +60,7 @@ impl Lineage {
                 return Ok(());
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
-            shared.access.may_write(shared.entropy()).await?;
+            shared.access.may_write(&shared.context).await?;
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {
                 return Ok(());
             }

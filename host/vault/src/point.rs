@@ -168,6 +168,9 @@ pub struct Head {
     /// Points that runs have laid claim to: none of them is dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
+    /// Until when everything that the points that stand need is locked in the store; none if that was never seen to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Timestamp>,
 }
 
 /// A run's claim on a point: what is pinned is not deleted.
@@ -183,7 +186,8 @@ pub struct Pin {
 }
 
 impl Head {
-    /// Whether a writer that began on `before` may still commit on this: only pins and prunes came between.
+    /// Whether a writer that began on `before` may still commit on this: only pins, prunes and extensions of locks came
+    /// between.
     pub(crate) fn continues(&self, before: &Self) -> bool {
         self.sequence > before.sequence
             && self.generation == before.generation

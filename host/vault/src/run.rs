@@ -73,7 +73,7 @@ impl Vault {
             let what = "the number of entries of a run's journal";
             return Err(Error::LimitExceeded { what, found: number, limit: RUN_ENTRIES_MAX });
         }
-        access.may_write(&*self.0.context.entropy).await?;
+        access.may_write(&self.0.context).await?;
         let key = entry_key(run, number);
         let author = access.author();
         let statement = Statement::RunEntry { run, number, author, entry: stored_hash(entry) };

@@ -30,7 +30,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName};
+use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName, Timestamp};
 use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +78,8 @@ const IN_FLIGHT_CHUNKS_MAX: usize = IN_FLIGHT_BYTES_MAX / CHUNK;
 pub(crate) struct Session {
     pub(crate) shared: Arc<LineageShared>,
     pub(crate) built_on: HeadCommit,
+    /// Nothing that it stores is received before.
+    began_at: Timestamp,
     pub(crate) id: SessionId,
     pub(crate) key: SessionKey,
     pub(crate) content: ContentKeys,
@@ -168,13 +170,16 @@ impl PointWriter {
         let (mut built_on, mut valid) = shared.ledgers.newest().await?;
         // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once. With a
         // newer ring the newest commit may be another.
-        if shared.access.may_write(shared.entropy()).await? {
+        if shared.access.may_write(&shared.context).await? {
             (built_on, valid) = shared.ledgers.newest().await?;
         }
         let head = &built_on.head;
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
         }
+        // A lock that was set, or whose span was changed, since this process opened the vault is in the ring by now.
+        let began_at = shared.context.clock.now();
+        shared.next_horizon(&built_on, began_at)?;
         let parent = match head.newest_point {
             Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
             None => None,
@@ -184,6 +189,7 @@ impl PointWriter {
         let (key, sealed_secret) = shared.access.seal_session(shared.id, id, shared.entropy())?;
         let session = Session {
             built_on,
+            began_at,
             id,
             key,
             content,
@@ -272,14 +278,16 @@ impl PointWriter {
         let mut built_on = session.built_on.clone();
         for _ in 0..REBASES_MAX {
             let point = self.point(&details, built_on.head.sequence.next())?;
-            let head = Head { sequence: point.sequence, newest_point: Some(point.sequence), ..built_on.head.clone() };
+            let locked_until = session.horizon(&built_on)?;
+            let (sequence, newest_point) = (point.sequence, Some(point.sequence));
+            let head = Head { sequence, newest_point, locked_until, ..built_on.head.clone() };
             let event = Event::Point(Box::new(point.clone()));
             let (created, hash) = session.shared.log.create(&built_on, head, event).await?;
             if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
                 return Ok(point);
             }
             let newest = session.shared.log.newest().await?;
-            session.shared.access.may_write(session.shared.entropy()).await?;
+            session.shared.access.may_write(&session.shared.context).await?;
             if !newest.head.continues(&built_on.head) {
                 break;
             }
@@ -367,6 +375,17 @@ fn point_machines(details: &PointDetails, disks: &Disks) -> Result<Vec<PointMach
 }
 
 impl Session {
+    /// Until when everything that the point needs is locked: what its parent needs, what was stored since the session began,
+    /// and what an interrupted writer had stored before.
+    fn horizon(&self, built_on: &HeadCommit) -> Result<Option<Timestamp>> {
+        let Some(horizon) = self.shared.next_horizon(built_on, self.shared.context.clock.now())? else {
+            return Ok(built_on.head.locked_until);
+        };
+        let stored_from = self.leftovers.oldest_used().map_or(self.began_at, |oldest| oldest.min(self.began_at));
+        let own = self.shared.access.ring().lock.map(|lock| lock.until(stored_from));
+        Ok(Some(own.map_or(horizon, |own| own.min(horizon))))
+    }
+
     /// Makes everything durable that was accepted, and settles the disks' maps.
     async fn finish(self: &Arc<Self>) -> Result<()> {
         let all = u32::try_from(IN_FLIGHT_CHUNKS_MAX).expect("the limit is small");

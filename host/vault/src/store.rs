@@ -10,6 +10,9 @@
 //!
 //! Nothing is decided by a listing: it only proposes keys, each of which is then read.
 
+pub(crate) mod bucket;
+mod s3;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -28,8 +31,9 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
+use self::{bucket::Bucket, s3::S3Bucket};
 use crate::{
-    Address, Error, Result, StoreOptions,
+    Address, Error, Result, StoreOptions, VaultLock,
     error::{NOT_DURABLE, SharedSource},
 };
 
@@ -41,6 +45,9 @@ const REQUEST_RETRIES_MAX: usize = 6;
 
 /// How long the client goes on repeating a request.
 const REQUEST_RETRY_SECONDS_MAX: u64 = 60;
+
+/// How long a bucket that was found to lock is not asked again.
+const LOCK_PROOF_LASTS: Duration = Duration::from_secs(3_600);
 
 /// The key of the object with which a store proves that it honours conditions.
 const PROBE_KEY: &str = "probe";
@@ -55,6 +62,10 @@ pub struct Store {
     proven: Arc<OnceCell<()>>,
     /// Whether the objects are files of this system, so that no reply can be lost on its way.
     is_local: bool,
+    /// The side that knows versions and locks, if the store has one.
+    bucket: Option<Arc<dyn Bucket>>,
+    /// Which lock the bucket was last found to keep, and when, since the process began.
+    lock_proven: Arc<Mutex<Option<(VaultLock, Duration)>>>,
 }
 
 impl fmt::Debug for Store {
@@ -79,6 +90,8 @@ pub(crate) struct Listed {
     pub(crate) key: String,
     /// Its length.
     pub(crate) bytes: u64,
+    /// When the store received it, as the store counts time.
+    pub(crate) received_at: Timestamp,
 }
 
 static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
@@ -109,6 +122,7 @@ impl Store {
     pub fn open(address: &Address, options: &StoreOptions) -> Result<Self> {
         let configuration =
             |source: ObjectError| Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) };
+        let mut bucket_side: Option<Arc<dyn Bucket>> = None;
         let (objects, prefix): (Arc<dyn ObjectStore>, Path) = match address {
             Address::File { path } => {
                 if let Some(key) = options.values().keys().next() {
@@ -135,8 +149,10 @@ impl Store {
                 for (key, value) in keys::<aws::AmazonS3ConfigKey>(address, options)? {
                     builder = builder.with_config(key, value);
                 }
-                let store = builder.with_bucket_name(bucket).with_retry(retries()).build().map_err(configuration)?;
-                (Arc::new(store), parse_prefix(prefix)?)
+                let builder = builder.with_bucket_name(bucket).with_retry(retries());
+                let (store, side) = S3Bucket::build(builder).map_err(configuration)?;
+                bucket_side = Some(Arc::new(side));
+                (store, parse_prefix(prefix)?)
             }
             Address::Azure { container, prefix } => {
                 let environment = options.reads_environment();
@@ -166,7 +182,9 @@ impl Store {
             }
         };
         let is_local = matches!(address, Address::File { .. });
-        Ok(Self { objects, prefix, address: address.to_string().into(), proven: Arc::default(), is_local })
+        let address = address.to_string().into();
+        let (proven, lock_proven) = (Arc::default(), Arc::default());
+        Ok(Self { objects, prefix, address, proven, is_local, bucket: bucket_side, lock_proven })
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
@@ -175,7 +193,8 @@ impl Store {
     /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
         let address = format!("{objects}/{prefix}").into();
-        Ok(Self { objects, prefix: parse_prefix(prefix)?, address, proven: Arc::default(), is_local: false })
+        let (proven, lock_proven) = (Arc::default(), Arc::default());
+        Ok(Self { objects, prefix: parse_prefix(prefix)?, address, proven, is_local: false, bucket: None, lock_proven })
     }
 
     /// The address, as it is shown to people.
@@ -364,7 +383,8 @@ impl Store {
                 parts.join("/")
             });
             let key = key.unwrap_or_else(|| meta.location.to_string());
-            Ok(Listed { key, bytes: meta.size })
+            let received_at = Timestamp::from_unix_milliseconds(meta.last_modified.timestamp_millis());
+            Ok(Listed { key, bytes: meta.size, received_at })
         })
     }
 
@@ -422,6 +442,26 @@ impl Store {
     /// As those of the proof; it is tried again the next time.
     pub(crate) async fn prove_conditions(&self, entropy: &dyn Entropy) -> Result<()> {
         self.proven.get_or_try_init(|| self.probe(entropy)).await.copied()
+    }
+
+    /// That the bucket locks what is written to it, if nobody looked within the hour.
+    ///
+    /// # Errors
+    /// As those of [`Store::prove_lock`]; it is tried again the next time.
+    pub(crate) async fn prove_lock_lately(&self, lock: VaultLock, now: Duration) -> Result<()> {
+        let proven = *self.lock_proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.is_some_and(|(known, at)| known == lock && now.saturating_sub(at) < LOCK_PROOF_LASTS) {
+            return Ok(());
+        }
+        self.prove_lock(&lock).await?;
+        *self.lock_proven.lock().unwrap_or_else(PoisonError::into_inner) = Some((lock, now));
+        Ok(())
+    }
+
+    /// With a side that knows versions and locks.
+    #[cfg(test)]
+    pub(crate) fn with_bucket(self, bucket: Arc<dyn Bucket>) -> Self {
+        Self { bucket: Some(bucket), ..self }
     }
 
     /// As if its objects were files of this system.

@@ -145,6 +145,7 @@ impl Draft {
             epochs: bundle.epochs.iter().map(EpochSecrets::public).collect(),
             slots: vec![RingSlot::new(kit.slot(), stored_hash(&slot), public, String::new(), header.created_at)],
             hosts: Vec::new(),
+            lock: None,
         };
         let member = MemberKeys::new(header.vault, &bundle.member);
         let exists = || Error::VaultExists { address: store.address().to_owned() };

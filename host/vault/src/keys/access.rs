@@ -11,12 +11,12 @@ use super::{
     Bundle, EpochSecrets, HostCredential, Kit, Power, Ring, Slot,
     boxes::{KeyBox, Recipient},
     grant::{EpochKeys, Grant},
-    host::Enrolment,
+    host::{Enrolment, enrolment_key},
     ring::RingHost,
 };
 use crate::{
     Context, Error, Result, Store,
-    header::Header,
+    header::{HEADER_KEY, Header},
     seal::{
         BOX_OVERHEAD_BYTES, BoxPurpose, LineageSecrets, MemberKeys, PrivateKey, Sealer, SessionKey, Signature,
         SigningKey, Statement, VerifyingKey, stored_hash,
@@ -228,6 +228,17 @@ impl Access {
         Ok(ring)
     }
 
+    /// The keys of the objects without which nobody could read the vault: header, rings, keys of later
+    /// epochs, and what verifies the hosts that joined.
+    /// The flag says whether it must be there.
+    pub(crate) fn own_objects(&self) -> Vec<(String, bool)> {
+        let ring = self.ring();
+        let rings = (1..=ring.number).map(|number| (super::ring_key(number), true));
+        let hosts = ring.hosts.iter().map(|host| (enrolment_key(host.host), false));
+        let epochs = ring.epochs.iter().map(|keys| (super::epochs::epoch_key(keys), false));
+        std::iter::once((HEADER_KEY.to_owned(), true)).chain(rings).chain(hosts).chain(epochs).collect()
+    }
+
     /// Looks for the keys of epochs that this handle lacks. What is damaged of them shows at what they would open.
     async fn learn_epochs(&self, ring: &Ring) -> Result<()> {
         let mut epochs = Epochs::clone(&self.epochs());
@@ -272,17 +283,20 @@ impl Access {
         Ok(has_changed)
     }
 
-    /// That the store keeps conditions and the holder is still let write; whether the ring has changed since it was last
-    /// read. Each write asks, after it has read what it builds on: so that a host that is revoked, or an epoch that
-    /// begins, is noticed by a process that runs for months.
+    /// That the store keeps conditions, and locks what is written if the vault is locked, and that the holder is still let
+    /// write; whether the ring has changed since it was last read. Each write asks, after it has read what it builds on: so
+    /// that a host that is revoked, an epoch that begins, or a lock is noticed by a process that runs for months.
     ///
     /// # Errors
-    /// [`Error::ConditionsIgnored`], [`Error::HostRevoked`], [`Error::KitRetired`]; the ring is damaged, or the store
-    /// failed.
-    pub(crate) async fn may_write(&self, entropy: &dyn Entropy) -> Result<bool> {
-        self.store.prove_conditions(entropy).await?;
+    /// [`Error::ConditionsIgnored`], [`Error::BucketUnfit`], [`Error::HostRevoked`], [`Error::KitRetired`]; the ring is
+    /// damaged, or the store failed.
+    pub(crate) async fn may_write(&self, context: &Context) -> Result<bool> {
+        self.store.prove_conditions(&*context.entropy).await?;
         let has_changed = self.refresh().await?;
         let ring = self.ring();
+        if let Some(lock) = ring.lock {
+            self.store.prove_lock_lately(lock, context.clock.monotonic()).await?;
+        }
         match &self.holder {
             Holder::Host { host, name, .. } => match ring.host(*host) {
                 Some(invited) if invited.revoked.is_none() => Ok(has_changed),

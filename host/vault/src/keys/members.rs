@@ -94,14 +94,14 @@ impl Vault {
     }
 
     /// Changes the newest ring, again if another administrator was faster. A change that changes nothing writes nothing.
-    pub(super) async fn change_ring(
+    pub(crate) async fn change_ring(
         &self,
         doing: &'static str,
         change: impl Fn(&mut Ring) -> Result<()>,
     ) -> Result<()> {
         let access = &self.0.access;
         let admin = &access.as_administrator(doing)?.bundle.admin;
-        access.may_write(&*self.0.context.entropy).await?;
+        access.may_write(&self.0.context).await?;
         let mut races = 0;
         loop {
             let mut ring = Ring::clone(&*access.read_ring().await?);
@@ -137,7 +137,7 @@ impl Vault {
         let not_joined = || Error::JoinRefused { host: name.clone(), why: "it has not joined yet".to_owned() };
         let enrolment = access.enrolment(invited).await?.ok_or_else(not_joined)?;
         let entropy = &*self.0.context.entropy;
-        access.may_write(entropy).await?;
+        access.may_write(&self.0.context).await?;
         let to = (invited.host, enrolment.receiving());
         let mut approval = Approval { host: invited.host, powers: Vec::new(), groups: Vec::new() };
         if self.grant(&bundle, invited, &enrolment).await? {

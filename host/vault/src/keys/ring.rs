@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Power;
 use crate::{
-    Error, Result, Store,
+    Error, Result, Store, VaultLock,
     seal::{
         Hash, MemberKeys, PublicKey, Purpose, SEALED_OVERHEAD_BYTES, SIGNATURE_BYTES, SigningKey, Statement,
         VerifyingKey, stored_hash,
@@ -173,6 +173,9 @@ pub(crate) struct Ring {
     pub(crate) epochs: Vec<RingEpoch>,
     pub(crate) slots: Vec<RingSlot>,
     pub(crate) hosts: Vec<RingHost>,
+    /// For how long objects are locked; none if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lock: Option<VaultLock>,
 }
 
 impl Ring {

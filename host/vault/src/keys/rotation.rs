@@ -90,7 +90,7 @@ impl Vault {
         let access = &self.0.access;
         let entropy = &*self.0.context.entropy;
         let bundle = access.bundle("to begin a new epoch")?;
-        access.may_write(entropy).await?;
+        access.may_write(&self.0.context).await?;
         let ring = access.ring();
         let race = |number| Error::RingRace { number };
         if ring.number != plan.ring {

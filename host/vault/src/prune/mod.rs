@@ -29,6 +29,7 @@
 //! store's; all three must have passed.
 
 mod collect;
+mod extend;
 mod live;
 mod placement;
 
@@ -38,6 +39,7 @@ use farshore_core::{GroupName, PackId, Sequence, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
+pub use self::extend::{ExtensionPlan, ExtensionReport};
 use self::{
     collect::Mover,
     live::Live,
@@ -145,15 +147,19 @@ impl PrunePlan {
     /// Whether there is nothing to do that is worth a commit. A prune leaves its own commit and ledger to the next: these, and
     /// the commits of pins, are swept with what else there is, or when there are many.
     pub fn is_empty(&self) -> bool {
+        self.work.unfinished.is_empty() && !self.has_more_than_unfinished()
+    }
+
+    /// Whether there is something to do beside repeating the deletion of what an earlier prune declared final.
+    fn has_more_than_unfinished(&self) -> bool {
         let finals = self.work.batches.iter().filter(|batch| batch.is_final).flat_map(|batch| &batch.objects);
         let objects = finals.chain(&self.work.condemned);
         let (small, large): (Vec<&Condemned>, Vec<&Condemned>) = objects.partition(|object| object.is_small());
-        self.dropped.is_empty()
+        !(self.dropped.is_empty()
             && self.revived.is_empty()
             && self.work.collecting.emptied.is_empty()
-            && self.work.unfinished.is_empty()
             && large.is_empty()
-            && small.len() < SWEPT_ALONE_MIN
+            && small.len() < SWEPT_ALONE_MIN)
     }
 }
 
@@ -192,6 +198,8 @@ pub struct PruneReport {
     pub condemned: Amount,
     /// What was deleted.
     pub deleted: Amount,
+    /// What the store would not let go because it is still locked: a later prune tries again.
+    pub still_locked: Amount,
     /// Collections that were written.
     pub collections_written: u64,
     /// What could not be moved, because it is damaged; it stays where it is.
@@ -231,6 +239,10 @@ impl Lineage {
             true => stand.contains(&object.base),
             false => placement.is_needed(object),
         };
+        let lock = shared.access.ring().lock;
+        // What is condemned was locked for at most the span, a moment before: before it is over nothing could be deleted.
+        let seconds = grace.seconds.max(lock.map_or(0, |lock| lock.span_seconds));
+        let grace = Grace { seconds, ..grace };
         let wait = Wait { head: built_on.head.sequence, received_at: now, clock_now, grace };
         let batches = settle_batches(valid, is_needed, &wait)?;
         let finals = batches.iter().filter(|batch| batch.is_final).flat_map(|batch| &batch.objects);
@@ -311,16 +323,25 @@ impl Lineage {
             points_revived: to_u64(plan.revived.len()),
             condemned: Amount::default(),
             deleted: Amount::default(),
+            still_locked: Amount::default(),
             collections_written: 0,
             problems: Vec::new(),
         };
         if plan.is_empty() {
             return Ok(report);
         }
-        shared.access.may_write(shared.entropy()).await?;
+        shared.access.may_write(&shared.context).await?;
+        let is_only_unfinished = !plan.has_more_than_unfinished();
+        let brings_back = !plan.revived.is_empty();
         let work = plan.work;
+        let mut still_locked = Vec::new();
         if let (Some(valid), Some(judged)) = (&work.valid, work.unfinished_judged) {
-            delete(shared, valid.commit, judged, &work.unfinished).await?;
+            still_locked = delete(shared, valid.commit, judged, &work.unfinished).await?;
+        }
+        report.still_locked = Amount::of(&still_locked);
+        if is_only_unfinished && !still_locked.is_empty() {
+            // The ledger that counts names them as final already, and nothing else has changed.
+            return Ok(report);
         }
         let mut mover = Mover::new(shared, work.valid.as_deref(), &work.built_on, plan.judged);
         let moved = mover.run(&work.collecting.moves).await?;
@@ -333,6 +354,12 @@ impl Lineage {
         condemned.extend(emptied.map(|(object, _)| object));
         report.condemned = Amount::of(&condemned);
         let mut batches = work.batches;
+        if let Some(judged) = work.unfinished_judged.filter(|_| !still_locked.is_empty()) {
+            // What a store would not let go stays final, so that a later prune tries again.
+            let (condemned_at, received_at) = (shared.context.clock.now(), work.received_at);
+            let objects = still_locked;
+            batches.insert(0, Batch { judged, condemned_at, received_at, is_final: true, objects });
+        }
         if !condemned.is_empty() {
             add_batch(
                 &mut batches,
@@ -357,24 +384,36 @@ impl Lineage {
             points_dropped: report.points_dropped,
             points_kept: plan.points_kept,
         };
-        let commit = self.commit_prune(&work.built_on, &ledger, pruned).await?;
+        let commit = self.commit_prune(&work.built_on, &ledger, (pruned, brings_back)).await?;
         report.commit = Some(commit);
         let finals = || ledger.batches.iter().filter(|batch| batch.is_final);
         let objects: Vec<Condemned> = finals().flat_map(|batch| &batch.objects).copied().collect();
-        report.deleted = Amount::of(&objects);
         if let Some(judged) = finals().map(|batch| batch.judged).max() {
-            delete(shared, commit, judged, &objects).await?;
+            let still_locked: BTreeSet<_> = delete(shared, commit, judged, &objects).await?.into_iter().collect();
+            report.deleted = Amount::of(objects.iter().filter(|object| !still_locked.contains(object)));
+            report.still_locked = Amount::of(&still_locked);
         }
         Ok(report)
     }
 
     /// Makes the ledger valid, under the number after the newest commit, whatever points came between.
-    async fn commit_prune(&self, planned_on: &HeadCommit, ledger: &Ledger, pruned: Pruned) -> Result<Sequence> {
+    ///
+    /// If points are brought back, the horizon of locks ends: nobody made the locks of what they need longer while they were
+    /// given up.
+    async fn commit_prune(
+        &self,
+        planned_on: &HeadCommit,
+        ledger: &Ledger,
+        (pruned, brings_back): (Pruned, bool),
+    ) -> Result<Sequence> {
         let shared = &*self.0;
         let mut built_on = planned_on.clone();
         for _ in 0..REBASES_MAX {
             let sequence = built_on.head.sequence.next();
-            let head = Head { sequence, pruned: Some(sequence), ..built_on.head.clone() };
+            let ended =
+                |horizon: Timestamp| if brings_back { horizon.min(shared.context.clock.now()) } else { horizon };
+            let locked_until = built_on.head.locked_until.map(ended);
+            let head = Head { sequence, pruned: Some(sequence), locked_until, ..built_on.head.clone() };
             let event = Event::Pruned(Box::new(pruned.clone()));
             if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
                 return Ok(sequence);
@@ -397,15 +436,31 @@ fn to_u64(count: usize) -> u64 {
 }
 
 /// Deletes what a prune declared final with this commit; its batches had judged no commit after `judged`. No commit is deleted
-/// before a boundary says so.
-async fn delete(shared: &LineageShared, commit: Sequence, judged: Sequence, objects: &[Condemned]) -> Result<()> {
+/// before a boundary says so. Returns what the store would not let go because it is still locked.
+///
+/// In a locked vault all versions of an object are deleted: a plain deletion would only hide it.
+async fn delete(
+    shared: &LineageShared,
+    commit: Sequence,
+    judged: Sequence,
+    objects: &[Condemned],
+) -> Result<Vec<Condemned>> {
     if objects.iter().any(Condemned::is_commit) {
         shared.log.raise_boundary(commit, judged).await?;
     }
+    let is_locked = shared.access.ring().lock.is_some();
+    let mut still_locked = Vec::new();
     for objects in objects.chunks(DELETED_AT_ONCE) {
-        shared.store.delete(objects.iter().map(|object| object.key(shared.id)).collect()).await?;
+        let keys = objects.iter().map(|object| object.key(shared.id)).collect();
+        if !is_locked {
+            shared.store.delete(keys).await?;
+            continue;
+        }
+        let refused = shared.store.delete_all_versions(keys, shared.context.clock.now()).await?;
+        let refused: BTreeSet<String> = refused.into_iter().collect();
+        still_locked.extend(objects.iter().filter(|object| refused.contains(&object.key(shared.id))).copied());
     }
-    Ok(())
+    Ok(still_locked)
 }
 
 /// Adds what is condemned now, to the last batch if there are too many: its grace then begins anew.

@@ -17,6 +17,7 @@ use crate::{
     lineage::LineageShared,
     pack::packs_folder,
     page::maps_folder,
+    store::Listed as StoreListed,
     wire::Kind,
 };
 
@@ -36,6 +37,19 @@ pub(super) struct Listed {
     pub(super) commits: BTreeSet<Condemned>,
 }
 
+/// What a listing proposes below a folder. In a locked vault also what is hidden: it is there, and it is paid for.
+async fn proposed(shared: &LineageShared, folder: &str) -> Result<Vec<StoreListed>> {
+    if shared.access.ring().lock.is_none() {
+        return shared.store.list(folder).try_collect().await;
+    }
+    let versions = shared.store.versions(folder).await?;
+    let listed = versions.into_iter().filter_map(|(key, versions)| {
+        let first = versions.first()?;
+        Some(StoreListed { bytes: first.bytes, received_at: first.received_at, key })
+    });
+    Ok(listed.collect())
+}
+
 impl Listed {
     /// `newest_point` is the newest point that was judged, `pruned` the newest prune; 0 if there is none.
     pub(super) async fn read(shared: &LineageShared, newest_point: u64, pruned: u64) -> Result<Self> {
@@ -46,8 +60,7 @@ impl Listed {
             (Kind::Collection, collection_folder(shared.id), pruned),
             (Kind::Ledger, ledger_folder(shared.id), pruned),
         ] {
-            let mut objects = std::pin::pin!(shared.store.list(&folder));
-            while let Some(object) = objects.try_next().await? {
+            for object in proposed(shared, &folder).await? {
                 let mut names = object.key.rsplit('/');
                 let (Some(id), Some(base)) = (names.next(), names.next()) else { continue };
                 let (Ok(id), Ok(base)) = (id.parse(), base.parse::<u64>()) else { continue };
@@ -57,8 +70,7 @@ impl Listed {
                 }
             }
         }
-        let mut commits = std::pin::pin!(shared.store.list(&commit_folder(shared.id)));
-        while let Some(object) = commits.try_next().await? {
+        for object in proposed(shared, &commit_folder(shared.id)).await? {
             let number = object.key.rsplit('/').next().and_then(commit_number);
             listed.commits.extend(number.map(Condemned::commit));
         }
@@ -168,6 +180,22 @@ impl Placement {
     /// Whether a point that stands needs something of it. Commits are not spoken of here.
     pub(super) fn is_needed(&self, object: &Condemned) -> bool {
         self.needs.contains_key(&(object.kind, object.id))
+    }
+
+    /// The objects in which something is needed, by the references that lead to them; their sizes are not told.
+    pub(super) fn needed_objects(
+        &self,
+        live: &Live,
+        collections: &BTreeMap<PackId, u64>,
+    ) -> impl Iterator<Item = Condemned> {
+        self.needs.keys().filter_map(move |(kind, id)| {
+            let base = match *kind {
+                kind if kind == Kind::DataPack as u8 => live.data.get(id).map(|data| data.reference.base),
+                kind if kind == Kind::MapPack as u8 => live.maps.get(id).map(|map| map.base),
+                _ => collections.get(id).copied(),
+            };
+            base.map(|base| Condemned { kind: *kind, base, id: *id, bytes: 0 })
+        })
     }
 
     /// What is needed of the objects that a listing proposes, whole objects counted.

@@ -223,6 +223,7 @@ fn names() -> Value {
         active_site: SiteName::new("a").expect("a good name"),
         newest_point: None,
         pruned: None,
+        locked_until: None,
         pins: Vec::new(),
     };
     let built_on = HeadCommit { head, hash: [0x07; 32], received_at: Timestamp::from_unix_milliseconds(0) };

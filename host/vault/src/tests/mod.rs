@@ -1,5 +1,6 @@
 //! Tests of the whole vault against a store in memory, one file per promise.
 
+mod bucket;
 mod census;
 mod check;
 mod corpus;
@@ -8,6 +9,7 @@ mod faulty;
 mod fencing;
 mod full;
 mod golden_powers;
+mod lock;
 mod matrix;
 mod model;
 mod passphrase;

@@ -1,9 +1,11 @@
-//! `vault create|info|check|prune|pin|join|kit|slots|rotate`.
+//! `vault create|info|check|prune|pin|lock|policy|join|kit|slots|rotate`.
 
 mod create;
 mod join;
 mod kit;
+mod lock;
 mod pin;
+mod policy;
 mod prune;
 mod rotate;
 mod slots;
@@ -32,6 +34,8 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Check { full } => check(context, *full).await,
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
+        VaultCommand::Lock(command) => lock::run(context, command).await,
+        VaultCommand::Policy(arguments) => policy::run(context, arguments),
         VaultCommand::Join(command) => join::run(context, command).await,
         VaultCommand::Kit(command) => kit::run(context, command).await,
         VaultCommand::Slots(command) => slots::run(context, command).await,

@@ -164,6 +164,10 @@ fn render_report(report: &PruneReport, grace: Grace) -> String {
         text.push_str(&format!("; {} will be, {waits}", amount(report.condemned)));
     }
     text.push_str(".\n");
+    if report.still_locked.objects > 0 {
+        let locked = amount(report.still_locked);
+        text.push_str(&format!("  {locked} are still locked in the store: a later prune deletes them\n"));
+    }
     for problem in &report.problems {
         text.push_str(&format!("  left where it is: {problem}\n"));
     }

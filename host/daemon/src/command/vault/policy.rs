@@ -1,0 +1,29 @@
+//! `vault policy`.
+
+use std::collections::BTreeMap;
+
+use farshore_vault::{Address, StoreRole, bucket_policy};
+
+use crate::{arguments::PolicyArguments, context::Context, output::Failure};
+
+/// Runs it.
+///
+/// It contacts nothing: credentials that may do something in the bucket are made with the policy that it prints.
+pub fn run(context: &Context, arguments: &PolicyArguments) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let address: Address = configuration.vault.address.parse()?;
+    let principals = BTreeMap::from([
+        (StoreRole::Replicator, arguments.replicator.clone()),
+        (StoreRole::Recoverer, arguments.recoverer.clone()),
+        (StoreRole::Controller, arguments.controller.clone()),
+        (StoreRole::Pruner, arguments.pruner.clone()),
+        (StoreRole::Administrator, arguments.administrator.clone()),
+    ]);
+    let policy = bucket_policy(&address, &principals, arguments.locked)?;
+    // It is JSON for people too: this is what the store takes.
+    context.output.result(&policy, || format!("{policy:#}\n"))?;
+    if arguments.pruner.is_empty() {
+        context.output.warn("no pruner is named: nobody will be able to delete anything, or to make locks longer");
+    }
+    Ok(())
+}
