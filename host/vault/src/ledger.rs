@@ -68,7 +68,7 @@ pub(crate) fn ledger_folder(lineage: LineageId) -> String {
 }
 
 /// The key of a ledger.
-fn ledger_key(lineage: LineageId, judged: u64, id: PackId) -> String {
+pub(crate) fn ledger_key(lineage: LineageId, judged: u64, id: PackId) -> String {
     format!("{}/{judged:020}/{id}", ledger_folder(lineage))
 }
 

@@ -31,6 +31,7 @@ mod page;
 mod pin;
 mod pipeline;
 mod point;
+mod proof;
 mod prune;
 mod reader;
 mod retention;
@@ -46,7 +47,7 @@ mod working;
 mod tests;
 
 pub use address::{Address, StoreOptions};
-pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint};
+pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtExtent, HurtPoint, SampleSize};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
 pub use keys::{Approval, HostCredential, HostInfo, JoinFile, KIT_WORDS, KdfParameters, Kit, Power};
@@ -56,6 +57,7 @@ pub use pin::PINS_MAX;
 pub use point::{
     Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
 };
+pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind};
 pub use prune::{Amount, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use retention::Retention;

@@ -79,6 +79,8 @@ pub(crate) struct Listed {
     pub(crate) key: String,
     /// Its length.
     pub(crate) bytes: u64,
+    /// When the store received it, as the store counts time.
+    pub(crate) received_at: Timestamp,
 }
 
 static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
@@ -364,7 +366,8 @@ impl Store {
                 parts.join("/")
             });
             let key = key.unwrap_or_else(|| meta.location.to_string());
-            Ok(Listed { key, bytes: meta.size })
+            let received_at = Timestamp::from_unix_milliseconds(meta.last_modified.timestamp_millis());
+            Ok(Listed { key, bytes: meta.size, received_at })
         })
     }
 

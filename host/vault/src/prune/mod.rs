@@ -29,10 +29,14 @@
 //! store's; all three must have passed.
 
 mod collect;
-mod live;
+pub(crate) mod live;
 mod placement;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use farshore_core::{GroupName, PackId, Sequence, Timestamp};
 use futures::{StreamExt, TryStreamExt};
@@ -51,7 +55,9 @@ use crate::{
     ledger::{Batch, Condemned, JudgedPoint, LEDGER_BATCHES_MAX, LEDGER_OBJECTS_MAX, LEDGER_POINTS_MAX, Ledger, Valid},
     lineage::LineageShared,
     log::HeadCommit,
+    proof,
     retention::{Candidate, make_rising},
+    seal::Hash,
     store::Created,
 };
 
@@ -137,6 +143,8 @@ pub struct PrunePlan {
     pub deleted: Amount,
     /// Packs out of which what is needed is moved.
     pub collected: Amount,
+    /// Proofs that are deleted: those of points that are finally gone, and those that newer ones have replaced.
+    pub proofs_deleted: u64,
     #[serde(skip)]
     work: Work,
 }
@@ -153,7 +161,7 @@ impl PrunePlan {
             && self.work.collecting.emptied.is_empty()
             && self.work.unfinished.is_empty()
             && large.is_empty()
-            && small.len() < SWEPT_ALONE_MIN
+            && small.len() + self.work.proofs.len() < SWEPT_ALONE_MIN
     }
 }
 
@@ -175,6 +183,8 @@ struct Work {
     /// What an earlier prune declared final and may not have deleted.
     unfinished: Vec<Condemned>,
     unfinished_judged: Option<Sequence>,
+    /// Keys of proofs that say nothing any more.
+    proofs: Vec<String>,
 }
 
 /// What a prune did.
@@ -192,6 +202,8 @@ pub struct PruneReport {
     pub condemned: Amount,
     /// What was deleted.
     pub deleted: Amount,
+    /// Proofs that were deleted.
+    pub proofs_deleted: u64,
     /// Collections that were written.
     pub collections_written: u64,
     /// What could not be moved, because it is damaged; it stays where it is.
@@ -266,24 +278,31 @@ impl Lineage {
             let batches = batches.iter().filter(|batch| batch.is_final == is_final);
             Amount::of(batches.flat_map(|batch| &batch.objects))
         };
+        let (dropped, revived) = (changed(false), changed(true));
+        // What is final is not spoken of again, except by the ledger that declares it so.
+        let points = forget_final(points, &batches);
+        let known: BTreeMap<Sequence, Hash> = points.iter().map(|point| (point.sequence, point.hash)).collect();
+        let gone = |point: Sequence| point <= judged && !known.contains_key(&point);
+        let proofs = proof::removable(shared, &known, gone).await?;
         Ok(PrunePlan {
             group: shared.group.clone(),
             retention: *retention,
             judged,
             points_kept: to_u64(stand.len()),
-            dropped: changed(false),
-            revived: changed(true),
+            dropped,
+            revived,
             pins: built_on.head.pins.clone(),
             needed: placement.needed(&listed),
             condemned: Amount::of(&condemned),
             waiting: amount(false),
             deleted: amount(true),
             collected: Amount::of(&emptied),
+            proofs_deleted: to_u64(proofs.len()),
             work: Work {
                 unfinished: unfinished.copied().collect(),
                 unfinished_judged: finals.map(|batch| batch.judged).max(),
-                // What is final is not spoken of again, except by the ledger that declares it so.
-                points: forget_final(points, &batches),
+                points,
+                proofs,
                 valid: newest_ledger.clone(),
                 built_on,
                 received_at: now,
@@ -310,6 +329,7 @@ impl Lineage {
             points_revived: to_u64(plan.revived.len()),
             condemned: Amount::default(),
             deleted: Amount::default(),
+            proofs_deleted: 0,
             collections_written: 0,
             problems: Vec::new(),
         };
@@ -363,6 +383,10 @@ impl Lineage {
         report.deleted = Amount::of(&objects);
         if let Some(judged) = finals().map(|batch| batch.judged).max() {
             delete(shared, commit, judged, &objects).await?;
+        }
+        report.proofs_deleted = to_u64(work.proofs.len());
+        for keys in work.proofs.chunks(DELETED_AT_ONCE) {
+            shared.store.delete(keys.to_vec()).await?;
         }
         Ok(report)
     }

@@ -9,6 +9,7 @@ mod model;
 mod passphrase;
 mod pipeline;
 mod powers;
+mod proof;
 mod prune;
 mod resume;
 mod run;

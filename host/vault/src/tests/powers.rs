@@ -5,13 +5,13 @@ use object_store::{ObjectStoreExt, path::Path};
 use super::*;
 use crate::{CheckDepth, Error, Grace, HostCredential, JoinFile, Power};
 
-struct World {
-    objects: Arc<InMemory>,
-    administrator: Vault,
+pub(super) struct World {
+    pub(super) objects: Arc<InMemory>,
+    pub(super) administrator: Vault,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let objects = Arc::new(InMemory::new());
         let (administrator, _) = make(store(&objects), "p").await.expect("made");
         Self { objects, administrator }
@@ -22,7 +22,7 @@ impl World {
     }
 
     /// A host that has joined, and was approved if it needs to be.
-    async fn host(&self, name: &str, powers: &[Power]) -> HostCredential {
+    pub(super) async fn host(&self, name: &str, powers: &[Power]) -> HostCredential {
         let join = self.invite(name, powers).await;
         let credential = HostCredential::new(&join, &SystemEntropy);
         credential.enrol(&store(&self.objects), &join, &context()).await.expect("joined");
@@ -32,7 +32,7 @@ impl World {
         credential
     }
 
-    async fn open(&self, credential: &HostCredential) -> Result<Vault> {
+    pub(super) async fn open(&self, credential: &HostCredential) -> Result<Vault> {
         open_as(&self.objects, credential).await
     }
 }
