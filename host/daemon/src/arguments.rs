@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName, SlotId};
-use farshore_vault::{Grace, LockMode, Power};
+use farshore_vault::{CheckDepth, Grace, LockMode, Power, SampleSize};
 
 const EXIT_STATUSES: &str = "\
 Exit statuses:
@@ -106,12 +106,11 @@ pub enum VaultCommand {
     Create(CreateArguments),
     /// Say what the vault holds and what it takes up.
     Info,
-    /// Look for what is missing, cut short or altered. Nothing is changed.
-    Check {
-        /// Read and open every stored byte, not only what leads to it.
-        #[arg(long)]
-        full: bool,
-    },
+    /// Look for what is missing, cut short or altered, and say which points, machines and extents that hurts.
+    ///
+    /// What it proves is kept beside each point, as `farshore points` shows, if it can be written and this host could have
+    /// proven it. Nothing else is changed.
+    Check(CheckArguments),
     /// Give up points as the groups' retention says, and delete what no point needs any more.
     ///
     /// What is given up waits for its grace before it is deleted; until then a change of the rules brings it back. It needs the
@@ -219,6 +218,64 @@ pub struct CreateArguments {
     /// What this host may do without the kit and the passphrase, from now on.
     #[arg(long, value_name = "POWERS", value_delimiter = ',', value_parser = power, default_value = "replicator,controller")]
     pub powers: Vec<Power>,
+}
+
+/// `vault check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// `structure` follows all references and sees that each object is there with its length; it reads no data. `sample` also
+    /// reads and opens a random part of all data. `full` reads and opens all of it. The last two need the power of a
+    /// recoverer, or the kit and the passphrase.
+    #[arg(long, value_enum, default_value_t = Depth::Structure, value_name = "DEPTH")]
+    pub depth: Depth,
+    /// How much a sample reads: a share such as `2%`, or about so many bytes, such as `10GiB`.
+    #[arg(long, default_value = "1%", value_parser = sample_size, value_name = "HOW MUCH")]
+    pub sample: SampleSize,
+    /// The same as `--depth full`.
+    #[arg(long, conflicts_with = "depth")]
+    pub full: bool,
+}
+
+impl CheckArguments {
+    /// What they mean together.
+    pub fn depth(&self) -> CheckDepth {
+        match self.depth {
+            _ if self.full => CheckDepth::Full,
+            Depth::Structure => CheckDepth::Structure,
+            Depth::Sample => CheckDepth::Sample(self.sample),
+            Depth::Full => CheckDepth::Full,
+        }
+    }
+}
+
+/// How much a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Depth {
+    /// What leads to the data.
+    Structure,
+    /// And a part of the data.
+    Sample,
+    /// And all of it.
+    Full,
+}
+
+/// `2%`, `0.01%` or `10GiB`.
+fn sample_size(text: &str) -> Result<SampleSize, String> {
+    let Some(share) = text.strip_suffix('%') else {
+        let expected = |error| format!("{error}, nor a share such as \"2%\"");
+        return crate::config::parse_bytes(text).map(SampleSize::Bytes).map_err(expected);
+    };
+    let unreadable = || format!("{text:?} is not a share between 0.0000001% and 100%");
+    let (whole, rest) = share.trim_end().split_once('.').unwrap_or((share.trim_end(), ""));
+    let digits = |text: &str| text.chars().all(|digit| digit.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 3 || rest.len() > 7 || !digits(whole) || !digits(rest) {
+        return Err(unreadable());
+    }
+    let billionths: u64 = format!("{whole}{rest:0<7}").parse().map_err(|_| unreadable())?;
+    match u32::try_from(billionths) {
+        Ok(billionths @ 1..=1_000_000_000) => Ok(SampleSize::Billionths(billionths)),
+        _ => Err(unreadable()),
+    }
 }
 
 /// `vault prune`.
@@ -614,4 +671,25 @@ pub struct DemoArguments {
     /// The folder for everything that it writes; a new one below the system's folder for temporary files otherwise.
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_share_or_an_amount() {
+        for (text, size) in [
+            ("2%", SampleSize::Billionths(20_000_000)),
+            ("100 %", SampleSize::Billionths(1_000_000_000)),
+            ("0.01%", SampleSize::Billionths(100_000)),
+            ("0.0000001%", SampleSize::Billionths(1)),
+            ("10GiB", SampleSize::Bytes(10 << 30)),
+        ] {
+            assert_eq!(sample_size(text), Ok(size), "{text}");
+        }
+        for text in ["0%", "%", "101%", "100.1%", "-1%", "1e2%", "0.00000001%", "2", "two percent", "", "0GiB"] {
+            assert_eq!(sample_size(text).is_err(), text != "2", "{text}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use farshore_core::{LineageId, PackId};
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, future::try_join_all};
 
 use crate::{
     Error, Result, Store, Workers,
@@ -32,6 +32,9 @@ const GAP_BYTES_MAX: u32 = 64 * 1024;
 
 /// No more than this is read in one request, except for a single frame.
 const RANGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// How many frames of a sample are read side by side, of one pack.
+const SAMPLED_AT_ONCE: usize = 4;
 
 /// Reads the frames of one lineage.
 #[derive(Debug)]
@@ -250,6 +253,40 @@ impl Frames {
                 })
         };
         self.workers.run(compare).await
+    }
+
+    /// Reads and opens these frames of a pack. How many bytes were read, and the ordinals of those that do not open, with
+    /// what is wrong with each.
+    ///
+    /// # Errors
+    /// Their object is not there, or the store failed.
+    pub(crate) async fn read_and_verify(
+        &self,
+        directory: &Arc<Directory>,
+        ordinals: BTreeSet<u32>,
+    ) -> Result<(u64, Vec<(u32, Error)>)> {
+        let keys = self.reading_keys(directory)?;
+        let reads = futures::stream::iter(ordinals).map(|ordinal| {
+            let (keys, directory) = (keys.clone(), Arc::clone(directory));
+            async move {
+                let frame = usize::try_from(ordinal).ok().and_then(|index| directory.frames.get(index));
+                let (start, length) = frame.map_or((0, 0), |frame| (u64::from(frame.offset), frame.stored_bytes));
+                let range = start..start + u64::from(length);
+                let stored = self.store.read_exact(&directory.object, range, "a recovery point refers to it").await;
+                let opened = match stored {
+                    Ok(stored) => self.workers.run(move || directory.open_frame(&keys, ordinal, &stored)).await?,
+                    Err(error) => Err(error),
+                };
+                match opened {
+                    Ok(_) => Ok((length, None)),
+                    Err(error @ Error::Damaged { .. }) => Ok((length, Some((ordinal, error)))),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        let read: Vec<(u32, Option<(u32, Error)>)> = reads.buffered(SAMPLED_AT_ONCE).try_collect().await?;
+        let bytes = read.iter().fold(0, |sum, (length, _)| sum + u64::from(*length));
+        Ok((bytes, read.into_iter().filter_map(|(_, bad)| bad).collect()))
     }
 
     /// Opens the frames of a pack that lie in this object, whose stored bytes were read: all, or those of these ordinals. The

@@ -35,6 +35,7 @@ mod pin;
 mod pipeline;
 mod point;
 mod policy;
+mod proof;
 mod prune;
 mod reader;
 mod retention;
@@ -50,7 +51,7 @@ mod working;
 mod tests;
 
 pub use address::{Address, StoreOptions};
-pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint};
+pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtExtent, HurtPoint, SampleSize};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
 pub use keys::{
@@ -65,6 +66,7 @@ pub use point::{
     Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
 };
 pub use policy::{StoreRole, bucket_policy};
+pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind};
 pub use prune::{Amount, ExtensionPlan, ExtensionReport, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use retention::Retention;

@@ -67,7 +67,7 @@ pub struct UnreadableLineage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
-    /// boundaries), `runs`, `other`.
+    /// boundaries), `proofs`, `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
     pub total: KindUsage,
@@ -352,6 +352,12 @@ impl Vault {
         Ok(LineageShared::open(store, context, access, id).await?.map(|made| self.remember(made)))
     }
 
+    /// The same with caches of its own, for who asks what the store holds now.
+    pub(crate) async fn open_lineage(&self, id: LineageId) -> Result<Option<Arc<LineageShared>>> {
+        let VaultShared { store, context, access, .. } = &*self.0;
+        Ok(LineageShared::open(store, context, access, id).await?.map(Arc::new))
+    }
+
     fn remember(&self, made: LineageShared) -> Arc<LineageShared> {
         let mut lineages = self.0.lineages.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lineages.entry(made.id).or_insert_with(|| Arc::new(made)))
@@ -398,6 +404,7 @@ impl Vault {
                 ["lineages", _, "maps", ..] => "map packs",
                 ["lineages", _, "collections", ..] => "collections",
                 ["lineages", _, "ledgers" | "boundaries", ..] => "ledgers",
+                ["lineages", _, "proofs", ..] => "proofs",
                 ["runs", ..] => "runs",
                 ["keys", ..] | ["lineages", _, "hosts", ..] => "keys",
                 _ => "other",

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Ledger = 12,
     /// Sealed frames and pages that were moved out of their packs.
     Collection = 13,
+    /// What was proven of a point.
+    Proof = 14,
     /// The private keys of an epoch, for each slot.
     EpochKeys = 15,
 }

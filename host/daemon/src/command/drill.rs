@@ -8,7 +8,7 @@ use farshore_failover::{
 };
 use farshore_platform::{ReadinessLevel, Source, Target};
 use farshore_plugin::Mode;
-use farshore_vault::{Power, Vault};
+use farshore_vault::{Power, ProofClaim, ProofKind, Vault};
 
 use crate::{
     adapters::Adapters,
@@ -39,8 +39,30 @@ pub async fn run(context: &Context, arguments: &DrillArguments) -> Result<(), Fa
     let target = open_target(&mut adapters, &configuration, group, &arguments.group, Mode::Drill).await?;
     let plan = make_plan(context, &vault, &arguments.group, &ask, None, &*target).await?;
     tell_remarks(context, &plan);
-    let report = execute(context, &configuration, vault, &plan, ask, group, None, target).await?;
+    let until = arguments.readiness.until;
+    let report = execute(context, &configuration, Arc::clone(&vault), &plan, ask, group, None, target).await?;
+    keep_proof(context, &vault, &report, until).await?;
     finish(context, &report)
+}
+
+/// A drill that brought up every machine of its point, and whose guests themselves answered, proves the point.
+async fn keep_proof(context: &Context, vault: &Vault, report: &RunReport, until: Until) -> Result<(), Failure> {
+    if report.outcome != RunOutcome::Succeeded || until != Until::Ready {
+        return Ok(());
+    }
+    let lineage = super::lineage(vault, &report.group).await?;
+    let point = lineage.point(report.point).await?;
+    if !point.machines.iter().all(|held| report.machines.iter().any(|machine| machine.machine == held.machine.id)) {
+        return Ok(());
+    }
+    let claim = ProofClaim {
+        what: ProofKind::Drill,
+        begun_at: report.began_at,
+        ended_at: report.ended_at,
+        bytes_read: report.machines.iter().fold(0, |sum, machine| sum.saturating_add(machine.written_bytes)),
+        hurt: None,
+    };
+    super::keep_proof(context, &lineage, report.point, claim).await
 }
 
 /// What is asked of a run.

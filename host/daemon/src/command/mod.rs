@@ -17,7 +17,7 @@ mod vault;
 use std::path::PathBuf;
 
 use farshore_core::{GroupName, Sequence};
-use farshore_vault::{Lineage, Vault};
+use farshore_vault::{Lineage, ProofClaim, Vault};
 
 use crate::{
     arguments::{Arguments, Command, FailoverCommand, PointChoice},
@@ -52,6 +52,15 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
 async fn lineage(vault: &Vault, group: &GroupName) -> Result<Lineage, Failure> {
     let lineage = vault.lineage(group).await?;
     lineage.ok_or_else(|| farshore_failover::FailoverError::NothingToRecover { group: group.clone() }.into())
+}
+
+/// Keeps with a point what was proven of it. What was done is done, whether that can be kept or not.
+async fn keep_proof(context: &Context, lineage: &Lineage, point: Sequence, claim: ProofClaim) -> Result<(), Failure> {
+    let recording = lineage.record_proof(point, &claim);
+    if let Err(error) = context.until_stopped("that it was proven may not be kept", recording).await? {
+        context.output.warn(&format!("that this proved point {point} could not be kept with it: {error}"));
+    }
+    Ok(())
 }
 
 /// The number of the chosen point; none for the newest.

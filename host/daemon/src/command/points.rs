@@ -1,7 +1,7 @@
 //! `points`.
 
 use farshore_core::{Basis, Consistency, GroupName, Instant, LineageId, Sequence, SiteName, Timestamp};
-use farshore_vault::{Lineage, Point, Vault};
+use farshore_vault::{Lineage, Point, Proof, ProofKind, SampleSize, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -20,10 +20,18 @@ struct GroupPoints {
     /// None if damage hides it.
     active_site: Option<SiteName>,
     /// The newest first.
-    points: Vec<Point>,
+    points: Vec<ProvenPoint>,
     /// What is damaged, and hides no more than itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<Unreadable>,
+}
+
+/// A point, and what was proven of it, the newest proof first.
+#[derive(Serialize)]
+struct ProvenPoint {
+    #[serde(flatten)]
+    point: Point,
+    proofs: Vec<Proof>,
 }
 
 #[derive(Serialize)]
@@ -89,16 +97,32 @@ async fn group_points(lineage: &Lineage, limit: usize) -> Result<GroupPoints, Fa
             Err(error) => unreadable.push(Unreadable { point: Some(sequence), problem: error.to_string() }),
         }
     }
+    let numbers: Vec<Sequence> = points.iter().map(|point: &Point| point.sequence).collect();
+    let mut proofs = lineage.proofs_of(&numbers).await?;
+    let proven = |point: Point| ProvenPoint { proofs: proofs.remove(&point.sequence).unwrap_or_default(), point };
+    let points = points.into_iter().map(proven).collect();
     Ok(GroupPoints { group: Some(lineage.group().clone()), lineage: lineage.id(), active_site, points, unreadable })
 }
 
 fn render(all: &[GroupPoints], now: Timestamp) -> String {
-    let head = ["GROUP", ">POINT", "CAPTURED", "AGE", "INSTANT", "CONSISTENCY", "BASIS", ">CHANGED", ">STORED", "NOTE"];
+    let head = [
+        "GROUP",
+        ">POINT",
+        "CAPTURED",
+        "AGE",
+        "INSTANT",
+        "CONSISTENCY",
+        "BASIS",
+        ">CHANGED",
+        ">STORED",
+        "PROVEN",
+        "NOTE",
+    ];
     let mut table = Table::new(&head);
     let mut unreadable_lines = String::new();
     for GroupPoints { group, lineage, points, unreadable, .. } in all {
         let name = group.as_ref().map_or_else(|| format!("of lineage {lineage}"), ToString::to_string);
-        for point in points {
+        for ProvenPoint { point, proofs } in points {
             table.row([
                 name.clone(),
                 point.sequence.to_string(),
@@ -109,6 +133,7 @@ fn render(all: &[GroupPoints], now: Timestamp) -> String {
                 basis(point),
                 human::bytes(point.stats.bytes_changed),
                 human::bytes(point.stats.bytes_stored),
+                proven(proofs, now),
                 point.note.clone(),
             ]);
         }
@@ -151,4 +176,86 @@ pub fn basis(point: &Point) -> String {
     words.sort_unstable();
     words.dedup();
     words.join("+")
+}
+
+/// What is known of a point: of each kind the newest proof, the one that says most first; none that is older than one which
+/// says more. `-` if nothing was ever proven.
+fn proven(proofs: &[Proof], now: Timestamp) -> String {
+    let mut newest: Vec<&Proof> = Vec::new();
+    for proof in proofs {
+        if !newest.iter().any(|other| other.claim.what.name() == proof.claim.what.name()) {
+            newest.push(proof);
+        }
+    }
+    newest.sort_by_key(|proof| std::cmp::Reverse(proof.claim.what));
+    let mut since = None;
+    let mut words = Vec::new();
+    for proof in newest {
+        let at = proof.proven_at();
+        if since.is_none_or(|since| at > since) {
+            words.push(format!(
+                "{}{} {}",
+                if proof.is_whole() { "" } else { "HURT " },
+                kind(proof),
+                human::age(at, now)
+            ));
+            since = Some(at);
+        }
+    }
+    if words.is_empty() { "-".to_owned() } else { words.join("; ") }
+}
+
+fn kind(proof: &Proof) -> String {
+    match proof.claim.what {
+        ProofKind::Sample { billionths } => format!("sample {},", SampleSize::Billionths(billionths)),
+        what => what.name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::{HostId, PackId};
+    use farshore_vault::{ProofClaim, ProofHurt};
+
+    use super::*;
+
+    #[test]
+    fn what_was_proven_is_said_in_a_few_words() {
+        let now = Timestamp::from_unix_milliseconds(100_000_000);
+        let proof = |minutes: i64, what, is_whole: bool| {
+            let at = Timestamp::from_unix_milliseconds(100_000_000 - minutes * 60_000);
+            let hurt = (!is_whole).then_some(ProofHurt { objects: 1, machines: 1, bytes: 1 });
+            Proof {
+                id: PackId::from_bytes([1; 16]),
+                point: Sequence::new(2),
+                author: HostId::from_bytes([0; 16]),
+                received_at: at,
+                claim: ProofClaim { what, begun_at: at, ended_at: at, bytes_read: 0, hurt },
+            }
+        };
+        let sample = ProofKind::Sample { billionths: 10_000_000 };
+        for (proofs, expected) in [
+            (vec![], "-"),
+            (vec![proof(120, ProofKind::Full, true)], "full 2 h ago"),
+            (vec![proof(20, sample, true), proof(30, ProofKind::Structure, true)], "sample 1 %, 20 min ago"),
+            (
+                vec![
+                    proof(5, ProofKind::Structure, true),
+                    proof(120, ProofKind::Full, true),
+                    proof(180, sample, false),
+                ],
+                "full 2 h ago; structure 5 min ago",
+            ),
+            (
+                vec![
+                    proof(5, ProofKind::Structure, false),
+                    proof(6, ProofKind::Structure, true),
+                    proof(9, sample, true),
+                ],
+                "sample 1 %, 9 min ago; HURT structure 5 min ago",
+            ),
+        ] {
+            assert_eq!(proven(&proofs, now), expected);
+        }
+    }
 }

@@ -34,7 +34,9 @@ pub async fn run(context: &Context, arguments: RescueArguments) -> Result<(), Fa
     let vault = vault::open(context, &configuration, Needs::Administrator).await?;
     match (group, to) {
         (Some(group), Some(to)) => {
-            super::restore::restore(context, &vault, &RestoreArguments { group, point, machine, disk, to }).await
+            // On the worst day nothing is written to the vault, not even that this point came back.
+            super::restore::restore(context, &vault, &RestoreArguments { group, point, machine, disk, to }).await?;
+            Ok(())
         }
         (group, _) => super::points::list(context, &vault, &PointsArguments { group, limit: POINTS_LISTED_MAX }).await,
     }

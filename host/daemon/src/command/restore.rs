@@ -7,7 +7,7 @@ use std::{
 
 use farshore_core::{DiskId, GroupName, MachineId, Sequence, Timestamp};
 use farshore_failover::{FailoverError, RestoreLimits, RestoreReport, restore_to_file};
-use farshore_vault::{Point, PointReader, Power, Vault};
+use farshore_vault::{Point, PointReader, Power, ProofClaim, ProofKind, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
     vault::{self, Needs},
 };
 
+/// What was restored.
 #[derive(Serialize)]
-struct Restored {
+pub struct Restored {
     group: GroupName,
     point: Sequence,
     captured_at: Timestamp,
@@ -39,11 +40,25 @@ struct RestoredDisk {
 pub async fn run(context: &Context, arguments: &RestoreArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Recoverer])).await?;
-    restore(context, &vault, arguments).await
+    let begun_at = context.clock.now();
+    let restored = restore(context, &vault, arguments).await?;
+    if arguments.machine.is_some() || arguments.disk.is_some() {
+        return Ok(());
+    }
+    // Every disk of the point came back.
+    let claim = ProofClaim {
+        what: ProofKind::Restored,
+        begun_at,
+        ended_at: context.clock.now(),
+        bytes_read: restored.disks.iter().fold(0, |sum, disk| sum.saturating_add(disk.report.written_bytes)),
+        hurt: None,
+    };
+    let lineage = super::lineage(&vault, &arguments.group).await?;
+    super::keep_proof(context, &lineage, restored.point, claim).await
 }
 
 /// Restores from an open vault.
-pub async fn restore(context: &Context, vault: &Vault, arguments: &RestoreArguments) -> Result<(), Failure> {
+pub async fn restore(context: &Context, vault: &Vault, arguments: &RestoreArguments) -> Result<Restored, Failure> {
     let lineage = super::lineage(vault, &arguments.group).await?;
     let nothing = || FailoverError::NothingToRecover { group: arguments.group.clone() };
     let sequence = match super::chosen(arguments.point) {
@@ -69,7 +84,7 @@ pub async fn restore(context: &Context, vault: &Vault, arguments: &RestoreArgume
     let captured_at = reader.point().captured_at;
     let restored = Restored { group: arguments.group.clone(), point: sequence, captured_at, disks: restored };
     context.output.result(&restored, || render(&restored, context.clock.now()))?;
-    Ok(())
+    Ok(restored)
 }
 
 /// The disks that the operator wants.

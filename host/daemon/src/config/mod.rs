@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{adapters, error::CliError};
 
-pub use units::{format_duration, parse_duration};
+pub use units::{format_duration, parse_bytes, parse_duration};
 
 /// The most bytes of a configuration file.
 const CONFIGURATION_BYTES_MAX: u64 = 4 * 1024 * 1024;

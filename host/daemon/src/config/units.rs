@@ -36,6 +36,19 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads an amount of bytes above zero, such as `512MiB`, `10GiB` or `4096`.
+///
+/// # Errors
+/// A sentence that shows what was expected.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+    let unreadable = || format!("{text:?} is not an amount of bytes such as \"512MiB\" or \"10GiB\"");
+    let unit = UNITS.into_iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
+    let (number, size) = unit.unwrap_or((text, 1));
+    let number: u64 = number.trim_end().parse().map_err(|_| unreadable())?;
+    number.checked_mul(size).filter(|bytes| *bytes > 0).ok_or_else(unreadable)
+}
+
 /// For `#[serde(with = "...")]` on a [`Duration`].
 pub mod duration {
     use super::*;
@@ -69,6 +82,16 @@ mod tests {
             let duration = parse_duration(text).expect(text);
             assert_eq!(duration, Duration::from_millis(milliseconds), "{text}");
             assert_eq!(format_duration(duration), text);
+        }
+    }
+
+    #[test]
+    fn amounts_of_bytes_are_read() {
+        for (text, bytes) in [("1", 1), ("7B", 7), ("2KiB", 2_048), ("10 GiB", 10 << 30), ("3TiB", 3 << 40)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "0GiB", "GiB", "-1", "1.5GiB", "10GB", "99999999999TiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
 

@@ -151,7 +151,11 @@ impl RingHost {
                 until.lineages.get(lineage).is_some_and(|(_, boundary)| number <= boundary)
             }
             Statement::RunEntry { run, number, .. } => until.runs.get(run).is_some_and(|last| number <= last),
-            Statement::Ring { .. } | Statement::Enrolment { .. } | Statement::Grant { .. } => false,
+            // A proof has no number: what a revoked host has proven is not worth anything any more.
+            Statement::Proof { .. }
+            | Statement::Ring { .. }
+            | Statement::Enrolment { .. }
+            | Statement::Grant { .. } => false,
         }
     }
 

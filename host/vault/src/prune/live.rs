@@ -22,7 +22,7 @@ const ORDINAL_MAX: u32 = 65_535;
 
 /// A set of ordinals.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ordinals(Vec<u64>);
+pub(crate) struct Ordinals(Vec<u64>);
 
 impl Ordinals {
     fn insert(&mut self, ordinal: u32) {
@@ -34,7 +34,7 @@ impl Ordinals {
     }
 
     /// In order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         (0u32..).zip(&self.0).flat_map(|(word, bits)| {
             (0..64).filter(move |bit| bits & (1u64 << bit) != 0).map(move |bit| word * 64 + bit)
         })
@@ -43,24 +43,24 @@ impl Ordinals {
 
 /// A data pack of which something is needed.
 #[derive(Debug, Clone)]
-pub(super) struct LiveData {
-    pub(super) reference: Arc<PackRef>,
-    pub(super) frames: Ordinals,
+pub(crate) struct LiveData {
+    pub(crate) reference: Arc<PackRef>,
+    pub(crate) frames: Ordinals,
 }
 
 /// A map pack of which something is needed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LiveMap {
-    pub(super) base: u64,
+pub(crate) struct LiveMap {
+    pub(crate) base: u64,
     /// By offset: length, and hash of the stored page.
-    pub(super) pages: BTreeMap<u32, (u32, Hash)>,
+    pub(crate) pages: BTreeMap<u32, (u32, Hash)>,
 }
 
 /// What is needed.
 #[derive(Debug, Default)]
-pub(super) struct Live {
-    pub(super) data: BTreeMap<PackId, LiveData>,
-    pub(super) maps: BTreeMap<PackId, LiveMap>,
+pub(crate) struct Live {
+    pub(crate) data: BTreeMap<PackId, LiveData>,
+    pub(crate) maps: BTreeMap<PackId, LiveMap>,
 }
 
 impl Live {
@@ -68,7 +68,7 @@ impl Live {
     ///
     /// # Errors
     /// A page is missing or damaged: then nobody knows what is needed, and nothing may be deleted. Or the store failed.
-    pub(super) async fn add(&mut self, maps: &Maps, point: &Point) -> Result<()> {
+    pub(crate) async fn add(&mut self, maps: &Maps, point: &Point) -> Result<()> {
         self.follow(maps, point).await.map_err(|error| match error {
             Error::Damaged { object, problem } => Error::damaged(
                 object,

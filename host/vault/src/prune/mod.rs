@@ -30,10 +30,14 @@
 
 mod collect;
 mod extend;
-mod live;
+pub(crate) mod live;
 mod placement;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use farshore_core::{GroupName, PackId, Sequence, Timestamp};
 use futures::{StreamExt, TryStreamExt};
@@ -53,7 +57,9 @@ use crate::{
     ledger::{Batch, Condemned, JudgedPoint, LEDGER_BATCHES_MAX, LEDGER_OBJECTS_MAX, LEDGER_POINTS_MAX, Ledger, Valid},
     lineage::LineageShared,
     log::HeadCommit,
+    proof,
     retention::{Candidate, make_rising},
+    seal::Hash,
     store::Created,
 };
 
@@ -139,6 +145,8 @@ pub struct PrunePlan {
     pub deleted: Amount,
     /// Packs out of which what is needed is moved.
     pub collected: Amount,
+    /// Proofs that are deleted: those of points that are finally gone, and those that newer ones have replaced.
+    pub proofs_deleted: u64,
     #[serde(skip)]
     work: Work,
 }
@@ -159,7 +167,7 @@ impl PrunePlan {
             && self.revived.is_empty()
             && self.work.collecting.emptied.is_empty()
             && large.is_empty()
-            && small.len() < SWEPT_ALONE_MIN)
+            && small.len() + self.work.proofs.len() < SWEPT_ALONE_MIN)
     }
 }
 
@@ -181,6 +189,8 @@ struct Work {
     /// What an earlier prune declared final and may not have deleted.
     unfinished: Vec<Condemned>,
     unfinished_judged: Option<Sequence>,
+    /// Keys of proofs that say nothing any more.
+    proofs: Vec<String>,
 }
 
 /// What a prune did.
@@ -200,6 +210,8 @@ pub struct PruneReport {
     pub deleted: Amount,
     /// What the store would not let go because it is still locked: a later prune tries again.
     pub still_locked: Amount,
+    /// Proofs that were deleted.
+    pub proofs_deleted: u64,
     /// Collections that were written.
     pub collections_written: u64,
     /// What could not be moved, because it is damaged; it stays where it is.
@@ -279,24 +291,31 @@ impl Lineage {
             let batches = batches.iter().filter(|batch| batch.is_final == is_final);
             Amount::of(batches.flat_map(|batch| &batch.objects))
         };
+        let (dropped, revived) = (changed(false), changed(true));
+        // What is final is not spoken of again, except by the ledger that declares it so.
+        let points = forget_final(points, &batches);
+        let known: BTreeMap<Sequence, Hash> = points.iter().map(|point| (point.sequence, point.hash)).collect();
+        let gone = |point: Sequence| point <= judged && !known.contains_key(&point);
+        let proofs = proof::removable(shared, &known, gone).await?;
         Ok(PrunePlan {
             group: shared.group.clone(),
             retention: *retention,
             judged,
             points_kept: to_u64(stand.len()),
-            dropped: changed(false),
-            revived: changed(true),
+            dropped,
+            revived,
             pins: built_on.head.pins.clone(),
             needed: placement.needed(&listed),
             condemned: Amount::of(&condemned),
             waiting: amount(false),
             deleted: amount(true),
             collected: Amount::of(&emptied),
+            proofs_deleted: to_u64(proofs.len()),
             work: Work {
                 unfinished: unfinished.copied().collect(),
                 unfinished_judged: finals.map(|batch| batch.judged).max(),
-                // What is final is not spoken of again, except by the ledger that declares it so.
-                points: forget_final(points, &batches),
+                points,
+                proofs,
                 valid: newest_ledger.clone(),
                 built_on,
                 received_at: now,
@@ -324,6 +343,7 @@ impl Lineage {
             condemned: Amount::default(),
             deleted: Amount::default(),
             still_locked: Amount::default(),
+            proofs_deleted: 0,
             collections_written: 0,
             problems: Vec::new(),
         };
@@ -393,6 +413,11 @@ impl Lineage {
             report.deleted = Amount::of(objects.iter().filter(|object| !still_locked.contains(object)));
             report.still_locked = Amount::of(&still_locked);
         }
+        for keys in work.proofs.chunks(DELETED_AT_ONCE) {
+            // Those that are still locked are found again by the next plan.
+            let still_locked = remove(shared, keys.to_vec()).await?;
+            report.proofs_deleted += to_u64(keys.len() - still_locked.len());
+        }
         Ok(report)
     }
 
@@ -448,19 +473,21 @@ async fn delete(
     if objects.iter().any(Condemned::is_commit) {
         shared.log.raise_boundary(commit, judged).await?;
     }
-    let is_locked = shared.access.ring().lock.is_some();
     let mut still_locked = Vec::new();
     for objects in objects.chunks(DELETED_AT_ONCE) {
-        let keys = objects.iter().map(|object| object.key(shared.id)).collect();
-        if !is_locked {
-            shared.store.delete(keys).await?;
-            continue;
-        }
-        let refused = shared.store.delete_all_versions(keys, shared.context.clock.now()).await?;
-        let refused: BTreeSet<String> = refused.into_iter().collect();
+        let refused = remove(shared, objects.iter().map(|object| object.key(shared.id)).collect()).await?;
         still_locked.extend(objects.iter().filter(|object| refused.contains(&object.key(shared.id))).copied());
     }
     Ok(still_locked)
+}
+
+/// Deletes objects, with all their versions if the vault is locked; those that the store does not let go yet.
+async fn remove(shared: &LineageShared, keys: Vec<String>) -> Result<BTreeSet<String>> {
+    if shared.access.ring().lock.is_none() {
+        shared.store.delete(keys).await?;
+        return Ok(BTreeSet::new());
+    }
+    Ok(shared.store.delete_all_versions(keys, shared.context.clock.now()).await?.into_iter().collect())
 }
 
 /// Adds what is condemned now, to the last batch if there are too many: its grace then begins anew.

@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Ledger { lineage: LineageId, judged: u64, ledger: PackId },
     /// The directory of moved frames and pages.
     Collection { lineage: LineageId, collection: PackId, body_bytes: u32, body_hash: Hash },
+    /// What was proven of a point.
+    Proof { lineage: LineageId, point: u64, proof: PackId },
 }
 
 impl Purpose {
@@ -66,6 +68,9 @@ impl Purpose {
             }
             Self::Collection { lineage, collection, body_bytes, body_hash } => {
                 put(10, &[lineage.as_bytes(), collection.as_bytes(), &body_bytes.to_le_bytes(), body_hash])
+            }
+            Self::Proof { lineage, point, proof } => {
+                put(11, &[lineage.as_bytes(), &point.to_le_bytes(), proof.as_bytes()])
             }
         }
         bytes

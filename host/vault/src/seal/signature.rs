@@ -1,7 +1,7 @@
 //! Who wrote what: Ed25519 (RFC 8032) signatures of statements.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use farshore_core::{Entropy, HostId, LineageId, RunId, SecretBytes, VaultId};
+use farshore_core::{Entropy, HostId, LineageId, PackId, RunId, SecretBytes, VaultId};
 
 use super::Hash;
 
@@ -26,6 +26,8 @@ pub(crate) enum Statement {
     Grant { host: HostId, number: u64, body: Hash },
     /// Before which commit others may have been deleted.
     Boundary { lineage: LineageId, number: u64, author: HostId, commit: u64, deleted_to: u64 },
+    /// What was proven of a point.
+    Proof { lineage: LineageId, point: u64, proof: PackId, author: HostId, body: Hash },
 }
 
 impl Statement {
@@ -58,6 +60,9 @@ impl Statement {
                     &deleted_to.to_le_bytes(),
                 ],
             ),
+            Self::Proof { lineage, point, proof, author, body } => {
+                put(b"proof", &[lineage.as_bytes(), &point.to_le_bytes(), proof.as_bytes(), author.as_bytes(), body])
+            }
         }
         bytes
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use object_store::{ObjectStoreExt, path::Path};
 
 use super::*;
-use crate::CheckDepth;
+use crate::{CheckDepth, HurtExtent, SampleSize};
 
 #[tokio::test]
 async fn a_damaged_frame_hurts_the_machine_and_the_points_that_need_it_only() {
@@ -56,6 +56,21 @@ async fn a_damaged_frame_hurts_the_machine_and_the_points_that_need_it_only() {
     // Commit 3 is the second cycle's point; commit 5 overwrote what it had written.
     let hurt: Vec<_> = finding.points.iter().map(|point| (point.sequence.get(), point.machines.clone())).collect();
     assert_eq!(hurt, [(3, vec![machines[0].clone()]), (4, vec![machines[0].clone()])]);
+    let extent =
+        |machine: &MachineId| HurtExtent { machine: machine.clone(), disk: disk_id("d"), start: 0, length: 1 << 20 };
+    for point in &finding.points {
+        assert_eq!((point.extents.as_slice(), point.bytes), ([extent(&machines[0])].as_slice(), 1 << 20));
+    }
+    // A sample of everything finds the same; one of next to nothing reads next to nothing, and proves no more than that.
+    let sample = async |billionths| {
+        let depth = CheckDepth::Sample(SampleSize::Billionths(billionths));
+        vault.check(depth, &|_| {}).await.expect("checked")
+    };
+    let everything = sample(1_000_000_000).await;
+    assert_eq!(everything.findings.iter().map(|found| &found.points).collect::<Vec<_>>(), [&finding.points]);
+    assert_eq!((everything.frames_verified, everything.sampled_billionths), (2, Some(1_000_000_000)));
+    let nothing = sample(1).await;
+    assert_eq!((nothing.findings.len(), nothing.frames_verified), (0, 0));
 }
 
 #[tokio::test]
@@ -72,6 +87,65 @@ async fn a_missing_pack_is_found_without_reading_all_data() {
     assert_eq!(finding.code.to_string(), "FS1005");
     assert_eq!(finding.points.iter().map(|point| point.sequence.get()).collect::<Vec<_>>(), [2]);
     assert!(finding.problem.contains("farshore vault check"), "{}", finding.problem);
+    let extents: Vec<_> = finding.points.iter().flat_map(|point| &point.extents).collect();
+    assert_eq!(extents.iter().map(|extent| (extent.start, extent.length)).collect::<Vec<_>>(), [(0, 8 * CHUNK as u64)]);
+}
+
+/// Which bytes of which disk are lost is told to the byte: neighbours are joined, and the disk's end is kept.
+#[tokio::test]
+async fn the_extents_of_a_lost_pack_are_those_that_it_held_and_no_others() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    // The last chunk of the disk is not whole, and the disk has two leaves.
+    let size = 70 * CHUNK + 1_000;
+    let mut content = noise(1, size);
+    commit_disk(&lineage, &content).await.expect("committed");
+    let known = self::objects(&objects).await;
+    for chunk in [3, 4, 9, 63, 64, 70] {
+        let changed = noise(chunk as u64 + 50, CHUNK);
+        let end = size.min((chunk + 1) * CHUNK);
+        content[chunk * CHUNK..end].copy_from_slice(&changed[..end - chunk * CHUNK]);
+    }
+    commit_disk(&lineage, &content).await.expect("committed");
+    let new = self::objects(&objects).await.into_iter().map(|(key, _)| key);
+    let mut new = new.filter(|key| key.contains("/packs/") && !known.iter().any(|(known, _)| known == key));
+    objects.delete(&Path::from(new.next().expect("a pack").as_str())).await.expect("deleted");
+    assert_eq!(new.next(), None);
+    let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+    let [finding] = report.findings.as_slice() else { panic!("{:?}", report.findings) };
+    let [point] = finding.points.as_slice() else { panic!("{:?}", finding.points) };
+    let chunk = CHUNK as u64;
+    let extents: Vec<_> = point.extents.iter().map(|extent| (extent.start, extent.length)).collect();
+    assert_eq!(extents, [(3 * chunk, 2 * chunk), (9 * chunk, chunk), (63 * chunk, 2 * chunk), (70 * chunk, 1_000)]);
+    assert_eq!((point.sequence.get(), point.bytes), (3, 5 * chunk + 1_000));
+}
+
+#[tokio::test]
+async fn what_a_prune_deletes_beside_a_check_is_not_reported_as_missing() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), seeded(1)).await;
+    let lineage = lineage(&vault).await;
+    for seed in 0..6 {
+        commit_disk(&lineage, &noise(seed, 8 * CHUNK)).await.expect("committed");
+    }
+    let grace = crate::Grace { seconds: 0, commits: 0 };
+    let pruned = Mutex::new(0);
+    let beside = |progress: &crate::CheckProgress| {
+        let mut pruned = pruned.lock().expect("sound");
+        while progress.points_checked == 1 && *pruned < 3 {
+            let prune = async {
+                let plan = lineage.plan_prune(&KEEP_NEWEST, grace).await.expect("planned");
+                lineage.prune(plan).await.expect("pruned")
+            };
+            futures::executor::block_on(prune);
+            *pruned += 1;
+        }
+    };
+    let before = self::objects(&objects).await.len();
+    let report = vault.check(CheckDepth::Structure, &beside).await.expect("checked");
+    assert!(*pruned.lock().expect("sound") == 3 && self::objects(&objects).await.len() < before);
+    assert_eq!((report.findings, report.points_checked), (Vec::new(), 1));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod model;
 mod passphrase;
 mod pipeline;
 mod powers;
+mod proof;
 mod prune;
 mod resume;
 mod revoke;

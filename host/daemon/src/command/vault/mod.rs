@@ -1,5 +1,6 @@
 //! `vault create|info|check|prune|pin|lock|policy|join|kit|slots|rotate`.
 
+mod check;
 mod create;
 mod join;
 mod kit;
@@ -10,19 +11,15 @@ mod prune;
 mod rotate;
 mod slots;
 
-use std::sync::Mutex;
-
 use farshore_core::{GroupName, LineageId, Timestamp};
-use farshore_vault::{
-    CheckDepth, CheckProgress, CheckReport, Error as VaultError, Head, Lineage, Power, Usage, Vault, VaultInfo,
-};
+use farshore_vault::{Error as VaultError, Head, Lineage, Usage, Vault, VaultInfo};
 use serde::Serialize;
 
 use crate::{
     arguments::VaultCommand,
     context::Context,
     error::CliError,
-    output::{Failure, Progress, Table, human},
+    output::{Failure, Table, human},
     vault::{self, Needs},
 };
 
@@ -31,7 +28,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
     match command {
         VaultCommand::Create(arguments) => create::run(context, arguments).await,
         VaultCommand::Info => info(context).await,
-        VaultCommand::Check { full } => check(context, *full).await,
+        VaultCommand::Check(arguments) => check::run(context, arguments).await,
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Lock(command) => lock::run(context, command).await,
@@ -168,63 +165,6 @@ fn render_info(info: &Info, now: Timestamp) -> String {
     if !table.is_empty() {
         text.push('\n');
         text.push_str(&table.render());
-    }
-    text
-}
-
-async fn check(context: &Context, full: bool) -> Result<(), Failure> {
-    let configuration = context.configuration()?;
-    let needs: &[Power] = if full { &[Power::Recoverer] } else { &[] };
-    let vault = vault::open(context, &configuration, Needs::Powers(needs)).await?;
-    let depth = if full { CheckDepth::Full } else { CheckDepth::Structure };
-    let progress = Progress::new(context.output);
-    progress.begin("reading the vault", None);
-    let told = Mutex::new(0);
-    let report_progress = |now: &CheckProgress| {
-        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        progress.advance(now.bytes_read.saturating_sub(*told));
-        *told = now.bytes_read;
-    };
-    let checking = vault.check(depth, &report_progress);
-    let report = context.until_stopped("nothing was changed", checking).await??;
-    progress.pause();
-    context.output.result(&report, || render_check(&report))?;
-    match report.findings.len() {
-        0 => Ok(()),
-        count => Err(CliError::Damage { count }.into()),
-    }
-}
-
-fn render_check(report: &CheckReport) -> String {
-    let mut text = String::new();
-    for finding in &report.findings {
-        text.push_str(&format!("{} [{}]\n  {}\n", finding.object, finding.code, finding.problem));
-        for hurt in &finding.points {
-            let machines: Vec<&str> = hurt.machines.iter().map(|machine| machine.as_str()).collect();
-            text.push_str(&format!(
-                "  hurts point {} of group {}: {}\n",
-                hurt.sequence,
-                hurt.group,
-                machines.join(", ")
-            ));
-        }
-        if finding.points.is_empty() {
-            text.push_str("  no recovery point needs it\n");
-        }
-    }
-    let depth = match report.depth {
-        CheckDepth::Structure => "what leads to the data; `--full` reads all of it",
-        CheckDepth::Full => "everything",
-    };
-    text.push_str(&format!(
-        "{} points, {} objects, {} read, {} frames opened: checked {depth}.\n",
-        report.points_checked,
-        report.objects_checked,
-        human::bytes(report.bytes_read),
-        report.frames_verified,
-    ));
-    if report.findings.is_empty() {
-        text.push_str("Nothing is wrong.\n");
     }
     text
 }
