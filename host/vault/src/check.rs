@@ -19,7 +19,8 @@ use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde::Serialize;
 
 use crate::{
-    Error, PageRef, Point, Result, Vault,
+    CAPSULE_ITEMS_MAX, Error, PageRef, Point, Result, Vault,
+    capsule::sound_items,
     collection::{COLLECTION_BYTES_MAX, Collection, Sort, find_piece, frame_piece},
     commit::{Event, commit_key},
     ledger::Valid,
@@ -65,8 +66,11 @@ pub struct HurtPoint {
     /// The point.
     pub sequence: Sequence,
     /// The machines that are hurt; the point's other machines can be restored. Empty when the point's own commit is
-    /// damaged, so that none of them can.
+    /// damaged, so that none of them can, or when only its capsule is hurt.
     pub machines: Vec<MachineId>,
+    /// The items of its capsule that are hurt. A capsule never hurts a machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
 }
 
 /// Something that is wrong.
@@ -276,7 +280,8 @@ impl Check<'_> {
                 Ok(commit) => commit,
                 Err(error) => {
                     let finding = self.find(&error)?;
-                    let hurt = HurtPoint { group: lineage.group.clone(), sequence, machines: Vec::new() };
+                    let (machines, items) = (Vec::new(), Vec::new());
+                    let hurt = HurtPoint { group: lineage.group.clone(), sequence, machines, items };
                     if number > 1 {
                         self.findings[finding].points.push(hurt);
                     }
@@ -298,17 +303,29 @@ impl Check<'_> {
     }
 
     async fn point(&mut self, lineage: &Arc<LineageShared>, point: &Point) -> Result<()> {
-        let mut hurt: BTreeMap<usize, BTreeSet<MachineId>> = BTreeMap::new();
+        let mut hurt: BTreeMap<usize, (BTreeSet<MachineId>, BTreeSet<String>)> = BTreeMap::new();
         for machine in &point.machines {
             for root in machine.disks.iter().filter_map(|disk| disk.map) {
                 for finding in self.page(lineage, root, LEVELS - 1, 0).await?.iter() {
-                    hurt.entry(*finding).or_default().insert(machine.machine.id.clone());
+                    hurt.entry(*finding).or_default().0.insert(machine.machine.id.clone());
                 }
             }
         }
-        for (finding, machines) in hurt {
-            let machines = machines.into_iter().collect();
-            let hurt = HurtPoint { group: lineage.group.clone(), sequence: point.sequence, machines };
+        for (item, root) in point.capsule.iter().filter_map(|item| Some((item, item.map?))) {
+            for finding in self.page(lineage, root, LEVELS - 1, 0).await?.iter() {
+                hurt.entry(*finding).or_default().1.insert(item.name.clone());
+            }
+        }
+        if let Err(error) = sound_items(point) {
+            let finding = self.find(&error)?;
+            hurt.entry(finding)
+                .or_default()
+                .1
+                .extend(point.capsule.iter().take(CAPSULE_ITEMS_MAX).map(|item| item.name.clone()));
+        }
+        for (finding, (machines, items)) in hurt {
+            let (machines, items) = (machines.into_iter().collect(), items.into_iter().collect());
+            let hurt = HurtPoint { group: lineage.group.clone(), sequence: point.sequence, machines, items };
             self.findings[finding].points.push(hurt);
         }
         Ok(())
