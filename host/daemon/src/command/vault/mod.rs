@@ -192,13 +192,10 @@ fn render_check(report: &CheckReport) -> String {
     for finding in &report.findings {
         text.push_str(&format!("{} [{}]\n  {}\n", finding.object, finding.code, finding.problem));
         for hurt in &finding.points {
-            let machines: Vec<&str> = hurt.machines.iter().map(|machine| machine.as_str()).collect();
-            text.push_str(&format!(
-                "  hurts point {} of group {}: {}\n",
-                hurt.sequence,
-                hurt.group,
-                machines.join(", ")
-            ));
+            let machines = hurt.machines.iter().map(|machine| machine.as_str().to_owned());
+            let items = hurt.items.iter().map(|item| format!("{item} of its capsule"));
+            let hurts: Vec<String> = machines.chain(items).collect();
+            text.push_str(&format!("  hurts point {} of group {}: {}\n", hurt.sequence, hurt.group, hurts.join(", ")));
         }
         if finding.points.is_empty() {
             text.push_str("  no recovery point needs it\n");
