@@ -1,8 +1,8 @@
 """An independent reader of Farshore vaults, format 1, written from FORMAT.md and CRYPTO.md alone.
 
-`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw; `verify` reads
-all and prints the SHA-256 of every disk as JSON. It reads as administrator: nothing that is boxed for a host, and no
-runs. It needs Python 3.11, argon2-cffi, blake3, cryptography and zstandard, and none of Farshore's code.
+`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw, and what it has
+beside them to FOLDER/(capsule)/<item>.raw; `verify` prints the SHA-256 of all as JSON. It reads as administrator: no
+runs, nothing boxed for a host. It needs Python 3.11, argon2-cffi, blake3, cryptography, zstandard and no code of ours.
 """
 
 import argparse
@@ -32,8 +32,7 @@ from zstandard import ZstdDecompressor, ZstdError, frame_content_size
 
 KIB, MIB, CHUNK_BYTES, DISK_BYTES_MAX = 1 << 10, 1 << 20, 1 << 16, 1 << 46
 MAGIC = b"FARSHORE" + struct.pack("<H", 1)
-HEADER, COMMIT, DATA_PACK, MAP_PACK, _RUN_ENTRY, SLOT, RING, ENROLMENT = range(1, 9)
-BOUNDARY, LEDGER, COLLECTION = range(11, 14)
+HEADER, COMMIT, DATA_PACK, MAP_PACK, _RUN, SLOT, RING, ENROLMENT, _9, _10, BOUNDARY, LEDGER, COLLECTION = range(1, 14)
 POWERS = {"genesis": "replicator", "point": "replicator", "pruned": "pruner"}
 POWERS |= dict.fromkeys(("generation-raised", "pinned", "unpinned"), "controller")
 # What bad input can cause. Anything else is a mistake of this program, and shows as what it is.
@@ -159,8 +158,7 @@ class Vault:
         return bytes.fromhex(enrolment["signing"])
 
     def points(self) -> Iterator[tuple["Lineage", Any, Any]]:
-        begun = sorted(path.parent.name for path in self.root.glob("lineages/*/commits"))
-        lineages = (Lineage(self, bytes.fromhex(name)) for name in begun)
+        lineages = (Lineage(self, bytes.fromhex(at.parent.name)) for at in sorted(self.root.glob("lineages/*/commits")))
         return ((lineage, *found) for lineage in lineages for found in list(lineage.points()))
 
 
@@ -205,7 +203,7 @@ class Lineage:
         require(not stream.read(), "bytes follow its end")
 
     def points(self) -> Iterator[tuple[dict[str, Any], list[tuple[str, str, Any]]]]:
-        """Each point, with machine, name and the rest of each disk. All commits that count are checked on the way."""
+        """Each point, with machine, name and the rest of each disk and item. All commits that count are checked."""
         before, previous, pruned = 0, "00" * 32, None
         for sequence in sorted({1, *self.standing, *range(self.judged + 1, self.newest + 1)}):
             name, event, head, stated, commit_hash = self.read_commit(sequence)
@@ -219,6 +217,7 @@ class Lineage:
                 disks = [(of["machine"]["id"], disk["disk"], disk) for of in event["machines"] for disk in of["disks"]]
                 require(len({disk[:2] for disk in disks}) == len(disks), "two disks in it have one name")
                 require(all(0 <= disk["size_bytes"] <= DISK_BYTES_MAX for *_, disk in disks), "a disk has a wrong size")
+                disks += [("(capsule)", item["name"].replace("/", "."), item) for item in event.get("capsule", ())]
                 yield point, disks
 
     def read_commit(self, sequence: int) -> tuple[Any, ...]:
@@ -251,16 +250,17 @@ class Lineage:
 
     def content(self, disk: Any) -> Iterator[bytes]:
         """Every chunk of a disk, in order and cut at its end; what its map leaves out is zero."""
-        size, top = disk["size_bytes"], disk["map"]
-        if top:
-            top = bytes.fromhex(top["pack"]), top["base"], top["offset"], top["length"], bytes.fromhex(top["hash"])
+        size, at, digest = disk["size_bytes"], disk["map"], blake3()
+        at = at and (bytes.fromhex(at["pack"]), at["base"], at["offset"], at["length"], bytes.fromhex(at["hash"]))
         for position in range(0, size, CHUNK_BYTES):
-            found = top
+            found = at
             for level in (4, 3, 2, 1, 0):
                 index, slot = divmod(position // CHUNK_BYTES // 64**level, 64)
                 found = self.read_page(found, level, index, size).get(slot) if found else None
             chunk = self.read_frame(*found[:2])[found[2:]] if found else bytes(CHUNK_BYTES)
-            yield chunk[: size - position]
+            digest.update(chunk := chunk[: size - position])
+            yield chunk
+        require(disk.get("digest") in (None, digest.hexdigest()), "an item of a capsule has not its digest")
 
     @cached_property
     def moved(self) -> dict[tuple[int, bytes, int], tuple[str, int, int, int]]:
