@@ -1,7 +1,8 @@
 """An independent reader of Farshore vaults, format 1, written from FORMAT.md and CRYPTO.md alone.
 
-`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw; `verify` reads all and
-prints the SHA-256 of every disk. It needs Python 3.11, argon2-cffi, blake3, cryptography, zstandard, and no code of ours.
+`list` prints groups and points; `restore` writes each disk of a point to FOLDER/<machine>/<disk>.raw, and what it has
+beside them to FOLDER/(capsule)/<item>.raw; `verify` prints the SHA-256 of all as JSON. It needs Python 3.11,
+argon2-cffi, blake3, cryptography, zstandard, and no code of ours.
 """
 
 import argparse
@@ -29,11 +30,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from zstandard import ZstdDecompressor, ZstdError, frame_content_size
 
 KIB, MIB, CHUNK_BYTES, DISK_BYTES_MAX = 1 << 10, 1 << 20, 1 << 16, 1 << 46
-MAGIC = b"FARSHORE" + struct.pack("<H", 1)
-HEADER, COMMIT, DATA_PACK, MAP_PACK, _RUN_ENTRY, SLOT, RING, ENROLMENT = range(1, 9)
-BOUNDARY, LEDGER, COLLECTION, EPOCH_KEYS = 11, 12, 13, 15
-POWERS = {"genesis": "replicator", "point": "replicator", "pruned": "pruner", "host-revoked": "administrator"}
-POWERS |= dict.fromkeys(("generation-raised", "pinned", "unpinned"), "controller")
+MAGIC, EPOCH_KEYS = b"FARSHORE" + struct.pack("<H", 1), 15
+HEADER, COMMIT, DATA_PACK, MAP_PACK, _RUN, SLOT, RING, ENROLMENT, _9, _10, BOUNDARY, LEDGER, COLLECTION = range(1, 14)
+POWERS = {"genesis": "replicator", "point": "replicator", "pruned": "pruner", "lock-extended": "pruner"}
+POWERS |= dict.fromkeys(("generation-raised", "pinned", "unpinned"), "controller") | {"host-revoked": "administrator"}
 # What bad input can cause. Anything else is a mistake of this program, and shows as what it is.
 BAD_INPUT = (ValueError, TypeError, LookupError, OverflowError, RecursionError, OSError, struct.error)
 BAD_INPUT += (HashingError, InvalidSignature, InvalidTag, ZstdError)
@@ -158,8 +158,7 @@ class Vault:
         host = next((host for host in self.ring["hosts"] if host["host"] == author.hex()), {"powers": []})
         require(power in host["powers"], f"its author {author.hex()} has not the power of a {power}")
         until = host.get("revoked", {}).get("written_until")
-        in_time = not until or place[1] <= until["lineages"].get(place[0], (0, 0))[place[2]]
-        require(in_time, f"its author {author.hex()} had been revoked")
+        require(not until or place[1] <= until["lineages"].get(place[0], (0, 0))[place[2]], "its author was revoked")
         key, invitation = f"keys/hosts/{author.hex()}", bytes.fromhex(host["invitation"])
         enrolment = self.load_signed(key, ENROLMENT, 6, author, invitation, b"enrolment")
         enrolled_at, expires_at = map(datetime.fromisoformat, (enrolment["enrolled_at"], host["expires_at"]))
@@ -167,9 +166,8 @@ class Vault:
         self.check(bytes.fromhex(enrolment["signing"]), *signed)
 
     def points(self) -> Any:
-        begun = sorted(path.parent.name for path in self.root.glob("lineages/*/commits"))
-        for lineage in (Lineage(self, bytes.fromhex(name)) for name in begun):
-            yield from [(lineage, *found) for found in lineage.points()]
+        lineages = (Lineage(self, bytes.fromhex(at.parent.name)) for at in sorted(self.root.glob("lineages/*/commits")))
+        return ((lineage, *found) for lineage in lineages for found in list(lineage.points()))
 
 
 class Lineage:
@@ -213,7 +211,7 @@ class Lineage:
         require(not stream.read(), "bytes follow its end")
 
     def points(self) -> Any:
-        """Each point, with machine, name and the rest of each disk. All commits that count are checked on the way."""
+        """Each point, with machine, name and the rest of each disk and item. All commits that count are checked."""
         before, previous, pruned = 0, "00" * 32, None
         for sequence in sorted({1, *self.standing, *range(self.judged + 1, self.newest + 1)}):
             name, event, head, stated, commit_hash = self.read_commit(sequence)
@@ -227,6 +225,7 @@ class Lineage:
                 disks = [(of["machine"]["id"], disk["disk"], disk) for of in event["machines"] for disk in of["disks"]]
                 require(len({disk[:2] for disk in disks}) == len(disks), "two disks in it have one name")
                 require(all(0 <= disk["size_bytes"] <= DISK_BYTES_MAX for *_, disk in disks), "a disk has a wrong size")
+                disks += [("(capsule)", item["name"].replace("/", "."), item) for item in event.get("capsule", ())]
                 yield point, disks
 
     def read_commit(self, sequence: int) -> tuple[Any, ...]:
@@ -258,16 +257,17 @@ class Lineage:
         return name, event, commit["head"], commit["previous"], hashed(data)
 
     def content(self, disk: Any) -> Any:
-        size, top = disk["size_bytes"], disk["map"]
-        if top:
-            top = bytes.fromhex(top["pack"]), top["base"], top["offset"], top["length"], bytes.fromhex(top["hash"])
+        size, at, digest = disk["size_bytes"], disk["map"], blake3()
+        at = at and (bytes.fromhex(at["pack"]), at["base"], at["offset"], at["length"], bytes.fromhex(at["hash"]))
         for position in range(0, size, CHUNK_BYTES):
-            found = top
+            found = at
             for level in (4, 3, 2, 1, 0):
                 index, slot = divmod(position // CHUNK_BYTES // 64**level, 64)
                 found = self.read_page(found, level, index, size).get(slot) if found else None
             chunk = self.read_frame(*found[:2])[found[2:]] if found else bytes(CHUNK_BYTES)
-            yield chunk[: size - position]
+            digest.update(chunk := chunk[: size - position])
+            yield chunk
+        require(disk.get("digest") in (None, digest.hexdigest()), "an item of a capsule has not its digest")
 
     @cached_property
     def moved(self) -> dict[tuple[int, bytes, int], tuple[str, int, int, int]]:

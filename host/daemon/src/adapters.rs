@@ -172,9 +172,13 @@ impl Observer for Heard {
 }
 
 /// A sentence and a hint.
-struct Wrong(String, Option<String>);
+pub struct Wrong(pub String, pub Option<String>);
 
-fn component_bytes(configuration: &Configuration, adapter: &Adapter) -> Result<Vec<u8>, Wrong> {
+/// The bytes of an adapter's component, which have the digest that the operator named.
+///
+/// # Errors
+/// The file cannot be read, or has another digest.
+pub fn component_bytes(configuration: &Configuration, adapter: &Adapter) -> Result<Vec<u8>, Wrong> {
     match adapter {
         // Checked names only come this far; a new one needs its bytes here.
         Adapter::Embedded(name) if name == "qemu" => Ok(QEMU.to_vec()),

@@ -74,10 +74,13 @@ pub enum Command {
     Points(PointsArguments),
     /// Write the disks of a recovery point to files.
     Restore(RestoreArguments),
+    /// Look at what a recovery point carries beside its disks: the configuration, and the components that can restore it.
+    #[command(subcommand)]
+    Capsule(CapsuleCommand),
     /// On a machine that has nothing but this program: list a vault's recovery points, and write disks to files.
     ///
     /// It needs the recovery kit and the passphrase, and no configuration. Without a group it lists all points; with one, that
-    /// group's; with --to it restores. Secrets of the store come from its usual environment variables.
+    /// group's; with --to it restores disks, with --capsule what the point carries beside them. Secrets of the store come from its usual environment variables.
     Rescue(RescueArguments),
     /// Test a failover: start a group at its recovery site, isolated, and clean up again. The source is not touched.
     Drill(DrillArguments),
@@ -535,6 +538,31 @@ pub struct RestoreArguments {
     pub to: PathBuf,
 }
 
+/// `capsule`.
+#[derive(Debug, Subcommand)]
+pub enum CapsuleCommand {
+    /// List the items of a point's capsule.
+    List {
+        /// The group. It need not be in the configuration.
+        group: GroupName,
+        /// `newest` or a number.
+        #[arg(long, default_value = "newest", value_parser = point_choice, value_name = "N")]
+        point: PointChoice,
+    },
+    /// Write the items of a point's capsule to files, with `capsule.json`, which has the machines' specs too. It needs the power of
+    /// a recoverer, or the kit and the passphrase.
+    Extract {
+        /// The group. It need not be in the configuration.
+        group: GroupName,
+        /// `newest` or a number.
+        #[arg(long, default_value = "newest", value_parser = point_choice, value_name = "N")]
+        point: PointChoice,
+        /// The new folder. Nothing is overwritten.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
 /// `rescue`.
 #[derive(Debug, Args)]
 pub struct RescueArguments {
@@ -561,6 +589,9 @@ pub struct RescueArguments {
     /// Restore to this new file, or into this folder: each disk becomes MACHINE.DISK.raw in it. Nothing is overwritten.
     #[arg(long, value_name = "PATH", requires = "group")]
     pub to: Option<PathBuf>,
+    /// Write what the point carries beside its disks to this new folder: the configuration, components, the machines' specs.
+    #[arg(long, value_name = "DIR", requires = "group", conflicts_with = "to")]
+    pub capsule: Option<PathBuf>,
 }
 
 fn store_option(text: &str) -> Result<(String, String), String> {

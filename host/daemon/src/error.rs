@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use farshore_core::{Code, Coded, SlotId};
+use farshore_core::{Code, Coded, Sequence, SlotId};
 
 use crate::config::{
     problem::{LocatedProblem, closest},
@@ -35,6 +35,8 @@ farshore_core::code_pages! {
     6032 "The vault is not locked",
     6033 "The lock would hold less than before",
     6034 "The store has no bucket policy",
+    6040 "The recovery point has no capsule",
+    6041 "Parts of a capsule are damaged",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.
@@ -166,6 +168,20 @@ pub enum CliError {
         /// The group.
         group: String,
     },
+    /// A point that carries nothing beside its disks.
+    #[error("point {point} of group {group:?} carries nothing beside its disks")]
+    NoCapsule {
+        /// The group.
+        group: String,
+        /// The point.
+        point: Sequence,
+    },
+    /// Not all of a capsule could be written.
+    #[error("these items of the capsule are damaged, and the others were written: {items}")]
+    CapsuleDamaged {
+        /// Their names.
+        items: String,
+    },
     /// No group has a retention.
     #[error("no group has a retention: all recovery points stand")]
     NothingToPrune,
@@ -254,6 +270,8 @@ impl Coded for CliError {
             Self::NothingOpens | Self::NoKitNamed => 6018,
             Self::KitNotConfirmed { .. } => 6019,
             Self::NoRetention { .. } | Self::NothingToPrune => 6020,
+            Self::NoCapsule { .. } => 6040,
+            Self::CapsuleDamaged { .. } => 6041,
         })
     }
 
@@ -282,6 +300,12 @@ impl Coded for CliError {
             Self::NoRetention { .. } | Self::NothingToPrune => {
                 "add `[groups.NAME.retention]` with `all = \"24h\"`, and how many of `hourly`, `daily`, `weekly`, `monthly` and \
                  `yearly` stand"
+            }
+            Self::NoCapsule { .. } => {
+                "choose another with --point; `farshore --json points` shows the machines of every point"
+            }
+            Self::CapsuleDamaged { .. } => {
+                "`farshore vault check --full` says which points have them whole; choose one with --point"
             }
             Self::NoRecoverySite { .. } => "add `recovery-site = \"...\"` to the group",
             _ => return None,

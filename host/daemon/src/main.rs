@@ -5,6 +5,7 @@
 
 mod adapters;
 mod arguments;
+mod capsule;
 mod codes;
 mod command;
 mod config;

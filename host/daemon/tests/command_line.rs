@@ -9,7 +9,7 @@ use support::{World, expect};
 #[test]
 fn every_command_has_help() {
     let world = World::new();
-    let commands: [&[&str]; 35] = [
+    let commands: [&[&str]; 38] = [
         &[],
         &["vault"],
         &["vault", "create"],
@@ -34,6 +34,9 @@ fn every_command_has_help() {
         &["replicate"],
         &["points"],
         &["restore"],
+        &["capsule"],
+        &["capsule", "list"],
+        &["capsule", "extract"],
         &["rescue"],
         &["drill"],
         &["failover"],

@@ -25,7 +25,9 @@ use farshore_platform::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, SiteError, Source, Step,
     StepStatus, TrackedDisk,
 };
-use farshore_vault::{Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault};
+use farshore_vault::{
+    CapsuleDraft, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault,
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +130,8 @@ pub struct Replicator {
     pub source: Arc<dyn Source>,
     /// What is protected.
     pub protection: Protection,
+    /// What each point carries beside the disks. What the last point has too is not stored again.
+    pub capsule: Vec<CapsuleDraft>,
     /// Where the host keeps its diaries.
     pub state_folder: PathBuf,
     /// Where time comes from.
@@ -355,6 +359,10 @@ impl Replicator {
             let what = format!("the capture lacks disk {disk} of machine {machine}, which the list of machines has");
             let source = SiteError::Nonsense { site: self.source.site().clone(), what };
             return Err(self.site_error("listing the disks of the capture", source));
+        }
+        for item in &self.capsule {
+            let added = writer.add_item(item).await;
+            added.map_err(|source| self.vault_error("storing what the recovery point carries beside disks", source))?;
         }
         let mut copied = DiskCopy::default();
         let mut bases = Vec::with_capacity(disks.len());

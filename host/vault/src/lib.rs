@@ -11,6 +11,7 @@
 mod address;
 mod boundary;
 mod cache;
+mod capsule;
 mod check;
 mod collection;
 mod commit;
@@ -51,6 +52,7 @@ mod working;
 mod tests;
 
 pub use address::{Address, StoreOptions};
+pub use capsule::{CAPSULE_ITEM_BYTES_MAX, CAPSULE_ITEMS_MAX, CapsuleDraft, CapsuleItem};
 pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtExtent, HurtPoint, SampleSize};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};

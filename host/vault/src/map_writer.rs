@@ -125,7 +125,9 @@ impl Session {
             let count = usize::try_from(end.min(leaf_end) - chunk).unwrap_or(SLOTS);
             let accepted = self.accept(disk, leaf, slot..slot + count).await?;
             let changed = disk.map().apply(leaf, slot, accepted.ticket, vec![None; count]);
-            lock(&self.stats).bytes_changed += u64::try_from(changed).unwrap_or(0) * CHUNK_BYTES;
+            if disk.is_disk() {
+                lock(&self.stats).bytes_changed += u64::try_from(changed).unwrap_or(0) * CHUNK_BYTES;
+            }
             chunk = leaf_end;
         }
         Ok(())
@@ -157,7 +159,7 @@ impl Session {
     }
 
     fn leaves_held(&self) -> usize {
-        lock(&self.disks).values().map(|disk| disk.map().leaves.len()).sum()
+        self.working().iter().map(|disk| disk.map().leaves.len()).sum()
     }
 
     /// Sweeps when too many leaves are held.
@@ -185,8 +187,7 @@ impl Session {
     /// Stores what can be stored; with `everything`, all that is held, which nothing is in flight for. The caller holds
     /// the right to sweep alone.
     pub(crate) async fn sweep(self: &Arc<Self>, everything: bool) -> Result<()> {
-        let disks: Vec<Arc<WorkingDisk>> = lock(&self.disks).values().cloned().collect();
-        for disk in disks {
+        for disk in self.working() {
             let (leaves, _) = disk.map().take_leaves();
             for leaf in leaves {
                 let stored = match leaf.slots.iter().any(Option::is_some) {

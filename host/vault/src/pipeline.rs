@@ -100,11 +100,13 @@ impl Session {
             let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
             let bytes = |chunks: usize| u64::try_from(chunks).unwrap_or(u64::MAX).saturating_mul(chunk);
             let mut stats = lock(&self.stats);
-            stats.bytes_zero += bytes(zero);
-            stats.bytes_changed += bytes(count - unchanged);
-            stats.bytes_deduplicated +=
-                bytes(count - unchanged - zero.min(count - unchanged) - new.min(count - unchanged));
             stats.packs_reused += reused;
+            if disk.is_disk() {
+                stats.bytes_zero += bytes(zero);
+                stats.bytes_changed += bytes(count - unchanged);
+                stats.bytes_deduplicated +=
+                    bytes(count - unchanged - zero.min(count - unchanged) - new.min(count - unchanged));
+            }
         }
         drop(data);
         for completed in completed {

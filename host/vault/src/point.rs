@@ -6,7 +6,7 @@ use farshore_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::page::PageRef;
+use crate::{CapsuleItem, page::PageRef};
 
 /// A recovery point: a committed, restorable state of a whole group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Point {
     pub consistency: Consistency,
     /// The machines, in the order that the writer gave.
     pub machines: Vec<PointMachine>,
+    /// What is needed to use it, beside the disks. [`crate::PointReader::capsule`] says whether it keeps the rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capsule: Vec<CapsuleItem>,
     /// What it cost.
     pub stats: PointStats,
     /// What the operator should know; may be empty.
@@ -53,6 +56,12 @@ impl Point {
     /// The disk of this id of the machine of this id.
     pub fn disk(&self, machine: &MachineId, disk: &DiskId) -> Option<&PointDisk> {
         self.machine(machine)?.disks.iter().find(|candidate| candidate.disk == *disk)
+    }
+
+    /// The roots of all its maps, of disks and of the capsule: what keeps pages and frames alive.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = PageRef> {
+        let disks = self.machines.iter().flat_map(|machine| &machine.disks).filter_map(|disk| disk.map);
+        disks.chain(self.capsule.iter().filter_map(|item| item.map))
     }
 
     /// Bytes of all disks together, zeros included.
@@ -88,7 +97,8 @@ pub struct PointDisk {
     pub map: Option<PageRef>,
 }
 
-/// What making a recovery point took. Bytes of disks are counted in whole chunks, except at a disk's end.
+/// What making a recovery point took. Bytes of disks are counted in whole chunks, except at a disk's end. A capsule counts in what
+/// was stored, and not in what was given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PointStats {

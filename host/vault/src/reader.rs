@@ -15,7 +15,8 @@ use futures::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Error, PageRef, Point, Result,
+    CapsuleItem, Error, PageRef, Point, Result,
+    capsule::{check_digest, name_item, sound_items},
     frames::SlotBytes,
     lineage::LineageShared,
     map::leaf_slots,
@@ -67,6 +68,28 @@ impl PointReader {
             disk: disk.clone(),
         })?;
         Ok(DiskReader { shared: Arc::clone(&self.shared), size_bytes: found.size_bytes, map: found.map })
+    }
+
+    /// The items of the point's capsule; none if it has no capsule. It needs no power.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the capsule breaks a rule. The disks can be read all the same.
+    pub fn capsule(&self) -> Result<&[CapsuleItem]> {
+        sound_items(&self.point)
+    }
+
+    /// The bytes of an item of the point's capsule, at most [`crate::CAPSULE_ITEM_BYTES_MAX`], which have its digest.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when the capsule has not this item; the item is damaged, and the error names it; or the store
+    /// failed.
+    pub async fn read_item(&self, name: &str) -> Result<Bytes> {
+        let missing = || Error::invalid(format!("the capsule of point {} has no item {name:?}", self.point.sequence));
+        let item = self.capsule()?.iter().find(|item| item.name == name).ok_or_else(missing)?;
+        let reader = DiskReader { shared: Arc::clone(&self.shared), size_bytes: item.size_bytes, map: item.map };
+        let content = reader.read(0, item.size_bytes).await.map_err(|error| name_item(error, &self.point, item))?;
+        check_digest(&self.point, item, &content)?;
+        Ok(content)
     }
 }
 

@@ -35,8 +35,10 @@ use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    Error, Head, Point, PointDetails, PointDisk, PointMachine, PointStats, Result,
+    CAPSULE_ITEMS_MAX, CapsuleDraft, CapsuleItem, Error, Head, Point, PointDetails, PointDisk, PointMachine,
+    PointStats, Result,
     cache::Cache,
+    capsule::{WorkingItem, sound_items},
     commit::Event,
     leftovers::Leftovers,
     lineage::{LineageShared, check_note},
@@ -48,7 +50,7 @@ use crate::{
     pipeline::Part,
     seal::{ContentKeys, Hash, SessionKey},
     store::Created,
-    working::{Slot, WorkingDisk},
+    working::{Owner, Slot, WorkingDisk},
 };
 
 /// The most bytes of one write.
@@ -88,6 +90,8 @@ pub(crate) struct Session {
     pub(crate) known: Mutex<Cache<Hash, Slot>>,
     pub(crate) leftovers: Leftovers,
     pub(crate) disks: Mutex<BTreeMap<(MachineId, DiskId), Arc<WorkingDisk>>>,
+    /// The capsule, by the items' names.
+    pub(crate) items: Mutex<BTreeMap<String, WorkingItem>>,
     /// Loading a leaf holds it shared, a sweep alone: so that no leaf is loaded while it is being stored.
     pub(crate) sweeping: RwLock<()>,
     pub(crate) maps: Mutex<MapPacker>,
@@ -112,6 +116,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Session {
+    /// The disks, and those items of the capsule, that are written.
+    pub(crate) fn working(&self) -> Vec<Arc<WorkingDisk>> {
+        let mut working: Vec<_> = lock(&self.disks).values().cloned().collect();
+        working.extend(lock(&self.items).values().filter_map(|item| item.written.clone()));
+        working
+    }
+
     /// Remembers the first failure and wakes whoever waits.
     pub(crate) fn fail(&self, error: Error) {
         lock(&self.failure).get_or_insert(error);
@@ -198,6 +209,7 @@ impl PointWriter {
             known: Mutex::new(Cache::new(KNOWN_CHUNKS_HALF)),
             leftovers,
             disks: Mutex::default(),
+            items: Mutex::default(),
             sweeping: RwLock::new(()),
             maps: Mutex::default(),
             room: Arc::new(Semaphore::new(IN_FLIGHT_CHUNKS_MAX)),
@@ -233,10 +245,12 @@ impl PointWriter {
                 size_bytes,
             });
         }
-        self.add(WorkingDisk::new(machine.clone(), disk.clone(), size_bytes, before.and_then(|before| before.map)))
+        let key = (machine.clone(), disk.clone());
+        let owner = Owner::Disk(machine.clone(), disk.clone());
+        self.add(key, WorkingDisk::new(owner, size_bytes, before.and_then(|before| before.map)))
     }
 
-    fn add(&self, disk: WorkingDisk) -> Result<DiskWriter> {
+    fn add(&self, key: (MachineId, DiskId), disk: WorkingDisk) -> Result<DiskWriter> {
         self.session.check_open()?;
         if disk.size_bytes > DISK_BYTES_MAX {
             let what = "the size of a disk, in bytes,";
@@ -247,13 +261,69 @@ impl PointWriter {
             let limit = u64::try_from(DISKS_MAX).unwrap_or(u64::MAX);
             return Err(Error::LimitExceeded { what: "the number of disks of a point", found: limit + 1, limit });
         }
-        let key = (disk.machine.clone(), disk.disk.clone());
         if disks.contains_key(&key) {
             return Err(Error::invalid(format!("the disk {} of the machine {} was added twice", key.1, key.0)));
         }
         let disk = Arc::new(disk);
         disks.insert(key, Arc::clone(&disk));
         Ok(DiskWriter { session: Arc::clone(&self.session), disk })
+    }
+
+    /// Adds an item to the capsule. If the parent has the same, nothing is written; else its bytes are accepted, which may wait for
+    /// room.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when there is one of its name; [`Error::LimitExceeded`]; or the session's failure.
+    pub async fn add_item(&self, draft: &CapsuleDraft) -> Result<()> {
+        self.session.check_open()?;
+        // A parent whose capsule breaks a rule has nothing that could be taken over.
+        let parent = self.parent().and_then(|parent| sound_items(parent).ok()).unwrap_or_default();
+        let mut item = draft.item().clone();
+        let same = parent.iter().find(|held| held.digest == item.digest && held.size_bytes == item.size_bytes);
+        let before = parent.iter().find(|held| held.name == item.name);
+        let written = match same {
+            Some(same) => {
+                item.map = same.map;
+                None
+            }
+            None => {
+                let owner = Owner::Item(item.name.clone());
+                let root = before.and_then(|before| before.map);
+                Some(Arc::new(WorkingDisk::new(owner, item.size_bytes, root)))
+            }
+        };
+        self.insert_item(WorkingItem { item, written: written.clone() })?;
+        let Some(disk) = written else { return Ok(()) };
+        let chunks = |bytes: u64| bytes.div_ceil(u64::try_from(CHUNK).unwrap_or(u64::MAX));
+        let (first, end) = (chunks(disk.size_bytes), before.map_or(0, |before| chunks(before.size_bytes)));
+        if first < end {
+            let cut = self.session.write_zeroes(&disk, first, end).await;
+            cut.inspect_err(|error| self.session.fail(error.clone()))?;
+        }
+        let writer = DiskWriter { session: Arc::clone(&self.session), disk };
+        let mut rest = draft.content().clone();
+        let mut offset = 0;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(WRITE_BYTES_MAX));
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            writer.write(offset, piece).await?;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    fn insert_item(&self, item: WorkingItem) -> Result<()> {
+        let mut items = lock(&self.session.items);
+        if items.len() >= CAPSULE_ITEMS_MAX {
+            let limit = u64::try_from(CAPSULE_ITEMS_MAX).unwrap_or(u64::MAX);
+            return Err(Error::LimitExceeded { what: "the number of items of a capsule", found: limit + 1, limit });
+        }
+        let name = item.item.name.clone();
+        if items.contains_key(&name) {
+            return Err(Error::invalid(format!("the item {name} of the capsule was added twice")));
+        }
+        items.insert(name, item);
+        Ok(())
     }
 
     /// What the point has cost so far.
@@ -314,6 +384,7 @@ impl PointWriter {
             instant: details.instant,
             consistency: details.consistency,
             machines: point_machines(details, &lock(&session.disks))?,
+            capsule: lock(&session.items).values().map(WorkingItem::finished).collect::<Vec<CapsuleItem>>(),
             stats,
             note: details.note.clone(),
         })
@@ -436,9 +507,9 @@ impl DiskWriter {
             }
             Some(_) => return Ok(()),
         };
-        let WorkingDisk { machine, disk, .. } = &*self.disk;
+        let owner = &self.disk.owner;
         Err(Error::invalid(format!(
-            "a write of {length} bytes at {offset} of the disk {disk} of {machine}, which has {size} bytes, {problem}"
+            "a write of {length} bytes at {offset} of {owner}, which has {size} bytes, {problem}"
         )))
     }
 
@@ -455,7 +526,9 @@ impl DiskWriter {
             return Err(Error::LimitExceeded { what: "a write, in bytes,", found: length, limit });
         }
         self.check_range(offset, length)?;
-        lock(&self.session.stats).bytes_given += length;
+        if self.disk.is_disk() {
+            lock(&self.session.stats).bytes_given += length;
+        }
         let mut data = to_whole_chunks(data);
         let mut chunk = offset / u64::try_from(CHUNK).unwrap_or(u64::MAX);
         while !data.is_empty() {

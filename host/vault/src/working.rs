@@ -12,6 +12,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -191,18 +192,40 @@ impl WorkingMap {
     }
 }
 
-/// A disk that is being written.
+/// What is written through a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A disk of a machine.
+    Disk(MachineId, DiskId),
+    /// An item of the capsule, by its name.
+    Item(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(machine, disk) => write!(formatter, "the disk {disk} of {machine}"),
+            Self::Item(name) => write!(formatter, "the item {name} of the capsule"),
+        }
+    }
+}
+
+/// A disk, or an item of the capsule, that is being written.
 #[derive(Debug)]
 pub(crate) struct WorkingDisk {
-    pub(crate) machine: MachineId,
-    pub(crate) disk: DiskId,
+    pub(crate) owner: Owner,
     pub(crate) size_bytes: u64,
     map: Mutex<WorkingMap>,
 }
 
 impl WorkingDisk {
-    pub(crate) fn new(machine: MachineId, disk: DiskId, size_bytes: u64, root: Option<PageRef>) -> Self {
-        Self { machine, disk, size_bytes, map: Mutex::new(WorkingMap { root, ..WorkingMap::default() }) }
+    pub(crate) fn new(owner: Owner, size_bytes: u64, root: Option<PageRef>) -> Self {
+        Self { owner, size_bytes, map: Mutex::new(WorkingMap { root, ..WorkingMap::default() }) }
+    }
+
+    /// Whether its bytes count among those of disks.
+    pub(crate) const fn is_disk(&self) -> bool {
+        matches!(self.owner, Owner::Disk(..))
     }
 
     /// The map; the lock is never held while waiting.

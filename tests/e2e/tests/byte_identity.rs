@@ -243,6 +243,7 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
             consistency: Consistency::Crash,
             stall_limit: Duration::from_millis(500),
         },
+        capsule: Vec::new(),
         state_folder: world.folder().join("state"),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),

@@ -1,6 +1,7 @@
 //! The commands, one file each. A command turns arguments into one call of a library and renders what comes back; what
 //! replication, failover or a vault do is decided elsewhere.
 
+mod capsule;
 mod config;
 mod demo;
 mod drill;
@@ -38,6 +39,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
         Command::Replicate(arguments) => replicate::run(context, arguments).await,
         Command::Points(arguments) => points::run(context, &arguments).await,
         Command::Restore(arguments) => restore::run(context, &arguments).await,
+        Command::Capsule(command) => capsule::run(context, &command).await,
         Command::Rescue(arguments) => rescue::run(context, arguments).await,
         Command::Drill(arguments) => drill::run(context, &arguments).await,
         Command::Failover(FailoverCommand::Unplanned(arguments)) => failover::run(context, arguments).await,

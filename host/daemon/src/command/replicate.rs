@@ -14,6 +14,7 @@ use super::points::basis;
 use crate::{
     adapters::Adapters,
     arguments::ReplicateArguments,
+    capsule,
     config::{Configuration, Group, format_duration},
     context::Context,
     error::CliError,
@@ -37,6 +38,8 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
     let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Replicator])).await?;
     let state_folder = super::state_folder(&configuration)?;
     let mut adapters = Adapters::new(context, &configuration)?;
+    let capsule = capsule::gather(&configuration);
+    capsule.warnings.iter().for_each(|warning| context.output.warn(warning));
     let mut groups = Vec::new();
     for (name, group) in named {
         // An adapter that is missing or broken is no reason to stop protecting what other sites run.
@@ -58,6 +61,7 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
                 consistency: group.consistency,
                 stall_limit: group.stall_limit,
             },
+            capsule: capsule.items.clone(),
             state_folder: state_folder.clone(),
             clock: Arc::clone(&context.clock),
             entropy: Arc::clone(&context.entropy),

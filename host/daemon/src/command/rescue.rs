@@ -1,4 +1,4 @@
-//! `rescue`: recovery points and disks from the kit, the passphrase and the store alone.
+//! `rescue`: recovery points, disks and capsules from the kit, the passphrase and the store alone.
 
 use farshore_vault::Address;
 
@@ -19,7 +19,7 @@ const POINTS_LISTED_MAX: u32 = 1_000;
 pub async fn run(context: &Context, arguments: RescueArguments) -> Result<(), Failure> {
     let file = context.kit_file.clone().ok_or(CliError::NoKitNamed)?;
     let kit = keys::read_kit(context.output, &file)?;
-    let RescueArguments { group, vault, option, passphrase_file, point, machine, disk, to } = arguments;
+    let RescueArguments { group, vault, option, passphrase_file, point, machine, disk, to, capsule } = arguments;
     let address = vault.unwrap_or_else(|| kit.address().to_owned());
     // Before anything is asked for.
     address.parse::<Address>()?;
@@ -32,12 +32,13 @@ pub async fn run(context: &Context, arguments: RescueArguments) -> Result<(), Fa
         secrets: std::collections::BTreeMap::new(),
     });
     let vault = vault::open(context, &configuration, Needs::Administrator).await?;
-    match (group, to) {
-        (Some(group), Some(to)) => {
+    match (group, to, capsule) {
+        (Some(group), _, Some(folder)) => super::capsule::extract(context, &vault, &group, point, &folder).await,
+        (Some(group), Some(to), None) => {
             // On the worst day nothing is written to the vault, not even that this point came back.
             super::restore::restore(context, &vault, &RestoreArguments { group, point, machine, disk, to }).await?;
             Ok(())
         }
-        (group, _) => super::points::list(context, &vault, &PointsArguments { group, limit: POINTS_LISTED_MAX }).await,
+        (group, ..) => super::points::list(context, &vault, &PointsArguments { group, limit: POINTS_LISTED_MAX }).await,
     }
 }

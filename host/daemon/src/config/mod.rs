@@ -170,6 +170,11 @@ impl Configuration {
         &self.file
     }
 
+    /// The text of the file, as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// A path of the configuration: a relative one counts from the folder of the file.
     pub fn path(&self, written: &Path) -> PathBuf {
         self.folder.join(written)

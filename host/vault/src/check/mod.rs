@@ -30,7 +30,8 @@ pub use self::sample::SampleSize;
 pub(crate) use self::sample::{Dice, Share};
 use self::{packs::ReadCollection, sample::stored_bytes};
 use crate::{
-    Error, PageRef, Point, Result, Vault,
+    CAPSULE_ITEMS_MAX, Error, PageRef, Point, Result, Vault,
+    capsule::sound_items,
     commit::{Event, commit_key},
     ledger::Valid,
     lineage::LineageShared,
@@ -81,8 +82,11 @@ pub struct HurtPoint {
     /// The point.
     pub sequence: Sequence,
     /// The machines that are hurt; the point's other machines can be restored. Empty when the point's own commit is
-    /// damaged, so that none of them can.
+    /// damaged, so that none of them can, or when only its capsule is hurt.
     pub machines: Vec<MachineId>,
+    /// The items of its capsule that are hurt. A capsule never hurts a machine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
     /// What of their disks is lost, as far as it is on the list: at most 1,024 extents.
     pub extents: Vec<HurtExtent>,
     /// How many bytes of disks are lost.
@@ -485,6 +489,16 @@ impl Check<'_> {
                 }
             }
         }
+        for (item, root) in point.capsule.iter().filter_map(|item| Some((item, item.map?))) {
+            for finding in self.page(lineage, root, LEVELS - 1, 0).await?.keys() {
+                let hurt = hurt.entry(*finding).or_insert_with(|| HurtPoint::whole(lineage, point.sequence));
+                hurt.items.push(item.name.clone());
+            }
+        }
+        if let Err(error) = sound_items(point) {
+            let hurt = hurt.entry(self.find(&error)?).or_insert_with(|| HurtPoint::whole(lineage, point.sequence));
+            hurt.items.extend(point.capsule.iter().take(CAPSULE_ITEMS_MAX).map(|item| item.name.clone()));
+        }
         let machines: BTreeSet<&MachineId> = hurt.values().flat_map(|hurt| &hurt.machines).collect();
         self.points.push(CheckedPoint {
             lineage: lineage.id,
@@ -557,7 +571,7 @@ impl HurtPoint {
     /// Nothing of it can be restored, as far as is known yet.
     fn whole(lineage: &LineageShared, sequence: Sequence) -> Self {
         let group = lineage.group.clone();
-        Self { group, sequence, machines: Vec::new(), extents: Vec::new(), bytes: 0 }
+        Self { group, sequence, machines: Vec::new(), items: Vec::new(), extents: Vec::new(), bytes: 0 }
     }
 
     fn add(&mut self, machine: &MachineId, disk: &DiskId, size_bytes: u64, hurt: &Hurt) {

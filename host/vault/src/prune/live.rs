@@ -79,9 +79,7 @@ impl Live {
     }
 
     async fn follow(&mut self, maps: &Maps, point: &Point) -> Result<()> {
-        let disks = point.machines.iter().flat_map(|machine| &machine.disks);
-        let mut waiting: Vec<(PageRef, usize, u64)> =
-            disks.filter_map(|disk| disk.map).map(|root| (root, LEVELS - 1, 0)).collect();
+        let mut waiting: Vec<(PageRef, usize, u64)> = point.maps().map(|root| (root, LEVELS - 1, 0)).collect();
         while let Some((reference, level, index)) = waiting.pop() {
             if !self.add_page(&reference) {
                 continue;

@@ -1,6 +1,7 @@
 //! Tests of the whole vault against a store in memory, one file per promise.
 
 mod bucket;
+mod capsule;
 mod census;
 mod check;
 mod corpus;

@@ -66,17 +66,14 @@ pub fn render_findings(findings: &[CheckFinding]) -> String {
 }
 
 fn render_hurt(hurt: &HurtPoint) -> String {
-    if hurt.machines.is_empty() {
+    if hurt.machines.is_empty() && hurt.items.is_empty() {
         return format!("  hurts point {} of group {}: all of it\n", hurt.sequence, hurt.group);
     }
     let machines: Vec<&str> = hurt.machines.iter().map(|machine| machine.as_str()).collect();
-    let mut text = format!(
-        "  hurts point {} of group {}: {} of {}\n",
-        hurt.sequence,
-        hurt.group,
-        human::bytes(hurt.bytes),
-        machines.join(", ")
-    );
+    let disks = (!machines.is_empty()).then(|| format!("{} of {}", human::bytes(hurt.bytes), machines.join(", ")));
+    let items = hurt.items.iter().map(|item| format!("{item} of its capsule"));
+    let hurts: Vec<String> = disks.into_iter().chain(items).collect();
+    let mut text = format!("  hurts point {} of group {}: {}\n", hurt.sequence, hurt.group, hurts.join(", "));
     for extent in hurt.extents.iter().take(EXTENTS_SHOWN_MAX) {
         let end = extent.start.saturating_add(extent.length);
         text.push_str(&format!("    {} {}: bytes {} to {end}\n", extent.machine, extent.disk, extent.start));
