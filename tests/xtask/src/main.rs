@@ -13,6 +13,7 @@ mod fingerprint;
 mod long;
 mod machine;
 mod needs;
+mod node_tools;
 mod process;
 mod python_tools;
 mod sim;
