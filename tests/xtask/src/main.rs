@@ -16,6 +16,7 @@ mod needs;
 mod node_tools;
 mod process;
 mod python_tools;
+mod scale;
 mod sim;
 mod stages;
 mod suites;
@@ -67,6 +68,8 @@ enum Verb {
     Bench(BenchArguments),
     /// Run worlds in which hosts, stores and clocks fail as seeds decide; the vault must keep its promises in all of them.
     Sim(SimArguments),
+    /// Measure what a vault costs in the long run: stored bytes, requests and dollars, a lineage of very many commits.
+    Scale(ScaleArguments),
 }
 
 #[derive(Debug, Args)]
@@ -131,6 +134,17 @@ struct SimArguments {
     passed_on: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct ScaleArguments {
+    /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on: thinning, requests or commits, and their options. `-- --help` describes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -168,6 +182,7 @@ impl Command {
             Verb::Demo(arguments) => demo::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Bench(arguments) => bench::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Sim(arguments) => sim::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Scale(arguments) => scale::run(&checkout, &arguments.passed_on, arguments.yes),
         }
     }
 }
