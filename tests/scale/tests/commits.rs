@@ -4,7 +4,7 @@ use farshore_scale::commits::{self, Settings, Step};
 
 /// Commits of a long run, and of an ordinary one.
 fn commits() -> u64 {
-    if std::env::var_os("FARSHORE_LONG").is_some() { 100_000 } else { 2_000 }
+    if std::env::var_os("FARSHORE_LONG").is_some() { 100_000 } else { 1_000 }
 }
 
 fn measure(is_pruned: bool) -> Vec<Step> {
@@ -35,7 +35,8 @@ fn a_long_lineage_is_opened_listed_and_restored_without_reading_it() {
             let restored = step(&steps, what).requests;
             assert!(restored.gets <= 64 + 16 && restored.heads <= doublings, "{what}: {restored:?}");
         }
+        // One listing sees that nothing follows the end; one for each commit from the newest point on looks for what writers left.
         let begun = step(&steps, "begin a point").requests;
-        assert!(begun.gets <= 8 && begun.heads <= doublings && begun.lists <= 2, "{begun:?}");
+        assert!(begun.gets <= 8 && begun.heads <= doublings && begun.lists <= 4, "{begun:?}");
     }
 }

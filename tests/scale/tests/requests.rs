@@ -1,7 +1,8 @@
 //! What a cycle asks of the store: a fast group makes a million of them in a month, and each request is paid for.
 
-use farshore_scale::requests::{self, Prices, Settings};
 use std::time::Duration;
+
+use farshore_scale::requests::{self, Prices, Settings};
 
 #[test]
 fn an_idle_cycle_puts_its_commit_and_asks_four_questions() {
