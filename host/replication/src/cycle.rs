@@ -26,7 +26,8 @@ use farshore_platform::{
     StepStatus, TrackedDisk,
 };
 use farshore_vault::{
-    CapsuleDraft, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter, Vault,
+    CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter,
+    Vault,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -217,20 +218,12 @@ impl Replicator {
 
     async fn begin_point(&self) -> Result<(Lineage, PointWriter, Option<Point>), ReplicationError> {
         let lineage = self.lineage().await?;
-        let head = lineage.head().await.map_err(|source| self.vault_error("finding its newest commit", source))?;
-        let site = self.source.site();
-        if head.active_site != *site {
-            return Err(ReplicationError::Fenced {
-                group: self.protection.group.clone(),
-                site: site.clone(),
-                active: head.active_site,
-                generation: head.generation,
-            });
-        }
-        let writer = lineage
-            .begin_point(head.generation, site)
-            .await
-            .map_err(|source| self.vault_error("beginning a recovery point", source))?;
+        let writer = lineage.begin_next_point(self.source.site()).await.map_err(|source| match source {
+            VaultError::Fenced { group, site, current_generation, active_site, .. } => {
+                ReplicationError::Fenced { group, site, active: active_site, generation: current_generation }
+            }
+            source => self.vault_error("beginning a recovery point", source),
+        })?;
         let parent = writer.parent().cloned();
         Ok((lineage, writer, parent))
     }

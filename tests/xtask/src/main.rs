@@ -14,8 +14,10 @@ mod fuzz;
 mod long;
 mod machine;
 mod needs;
+mod node_tools;
 mod process;
 mod python_tools;
+mod scale;
 mod sim;
 mod stages;
 mod suites;
@@ -70,6 +72,8 @@ enum Verb {
     Sim(SimArguments),
     /// Give mutated bytes to every decoder of what a vault stores, and of the files that people keep.
     Fuzz(FuzzArguments),
+    /// Measure what a vault costs in the long run: stored bytes, requests and dollars, a lineage of very many commits.
+    Scale(ScaleArguments),
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +155,17 @@ struct FuzzArguments {
     yes: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct ScaleArguments {
+    /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on: thinning, requests or commits, and their options. `-- --help` describes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -191,6 +206,7 @@ impl Command {
             Verb::Fuzz(FuzzArguments { seconds, target, input, yes }) => {
                 fuzz::run(&checkout, &fuzz::Request { seconds, target, input }, yes)
             }
+            Verb::Scale(arguments) => scale::run(&checkout, &arguments.passed_on, arguments.yes),
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::echo;
 use crate::fuzz;
 use crate::long;
 use crate::needs;
+use crate::node_tools;
 use crate::process;
 use crate::python_tools;
 use crate::stages::Stages;
@@ -63,6 +64,7 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     stages.run("components", || components::build(checkout, &[], Choice::Auto, request.allow_costs))?;
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
     stages.run("programs in Python", || python_tools::ready(checkout))?;
+    stages.run("the program in JavaScript", || node_tools::ready(checkout))?;
     demo::announce_first_build(checkout);
     if request.filter.is_none() {
         stages.run("clippy", || check_lints(checkout))?;

@@ -125,14 +125,25 @@ impl LocatedProblem {
 }
 
 /// Parts of key names that make a value a likely secret.
-const SECRET_WORDS: [&str; 9] =
-    ["passphrase", "password", "secret", "token", "access-key", "account-key", "credential", "private-key", "sas-key"];
+const SECRET_WORDS: [&str; 11] = [
+    "passphrase",
+    "password",
+    "secret",
+    "token",
+    "access-key",
+    "account-key",
+    "master-key",
+    "encryption-key",
+    "credential",
+    "private-key",
+    "sas-key",
+];
 
-/// Whether a value under this key is likely a secret. A key that names a file, an environment variable or a folder of
-/// them is not.
+/// Whether a value under this key is likely a secret. A key that names a file, an environment variable, a folder of
+/// them, a service or a kind of credential is not.
 pub fn is_secret_key(key: &str) -> bool {
     let key = key.trim().trim_matches(['"', '\'']).to_ascii_lowercase().replace('_', "-");
-    if ["-file", "-env", "-path", "-id"].iter().any(|ending| key.ends_with(ending)) {
+    if ["-file", "-env", "-path", "-id", "-type", "-url"].iter().any(|ending| key.ends_with(ending)) {
         return false;
     }
     key == "sas" || SECRET_WORDS.iter().any(|word| key.contains(word))
@@ -180,11 +191,16 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown_again() {
-        for line in ["passphrase = \"hunter2\"", "secret-access-key=\"hunter2\"", "  options.access_key = 'hunter2"] {
+        for line in [
+            "passphrase = \"hunter2\"",
+            "secret-access-key=\"hunter2\"",
+            "  options.access_key = 'hunter2",
+            "master-key = \"hunter2\"",
+        ] {
             let located = LocatedProblem::locate(Problem::error(0..line.len(), "no"), "f.toml", line);
             assert!(!located.render().contains("hunter2"), "{}", located.render());
         }
-        for line in ["passphrase-file = \"/p\"", "access-key-id = \"AKIA\""] {
+        for line in ["passphrase-file = \"/p\"", "access-key-id = \"AKIA\"", "credential-type = \"azure_cli\""] {
             let located = LocatedProblem::locate(Problem::error(0..4, "no"), "f.toml", line);
             assert!(located.render().contains(line), "{}", located.render());
         }

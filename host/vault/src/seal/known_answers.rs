@@ -226,7 +226,8 @@ fn names() -> Value {
         locked_until: None,
         pins: Vec::new(),
     };
-    let built_on = HeadCommit { head, hash: [0x07; 32], received_at: Timestamp::from_unix_milliseconds(0) };
+    let received_at = Timestamp::from_unix_milliseconds(0);
+    let built_on = HeadCommit { head, hash: [0x07; 32], received_at, point: None };
     json!({
         "lineage of the group orders": member().lineage_id(&GroupName::new("orders").expect("a good name")).to_string(),
         "object on a commit": built_on.object_name(&RANDOM).to_string(),

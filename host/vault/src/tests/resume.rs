@@ -75,3 +75,21 @@ async fn a_leftover_that_has_rotted_is_sent_again() {
     assert!(sent > DISK as u64, "{sent}");
     assert_eq!(point.stats.packs_reused, 0);
 }
+
+/// A handle that made the newest point itself looks for what writers left only if one of its own has built on it since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_writer_of_the_same_process_stored_is_used() {
+    let objects = Arc::new(InMemory::new());
+    let content = noise(3, DISK);
+    let lineage = lineage(&vault_on(store(&objects), context()).await).await;
+    commit_disk(&lineage, &content[..CHUNK]).await.expect("committed");
+    let writer = begin(&lineage).await;
+    let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await.expect("added");
+    write_all(&disk, &content).await.expect("accepted");
+    while writer.stats().objects_written < 3 {
+        tokio::task::yield_now().await;
+    }
+    drop(writer);
+    let point = commit_disk(&lineage, &content).await.expect("committed");
+    assert_eq!(point.stats.packs_reused, 3);
+}

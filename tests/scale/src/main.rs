@@ -1,0 +1,160 @@
+//! `farshore-scale`: measures what a vault costs in the long run, and prints it.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use farshore_scale::{commits, requests, thinning};
+use farshore_vault::{Grace, Retention};
+
+/// Measures what a vault costs in the long run.
+#[derive(Debug, Parser)]
+#[command(name = "farshore-scale")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Days of random writes of 64 KiB, with points that are thinned daily: stored bytes for those that points need.
+    Thinning(ThinningArguments),
+    /// A lineage of very many commits: what opening it, finding its newest, listing and restoring take.
+    Commits(CommitsArguments),
+    /// The requests of idle and of changing cycles and of daily prunes, and what they cost in a month.
+    Requests(RequestsArguments),
+}
+
+#[derive(Debug, Args)]
+struct CommitsArguments {
+    /// Commits of the lineage. A thousand take about a mebibyte of memory.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
+    commits: u64,
+    /// Prune it before it is measured.
+    #[arg(long)]
+    pruned: bool,
+}
+
+#[derive(Debug, Args)]
+struct RequestsArguments {
+    /// How many cycles of each kind make a day.
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u64).range(2..=28_800))]
+    cycles: u64,
+    /// How many chunks of 64 KiB a cycle that is not idle finds changed.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=61))]
+    written: u64,
+    /// Dollars for a thousand PUTs or LISTs.
+    #[arg(long, default_value_t = 0.005)]
+    put_price: f64,
+    /// Dollars for a thousand GETs or HEADs.
+    #[arg(long, default_value_t = 0.0004)]
+    get_price: f64,
+    /// Objectives in seconds.
+    #[arg(long, value_delimiter = ',', default_values_t = [3, 15, 300])]
+    objectives: Vec<u64>,
+    /// Print what the last cycle of each kind asked for.
+    #[arg(long)]
+    log: bool,
+}
+
+#[derive(Debug, Args)]
+struct ThinningArguments {
+    /// The disk's size in MiB. About four times as much memory is needed.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=16_384))]
+    mebibytes: u64,
+    /// For how many days.
+    #[arg(long, default_value_t = 30)]
+    days: u64,
+    /// Cycles of a day.
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    cycles: u64,
+    /// How many random chunks of 64 KiB are written between two cycles.
+    #[arg(long, default_value_t = 4)]
+    written: u64,
+    /// All points of so many hours stand.
+    #[arg(long, default_value_t = 24)]
+    all_hours: u64,
+    /// The newest point of each of so many hours stands.
+    #[arg(long, default_value_t = 48)]
+    hourly: u32,
+    /// The newest point of each of so many days stands.
+    #[arg(long, default_value_t = 30)]
+    daily: u32,
+    /// How many days condemned objects wait.
+    #[arg(long, default_value_t = 3)]
+    grace_days: u64,
+    /// Decides which chunks are written.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print every day, and not only the last.
+    #[arg(long)]
+    each_day: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    match &arguments.verb {
+        Verb::Thinning(arguments) => runtime.block_on(thin(arguments)),
+        Verb::Commits(arguments) => runtime.block_on(measure_commits(arguments)),
+        Verb::Requests(arguments) => runtime.block_on(count(arguments)),
+    }
+}
+
+async fn thin(arguments: &ThinningArguments) -> Result<()> {
+    let settings = thinning::Settings {
+        chunks: arguments.mebibytes * 16,
+        days: arguments.days,
+        cycles: arguments.cycles,
+        written: arguments.written,
+        retention: Retention {
+            all_seconds: arguments.all_hours * 3_600,
+            hourly: arguments.hourly,
+            daily: arguments.daily,
+            ..Retention::default()
+        },
+        grace: Grace { seconds: arguments.grace_days * 86_400, commits: 8 },
+        seed: arguments.seed,
+    };
+    let days = thinning::run(settings, |day| {
+        if arguments.each_day || day.day == arguments.days {
+            println!("{day}");
+        }
+    })
+    .await?;
+    let worst = days.iter().map(thinning::Day::ratio).fold(0.0, f64::max);
+    println!("the most on any day: {worst:.3}");
+    Ok(())
+}
+
+async fn measure_commits(arguments: &CommitsArguments) -> Result<()> {
+    let settings = commits::Settings { commits: arguments.commits, is_pruned: arguments.pruned };
+    let steps = commits::measure(settings).await?;
+    println!("{}", commits::HEADING);
+    steps.iter().for_each(|step| println!("{step}"));
+    Ok(())
+}
+
+async fn count(arguments: &RequestsArguments) -> Result<()> {
+    let settings = requests::Settings { cycles: arguments.cycles, written: arguments.written };
+    let measured = requests::measure(settings).await?;
+    if arguments.log {
+        for (name, log) in [("idle", &measured.idle.log), ("changing", &measured.changing.log)] {
+            println!("{name}:");
+            log.iter().for_each(|line| println!("  {line}"));
+        }
+    }
+    let prices = requests::Prices { puts: arguments.put_price, gets: arguments.get_price };
+    let objectives: Vec<Duration> = arguments.objectives.iter().map(|seconds| Duration::from_secs(*seconds)).collect();
+    print!("{}", requests::table(settings, &measured, prices, &objectives));
+    Ok(())
+}
