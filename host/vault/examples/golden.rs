@@ -3,7 +3,8 @@
 //! `cargo run --package farshore-vault --example golden -- FOLDER`
 //!
 //! FOLDER, which must not be there, gets the vault itself, `kit.toml`, `passphrase`, `host.toml` (the credential of a host
-//! that may do everything), and `expected.json`: for each point the length and SHA-256 of each disk.
+//! that may do everything), and `expected.json`: for each point the length and SHA-256 of each disk, and of each item of its
+//! capsule.
 
 use std::{
     collections::BTreeMap,
@@ -19,12 +20,16 @@ use farshore_core::{
     PowerState, RunId, SeededEntropy, Sequence, SiteName, Timestamp,
 };
 use farshore_vault::{
-    Address, Context, CreateOptions, Grace, HostCredential, KdfParameters, Lineage, Opener, PointDetails,
+    Address, CapsuleDraft, Context, CreateOptions, Grace, HostCredential, KdfParameters, Lineage, Opener, PointDetails,
     PointDiskDraft, PointMachineDraft, Power, Retention, SlotRequest, Store, StoreOptions, Vault, Workers,
 };
 
 const PASSPHRASE: &str = "caf\u{e9} at the harbour";
 const CHUNK: usize = 65_536;
+
+/// What travels with each point.
+const ITEM: &str = "configuration/harbour";
+const CONFIGURATION: &[u8] = b"[vault]\naddress = \"file:/golden/vault\"\n";
 
 /// How many small points follow the large ones, so that a prune has packs to collect.
 const SMALL_POINTS: usize = 24;
@@ -62,6 +67,8 @@ async fn commit(lineage: &Lineage, disks: &[Vec<u8>; 2]) -> Result<u64, Box<dyn 
             disk.write((number << 20) as u64, Bytes::copy_from_slice(piece)).await?;
         }
     }
+    let details = BTreeMap::from([("written-by".to_owned(), "the harbour".to_owned())]);
+    writer.add_item(&CapsuleDraft::new(ITEM, "configuration", details, CONFIGURATION)?).await?;
     let draft = |name: &&str| {
         Ok::<_, Box<dyn Error>>(PointDiskDraft { disk: DiskId::new(*name)?, basis: Basis::Full, tracking_token: None })
     };
@@ -152,7 +159,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut points = BTreeMap::new();
     let note = |points: &mut BTreeMap<u64, serde_json::Value>, sequence: u64, disks: &[Vec<u8>; 2]| {
         let disk = |content: &Vec<u8>| serde_json::json!({ "bytes": content.len(), "sha256": hexadecimal(digest(&SHA256, content).as_ref()) });
-        points.insert(sequence, serde_json::json!({ "shop": { "system": disk(&disks[0]), "data": disk(&disks[1]) } }));
+        let shop = serde_json::json!({ "system": disk(&disks[0]), "data": disk(&disks[1]) });
+        let capsule = serde_json::json!({ ITEM.replace('/', "."): disk(&CONFIGURATION.to_vec()) });
+        points.insert(sequence, serde_json::json!({ "shop": shop, "(capsule)": capsule }));
     };
     let mut content = None;
     for (number, disks) in contents().into_iter().enumerate() {

@@ -155,7 +155,7 @@ impl Vault {
     }
 
     /// Gives a host the keys of this bundle that its powers need; whether there are any.
-    pub(super) async fn grant(&self, bundle: &Bundle, invited: &RingHost, enrolment: &Enrolment) -> Result<bool> {
+    pub(crate) async fn grant(&self, bundle: &Bundle, invited: &RingHost, enrolment: &Enrolment) -> Result<bool> {
         let Some(grant) = Grant::of(bundle, invited) else { return Ok(false) };
         let to = (invited.host, enrolment.receiving());
         let mut number = 1;

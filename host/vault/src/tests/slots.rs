@@ -5,7 +5,10 @@ use super::{
     powers::World,
     *,
 };
-use crate::{Error, KdfParameters, Power, SlotRequest, keys::epochs};
+use crate::{
+    Error, KdfParameters, Power, SlotRequest,
+    keys::{EpochSecrets, epochs},
+};
 
 fn request<'a>(passphrase: &'a Passphrase, same_words_as: Option<&'a Kit>) -> SlotRequest<'a> {
     SlotRequest { passphrase, kdf: KdfParameters::FLOOR, same_words_as, label: "ops" }
@@ -171,6 +174,15 @@ async fn what_comes_after_an_epoch_began_opens_for_todays_slots_and_hosts_alone(
     administrator.begin_epoch(&plan).await.expect("begun");
     let stale = administrator.begin_epoch(&plan).await.expect_err("the plan has been executed");
     assert!(matches!(stale, Error::RingRace { .. }), "{stale}");
+
+    // Another administrator's rotation was overtaken after it had granted its keys: they never came into use.
+    let ring = administrator.0.access.ring();
+    let mut overtaken = administrator.0.access.bundle("for a test").expect("the administrator's");
+    *overtaken.epochs.last_mut().expect("two") = EpochSecrets::random(plan.epoch, &SystemEntropy);
+    for invited in ring.hosts.iter().filter(|invited| plan.hosts.contains(&invited.name)) {
+        let enrolment = administrator.0.access.enrolment(invited).await.expect("readable").expect("it has joined");
+        administrator.grant(&overtaken, invited, &enrolment).await.expect("granted");
+    }
 
     // The writer was not started anew, and yet seals to the new epoch.
     let after = commit_disk(&lineage(writer).await, &new).await.expect("committed");
