@@ -125,6 +125,12 @@ pub enum VaultCommand {
     /// Lock what the vault holds against deletion, by whomever, for a span of time. Only in S3.
     #[command(subcommand)]
     Lock(LockCommand),
+    /// Show objects again that somebody with the store's credentials has hidden, in a bucket that keeps versions.
+    ///
+    /// What is locked cannot be destroyed, but a delete marker or a newer version above it hides it. Delete markers are removed,
+    /// newer versions if asked for, and never an object. It needs no kit, and credentials that may list versions and delete
+    /// them, which no host should have.
+    Unhide(UnhideArguments),
     /// Print the bucket policy with which S3 itself lets each host do what its powers need, and nothing else.
     ///
     /// Nothing is contacted. Give the policy to the bucket, and a credential of its own to each host. Print it anew when the vault
@@ -359,6 +365,18 @@ fn span(text: &str) -> Result<Duration, String> {
             crate::config::parse_duration(text).map_err(|problem| format!("{problem}, or in days, such as \"14d\""))
         }
     }
+}
+
+/// `vault unhide`.
+#[derive(Debug, Args)]
+pub struct UnhideArguments {
+    /// Say what is hidden, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove newer versions too. A host that wrote while objects were hidden may have made some of them: look at what --dry-run
+    /// says first.
+    #[arg(long)]
+    pub newer_versions: bool,
 }
 
 /// `vault policy`.

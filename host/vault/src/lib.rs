@@ -74,5 +74,5 @@ pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use retention::Retention;
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
-pub use store::Store;
+pub use store::{HiddenObject, StillHidden, Store, UnhidePlan, UnhideReport};
 pub use vault::{CreateOptions, Draft, KindUsage, Opener, UnreadableLineage, Usage, Vault, VaultInfo};

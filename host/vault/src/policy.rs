@@ -125,14 +125,14 @@ const ALL: &[StoreRole] = &StoreRole::ALL;
 const GRANTS: &[Grant] = &[
     // To open the vault, to follow its groups, and to prove that the store honours conditions.
     grant(ALL, Verb::List, &[], In::All),
-    grant(ALL, Verb::ReadSettings, &[], In::Locked),
+    grant(&[Replicator, Controller, Pruner, Administrator], Verb::ReadSettings, &[], In::Locked),
     grant(ALL, Verb::Read, &["vault", "probe", "keys/ring/*", "keys/hosts/*", "lineages/*/commits/*"], In::All),
     grant(ALL, Verb::Read, &["lineages/*/boundaries/*", "lineages/*/ledgers/*"], In::All),
     grant(ALL, Verb::Create, &["probe"], In::All),
     // To join, and to get what was granted.
     grant(&[Replicator, Recoverer, Controller, Pruner], Verb::Create, &["keys/hosts/*"], In::All),
     grant(&[Replicator, Recoverer, Controller, Pruner], Verb::Read, &["keys/grants/*"], In::All),
-    grant(&[Replicator], Verb::Read, &["lineages/*/hosts/*"], In::All),
+    grant(&[Replicator, Controller, Pruner], Verb::Read, &["lineages/*/hosts/*"], In::All),
     // Recovery points.
     grant(&[Replicator, Controller, Pruner], Verb::Create, &["lineages/*/commits/*"], In::All),
     grant(&[Replicator], Verb::Create, &["lineages/*/packs/*", "lineages/*/maps/*"], In::All),
@@ -142,6 +142,8 @@ const GRANTS: &[Grant] = &[
         &["lineages/*/packs/*", "lineages/*/maps/*", "lineages/*/collections/*"],
         In::All,
     ),
+    // A group that begins needs what the vault itself needs.
+    grant(&[Replicator], Verb::ReadLock, &["vault", "keys/ring/*", "keys/hosts/*"], In::Locked),
     // Runs.
     grant(&[Controller], Verb::Create, &["runs/*"], In::All),
     grant(&[Recoverer, Controller], Verb::Read, &["runs/*"], In::All),

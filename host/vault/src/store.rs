@@ -12,6 +12,7 @@
 
 pub(crate) mod bucket;
 mod s3;
+mod unhide;
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +32,7 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
+pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
 use self::{bucket::Bucket, s3::S3Bucket};
 use crate::{
     Address, Error, Result, StoreOptions, VaultLock,

@@ -537,3 +537,53 @@ async fn an_object_that_is_needed_and_gone_is_an_error_and_one_that_is_hidden_is
     assert!(matches!(&missing, Error::ObjectMissing { object, .. } if *object == pack), "{missing}");
     assert_eq!(world.lineage.head().await.expect("readable"), before);
 }
+
+/// Somebody who may delete and overwrite, and nothing more.
+#[tokio::test]
+async fn what_is_hidden_is_found_without_keys_and_shown_again_and_no_object_is_touched() {
+    let mut world = World::new().await;
+    for number in 0..4 {
+        world.point(number).await.expect("committed");
+    }
+    let store = world.bucket.store();
+    assert_eq!(store.plan_unhide().await.expect("listed").hidden, []);
+    let keys = world.bucket.keys();
+    let pack = keys.iter().find(|key| key.contains("/packs/")).expect("one").clone();
+    for key in &keys {
+        if *key == pack {
+            world.bucket.hide(key).await;
+            world.bucket.overwrite(key, b"an attacker's").await;
+        }
+        world.bucket.hide(key).await;
+    }
+    let opener = Opener::Kit(Box::new(world.kit.clone()), Passphrase::new("p"));
+    let open = || Vault::open(world.bucket.store(), &opener, world.bucket.context());
+    assert!(matches!(open().await, Err(Error::VaultMissing { .. })));
+
+    let plan = store.plan_unhide().await.expect("listed");
+    assert_eq!(plan.hidden.len(), keys.len());
+    let of_pack = plan.hidden.iter().find(|hidden| hidden.object == pack).expect("it is hidden");
+    assert_eq!((of_pack.markers, of_pack.newer_versions), (2, 1));
+    let report = store.unhide(plan, false, world.horizon(0)).await;
+    assert_eq!((report.shown, report.removed), (keys.len() as u64 - 1, keys.len() as u64 + 1));
+    assert_eq!(report.still_hidden.len(), 1, "{report:?}");
+    assert!(report.still_hidden[0].object == pack && report.still_hidden[0].reason.contains("only when asked for"));
+    let lineage = open().await.expect("it is there again").lineage(&group()).await.expect("readable").expect("there");
+    assert_eq!(lineage.points(None, 10).await.expect("readable").len(), 4);
+
+    // The attacker's version is locked as everything else is.
+    let plan = store.plan_unhide().await.expect("listed");
+    let report = store.unhide(plan.clone(), true, world.horizon(0)).await;
+    assert!(report.still_hidden[0].reason.contains("locked until"), "{report:?}");
+    world.extend().await.expect("what is hidden stays locked");
+    world.bucket.clock.pass(8 * DAY);
+    world.extend().await.expect("extended");
+    world.bucket.clock.pass(5 * DAY);
+    let report = store.unhide(plan, true, world.horizon(0)).await;
+    assert_eq!((report.shown, report.removed, report.still_hidden.len()), (1, 1, 0), "{report:?}");
+    assert_eq!(world.bucket.keys().iter().filter(|key| keys.contains(key)).count(), keys.len(), "no object is gone");
+    let lineage = open().await.expect("opened").lineage(&group()).await.expect("readable").expect("there");
+    for point in lineage.points(None, 10).await.expect("readable") {
+        assert!(restore(&lineage, &point).await.expect("whole") == world.history[&point.sequence]);
+    }
+}

@@ -15,6 +15,7 @@ mod matrix;
 mod model;
 mod passphrase;
 mod pipeline;
+mod policy;
 mod powers;
 mod proof;
 mod prune;

@@ -82,11 +82,10 @@ async fn lineages(vault: &Vault, named: &[GroupName]) -> Result<Vec<Lineage>, Fa
         }
     }
     for name in named {
-        let known = || vault.lineages();
         match vault.lineage(name).await? {
             Some(lineage) => lineages.push(lineage),
             None => {
-                let known: Vec<String> = known().await?.iter().map(|known| known.group.to_string()).collect();
+                let known: Vec<String> = vault.lineages().await?.iter().map(|known| known.group.to_string()).collect();
                 return Err(CliError::unknown("group", name.as_str(), known.iter().map(String::as_str)).into());
             }
         }
@@ -240,7 +239,8 @@ fn render(extended: &Extended) -> String {
     match hidden.len() {
         0 => {}
         count => text.push_str(&format!(
-            "  {count} of them are hidden in the store by somebody else, {} first; `farshore vault unhide` shows them again\n",
+            "  {count} of them are hidden in the store by somebody else, {} first; they are locked, and `farshore vault unhide` shows \
+             them again\n",
             hidden.first().map_or("", String::as_str)
         )),
     }

@@ -1,4 +1,4 @@
-//! `vault create|info|check|prune|pin|lock|policy|join|kit|slots|rotate`.
+//! `vault create|info|check|prove|repair|prune|pin|lock|unhide|policy|join|kit|slots|rotate`.
 
 mod check;
 mod create;
@@ -10,6 +10,7 @@ mod policy;
 mod prune;
 mod rotate;
 mod slots;
+mod unhide;
 
 use farshore_core::{GroupName, LineageId, Timestamp};
 use farshore_vault::{Error as VaultError, Head, Lineage, Usage, Vault, VaultInfo};
@@ -32,6 +33,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Lock(command) => lock::run(context, command).await,
+        VaultCommand::Unhide(arguments) => unhide::run(context, arguments).await,
         VaultCommand::Policy(arguments) => policy::run(context, arguments),
         VaultCommand::Join(command) => join::run(context, command).await,
         VaultCommand::Kit(command) => kit::run(context, command).await,
