@@ -30,6 +30,7 @@ farshore_core::code_pages! {
     6018 "Nothing here opens the vault",
     6019 "The recovery kit was not confirmed",
     6020 "The group has no retention",
+    6035 "Something that recovery points need is lost",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.
@@ -182,6 +183,18 @@ pub enum CliError {
         /// How many.
         count: usize,
     },
+    /// The standing proof found something lost.
+    #[error(
+        "{count} object{s} of the vault {are} lost or damaged; recovery points that are hurt: {points}",
+        s = if *count == 1 { "" } else { "s" },
+        are = if *count == 1 { "is" } else { "are" }
+    )]
+    Lost {
+        /// How many things.
+        count: usize,
+        /// How many points.
+        points: usize,
+    },
     /// Something ran to its end, but not all of it went well.
     #[error("{what}")]
     EndedWithErrors {
@@ -243,6 +256,7 @@ impl Coded for CliError {
             Self::NothingOpens | Self::NoKitNamed => 6018,
             Self::KitNotConfirmed { .. } => 6019,
             Self::NoRetention { .. } | Self::NothingToPrune => 6020,
+            Self::Lost { .. } => 6035,
         })
     }
 

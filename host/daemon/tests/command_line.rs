@@ -15,6 +15,7 @@ fn every_command_has_help() {
         &["vault", "create"],
         &["vault", "info"],
         &["vault", "check"],
+        &["vault", "prove"],
         &["vault", "prune"],
         &["vault", "pin"],
         &["vault", "pin", "list"],

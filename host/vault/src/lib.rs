@@ -32,6 +32,7 @@ mod pin;
 mod pipeline;
 mod point;
 mod proof;
+mod prove;
 mod prune;
 mod reader;
 mod retention;
@@ -58,6 +59,7 @@ pub use point::{
     Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
 };
 pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind};
+pub use prove::{ProveOptions, ProveReport, Prover, ProverState};
 pub use prune::{Amount, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};
 pub use retention::Retention;

@@ -10,6 +10,7 @@ mod passphrase;
 mod pipeline;
 mod powers;
 mod proof;
+mod prove;
 mod prune;
 mod resume;
 mod run;

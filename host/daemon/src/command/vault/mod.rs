@@ -1,10 +1,11 @@
-//! `vault create|info|check|prune|pin|join|kit`.
+//! `vault create|info|check|prove|prune|pin|join|kit`.
 
 mod check;
 mod create;
 mod join;
 mod kit;
 mod pin;
+mod prove;
 mod prune;
 
 use farshore_core::{GroupName, LineageId, Timestamp};
@@ -25,6 +26,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Create(arguments) => create::run(context, arguments).await,
         VaultCommand::Info => info(context).await,
         VaultCommand::Check(arguments) => check::run(context, arguments).await,
+        VaultCommand::Prove(arguments) => prove::run(context, arguments).await,
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Join(command) => join::run(context, command).await,
