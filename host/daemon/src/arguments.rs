@@ -117,6 +117,11 @@ pub enum VaultCommand {
     /// every object, a part in each hour of a day, and what is new at once. What is lost is logged as an error with all points
     /// that it hurts. A recoverer also reads data; a controller or pruner sees only whether it is there.
     Prove(ProveArguments),
+    /// Say what is lost, and copy back from a copy of the vault what is missing and right there. It never deletes or overwrites.
+    ///
+    /// It prints a plan, and does nothing before it is told --execute (or --yes). A copy is a mirror of the bucket or folder, or
+    /// what it was before. What is damaged stays as it is until its owner moves it aside in the store.
+    Repair(RepairArguments),
     /// Give up points as the groups' retention says, and delete what no point needs any more.
     ///
     /// What is given up waits for its grace before it is deleted; until then a change of the rules brings it back. It needs the
@@ -185,6 +190,21 @@ pub struct ProveArguments {
     /// chance.
     #[arg(long, default_value = "1GiB", value_parser = sample_size, value_name = "HOW MUCH")]
     pub sample: SampleSize,
+}
+
+/// `vault repair`.
+#[derive(Debug, Args)]
+pub struct RepairArguments {
+    /// Where a copy of the vault is: `file:/folder`, `s3://bucket/prefix`, `az://...`, `gs://...`.
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// What the copy's store needs to know beside its address, as in `region=eu-west-1`; it may be given several times. No
+    /// secrets: these come from the store's usual environment variables.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = store_option, requires = "from")]
+    pub option: Vec<(String, String)>,
+    /// Do what the plan says.
+    #[arg(long, requires = "from")]
+    pub execute: bool,
 }
 
 /// How much a check looks at.

@@ -16,6 +16,7 @@ fn every_command_has_help() {
         &["vault", "info"],
         &["vault", "check"],
         &["vault", "prove"],
+        &["vault", "repair"],
         &["vault", "prune"],
         &["vault", "pin"],
         &["vault", "pin", "list"],

@@ -11,7 +11,7 @@
 //! Nothing is decided by a listing: it only proposes keys, each of which is then read.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Range,
     str::FromStr,
@@ -55,6 +55,14 @@ pub struct Store {
     proven: Arc<OnceCell<()>>,
     /// Whether the objects are files of this system, so that no reply can be lost on its way.
     is_local: bool,
+    /// Another store that lends some objects, as if they were here.
+    lender: Option<Arc<Lender>>,
+}
+
+/// A store, and the keys of the objects that it lends.
+struct Lender {
+    store: Store,
+    keys: BTreeSet<String>,
 }
 
 impl fmt::Debug for Store {
@@ -168,7 +176,14 @@ impl Store {
             }
         };
         let is_local = matches!(address, Address::File { .. });
-        Ok(Self { objects, prefix, address: address.to_string().into(), proven: Arc::default(), is_local })
+        Ok(Self {
+            objects,
+            prefix,
+            address: address.to_string().into(),
+            proven: Arc::default(),
+            is_local,
+            lender: None,
+        })
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
@@ -177,7 +192,14 @@ impl Store {
     /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
         let address = format!("{objects}/{prefix}").into();
-        Ok(Self { objects, prefix: parse_prefix(prefix)?, address, proven: Arc::default(), is_local: false })
+        Ok(Self {
+            objects,
+            prefix: parse_prefix(prefix)?,
+            address,
+            proven: Arc::default(),
+            is_local: false,
+            lender: None,
+        })
     }
 
     /// The address, as it is shown to people.
@@ -265,6 +287,9 @@ impl Store {
     /// # Errors
     /// As those of [`Store::read`].
     pub(crate) async fn read_dated(&self, key: &str, bytes_max: usize) -> Result<Option<(Bytes, Timestamp)>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.read_dated(key, bytes_max)).await;
+        }
         let failed = |error| Self::failed("read", key, error);
         let result = match self.objects.get_opts(&self.path(key), GetOptions::default()).await {
             Ok(result) => result,
@@ -284,11 +309,24 @@ impl Store {
         Ok(Some((bytes, received_at)))
     }
 
+    /// The same store, for reading only, as it would be with these objects of another.
+    pub(crate) fn lending(&self, from: &Self, keys: BTreeSet<String>) -> Self {
+        Self { lender: Some(Arc::new(Lender { store: from.clone(), keys })), ..self.clone() }
+    }
+
+    /// The store that lends this object.
+    pub(crate) fn lender_of(&self, key: &str) -> Option<&Self> {
+        self.lender.as_ref().filter(|lender| lender.keys.contains(key)).map(|lender| &lender.store)
+    }
+
     /// At most the bytes of this range, fewer where the object ends; none if there is no object.
     ///
     /// # Errors
     /// [`Error::Damaged`] when the object ends before the range begins.
     pub(crate) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.read_range(key, range)).await;
+        }
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let result = match self.objects.get_opts(&self.path(key), options).await {
             Ok(result) => result.bytes().await,
@@ -347,6 +385,9 @@ impl Store {
 
     /// The object's length; none if there is no object.
     pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.size(key)).await;
+        }
         match self.objects.head(&self.path(key)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(ObjectError::NotFound { .. }) => Ok(None),

@@ -12,6 +12,7 @@ mod powers;
 mod proof;
 mod prove;
 mod prune;
+mod repair;
 mod resume;
 mod run;
 mod sharing;

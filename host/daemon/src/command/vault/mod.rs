@@ -1,4 +1,4 @@
-//! `vault create|info|check|prove|prune|pin|join|kit`.
+//! `vault create|info|check|prove|repair|prune|pin|join|kit`.
 
 mod check;
 mod create;
@@ -7,6 +7,7 @@ mod kit;
 mod pin;
 mod prove;
 mod prune;
+mod repair;
 
 use farshore_core::{GroupName, LineageId, Timestamp};
 use farshore_vault::{Error as VaultError, Head, Lineage, Usage, Vault, VaultInfo};
@@ -27,6 +28,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Info => info(context).await,
         VaultCommand::Check(arguments) => check::run(context, arguments).await,
         VaultCommand::Prove(arguments) => prove::run(context, arguments).await,
+        VaultCommand::Repair(arguments) => repair::run(context, arguments).await,
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Join(command) => join::run(context, command).await,
