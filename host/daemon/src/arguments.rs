@@ -114,6 +114,17 @@ pub enum VaultCommand {
     /// What it proves is kept beside each point, as `farshore points` shows, if it can be written and this host could have
     /// proven it. Nothing else is changed.
     Check(CheckArguments),
+    /// See that everything that points need is there, read a part of it, and keep with each point that it was proven.
+    ///
+    /// Once, it looks at everything now. With --watch it goes on until a signal comes, and within each time of --every it sees
+    /// every object, a part in each hour of a day, and what is new at once. What is lost is logged as an error with all points
+    /// that it hurts. A recoverer also reads data; a controller or pruner sees only whether it is there.
+    Prove(ProveArguments),
+    /// Say what is lost, and copy back from a copy of the vault what is missing and right there. It never deletes or overwrites.
+    ///
+    /// It prints a plan, and does nothing before it is told --execute (or --yes). A copy is a mirror of the bucket or folder, or
+    /// what it was before. What is damaged stays as it is until its owner moves it aside in the store.
+    Repair(RepairArguments),
     /// Give up points as the groups' retention says, and delete what no point needs any more.
     ///
     /// What is given up waits for its grace before it is deleted; until then a change of the rules brings it back. It needs the
@@ -255,6 +266,36 @@ impl CheckArguments {
             Depth::Full => CheckDepth::Full,
         }
     }
+}
+
+/// `vault prove`.
+#[derive(Debug, Args)]
+pub struct ProveArguments {
+    /// Go on until a signal comes.
+    #[arg(long)]
+    pub watch: bool,
+    /// Within which time everything is seen.
+    #[arg(long, default_value = "24h", value_parser = crate::config::parse_duration, value_name = "TIME")]
+    pub every: Duration,
+    /// How much is read within that time: a share of all data such as `2%`, or about so many bytes. Each part has the same
+    /// chance.
+    #[arg(long, default_value = "1GiB", value_parser = sample_size, value_name = "HOW MUCH")]
+    pub sample: SampleSize,
+}
+
+/// `vault repair`.
+#[derive(Debug, Args)]
+pub struct RepairArguments {
+    /// Where a copy of the vault is: `file:/folder`, `s3://bucket/prefix`, `az://...`, `gs://...`.
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// What the copy's store needs to know beside its address, as in `region=eu-west-1`; it may be given several times. No
+    /// secrets: these come from the store's usual environment variables.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = store_option, requires = "from")]
+    pub option: Vec<(String, String)>,
+    /// Do what the plan says.
+    #[arg(long, requires = "from")]
+    pub execute: bool,
 }
 
 /// How much a check looks at.

@@ -35,6 +35,7 @@ farshore_core::code_pages! {
     6032 "The vault is not locked",
     6033 "The lock would hold less than before",
     6034 "The store has no bucket policy",
+    6035 "Something that recovery points need is lost",
     6040 "The recovery point has no capsule",
     6041 "Parts of a capsule are damaged",
 }
@@ -209,6 +210,18 @@ pub enum CliError {
         /// How many.
         count: usize,
     },
+    /// The standing proof found something lost.
+    #[error(
+        "{count} object{s} of the vault {are} lost or damaged; recovery points that are hurt: {points}",
+        s = if *count == 1 { "" } else { "s" },
+        are = if *count == 1 { "is" } else { "are" }
+    )]
+    Lost {
+        /// How many things.
+        count: usize,
+        /// How many points.
+        points: usize,
+    },
     /// Something ran to its end, but not all of it went well.
     #[error("{what}")]
     EndedWithErrors {
@@ -270,6 +283,7 @@ impl Coded for CliError {
             Self::NothingOpens | Self::NoKitNamed => 6018,
             Self::KitNotConfirmed { .. } => 6019,
             Self::NoRetention { .. } | Self::NothingToPrune => 6020,
+            Self::Lost { .. } => 6035,
             Self::NoCapsule { .. } => 6040,
             Self::CapsuleDamaged { .. } => 6041,
         })

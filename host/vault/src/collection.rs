@@ -203,7 +203,17 @@ impl Collection {
         if stored_hash(&header) != reference.header_hash {
             return Err(Error::damaged(object, "its header does not have the hash of its reference"));
         }
-        Self::open(object, sealer, lineage, reference, &header)
+        let collection = Self::open(object, sealer, lineage, reference, &header)?;
+        if store.lender_of(&collection.object).is_some() {
+            // It is to be copied: then it must be right to the last byte.
+            let missing = || Error::ObjectMissing { object: collection.object.clone(), reason: reason.to_owned() };
+            let bytes = store.read(&collection.object, COLLECTION_BYTES_MAX).await?.ok_or_else(missing)?;
+            if !collection.is_as_stored(&bytes) {
+                let problem = "its stored bytes do not have the length and hash of its header";
+                return Err(Error::damaged(&collection.object, problem));
+            }
+        }
+        Ok(collection)
     }
 
     fn open(

@@ -137,7 +137,7 @@ const GRANTS: &[Grant] = &[
     grant(&[Replicator, Controller, Pruner], Verb::Create, &["lineages/*/commits/*"], In::All),
     grant(&[Replicator], Verb::Create, &["lineages/*/packs/*", "lineages/*/maps/*"], In::All),
     grant(
-        &[Replicator, Recoverer, Pruner],
+        &[Replicator, Recoverer, Controller, Pruner],
         Verb::Read,
         &["lineages/*/packs/*", "lineages/*/maps/*", "lineages/*/collections/*"],
         In::All,
@@ -159,10 +159,13 @@ const GRANTS: &[Grant] = &[
     grant(&[Pruner], Verb::DeleteVersion, DELETED, In::Locked),
     grant(&[Pruner], Verb::ReadLock, &["vault", "keys/*", "lineages/*"], In::Locked),
     grant(&[Pruner], Verb::Lock, &["vault", "keys/*", "lineages/*"], In::Locked),
-    // The vault itself, and its hosts.
+    // What was proven.
+    grant(ALL, Verb::Read, &["lineages/*/proofs/*"], In::All),
+    grant(&[Recoverer, Controller, Pruner], Verb::Create, &["lineages/*/proofs/*"], In::All),
+    // The vault itself, and its hosts: those that are revoked have written to groups and journals.
     grant(&[Administrator], Verb::Create, &["vault", "keys/slots/*", "keys/ring/*", "keys/grants/*"], In::All),
-    grant(&[Administrator], Verb::Create, &["lineages/*/hosts/*"], In::All),
-    grant(&[Administrator], Verb::Read, &["keys/slots/*", "keys/grants/*"], In::All),
+    grant(&[Administrator], Verb::Create, &["keys/epochs/*", "lineages/*/hosts/*", "lineages/*/commits/*"], In::All),
+    grant(&[Administrator], Verb::Read, &["keys/slots/*", "keys/grants/*", "keys/epochs/*", "runs/*"], In::All),
 ];
 
 /// What a prune may delete.
@@ -172,6 +175,7 @@ const DELETED: &[&str] = &[
     "lineages/*/maps/*",
     "lineages/*/ledgers/*",
     "lineages/*/collections/*",
+    "lineages/*/proofs/*",
 ];
 
 /// What nobody ever deletes, the first commit of each lineage among it.

@@ -180,7 +180,7 @@ async fn write(shared: &LineageShared, point: Sequence, commit: Hash, claim: &Pr
     if !claim.what.powers().iter().any(|power| access.has(*power)) {
         access.require(Power::Recoverer, "to say what was proven of a recovery point")?;
     }
-    shared.store.prove_conditions(shared.entropy()).await?;
+    access.may_write(&shared.context).await?;
     let id = PackId::random(shared.entropy());
     let object = proof_key(shared.id, point, id);
     let bytes = encode(shared, point, id, commit, claim)?;

@@ -15,7 +15,7 @@ mod s3;
 mod unhide;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Range,
     str::FromStr,
@@ -68,6 +68,14 @@ pub struct Store {
     bucket: Option<Arc<dyn Bucket>>,
     /// Which lock the bucket was last found to keep, and when, since the process began.
     lock_proven: Arc<Mutex<Option<(VaultLock, Duration)>>>,
+    /// Another store that lends some objects, as if they were here.
+    lender: Option<Arc<Lender>>,
+}
+
+/// A store, and the keys of the objects that it lends.
+struct Lender {
+    store: Store,
+    keys: BTreeSet<String>,
 }
 
 impl fmt::Debug for Store {
@@ -184,9 +192,16 @@ impl Store {
             }
         };
         let is_local = matches!(address, Address::File { .. });
-        let address = address.to_string().into();
-        let (proven, lock_proven) = (Arc::default(), Arc::default());
-        Ok(Self { objects, prefix, address, proven, is_local, bucket: bucket_side, lock_proven })
+        Ok(Self {
+            objects,
+            prefix,
+            address: address.to_string().into(),
+            proven: Arc::default(),
+            is_local,
+            bucket: bucket_side,
+            lock_proven: Arc::default(),
+            lender: None,
+        })
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
@@ -195,8 +210,16 @@ impl Store {
     /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
         let address = format!("{objects}/{prefix}").into();
-        let (proven, lock_proven) = (Arc::default(), Arc::default());
-        Ok(Self { objects, prefix: parse_prefix(prefix)?, address, proven, is_local: false, bucket: None, lock_proven })
+        Ok(Self {
+            objects,
+            prefix: parse_prefix(prefix)?,
+            address,
+            proven: Arc::default(),
+            is_local: false,
+            bucket: None,
+            lock_proven: Arc::default(),
+            lender: None,
+        })
     }
 
     /// The address, as it is shown to people.
@@ -284,6 +307,9 @@ impl Store {
     /// # Errors
     /// As those of [`Store::read`].
     pub(crate) async fn read_dated(&self, key: &str, bytes_max: usize) -> Result<Option<(Bytes, Timestamp)>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.read_dated(key, bytes_max)).await;
+        }
         let failed = |error| Self::failed("read", key, error);
         let result = match self.objects.get_opts(&self.path(key), GetOptions::default()).await {
             Ok(result) => result,
@@ -303,11 +329,24 @@ impl Store {
         Ok(Some((bytes, received_at)))
     }
 
+    /// The same store, for reading only, as it would be with these objects of another.
+    pub(crate) fn lending(&self, from: &Self, keys: BTreeSet<String>) -> Self {
+        Self { lender: Some(Arc::new(Lender { store: from.clone(), keys })), ..self.clone() }
+    }
+
+    /// The store that lends this object.
+    pub(crate) fn lender_of(&self, key: &str) -> Option<&Self> {
+        self.lender.as_ref().filter(|lender| lender.keys.contains(key)).map(|lender| &lender.store)
+    }
+
     /// At most the bytes of this range, fewer where the object ends; none if there is no object.
     ///
     /// # Errors
     /// [`Error::Damaged`] when the object ends before the range begins.
     pub(crate) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.read_range(key, range)).await;
+        }
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let result = match self.objects.get_opts(&self.path(key), options).await {
             Ok(result) => result.bytes().await,
@@ -366,6 +405,9 @@ impl Store {
 
     /// The object's length; none if there is no object.
     pub(crate) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        if let Some(lender) = self.lender_of(key) {
+            return Box::pin(lender.size(key)).await;
+        }
         match self.objects.head(&self.path(key)).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(ObjectError::NotFound { .. }) => Ok(None),

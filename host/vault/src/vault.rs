@@ -270,6 +270,12 @@ impl Vault {
         Self::new(store.clone(), context, self.0.access.reopen(store), self.0.header.clone())
     }
 
+    /// Its header, for a store in which only lineages were made.
+    #[cfg(test)]
+    pub(crate) fn header_object(&self) -> (String, Vec<u8>) {
+        (HEADER_KEY.to_owned(), self.0.header.encode())
+    }
+
     /// What may be done with it as it was opened, as far as there are keys.
     pub fn powers(&self) -> Vec<Power> {
         self.0.access.powers()
@@ -356,6 +362,13 @@ impl Vault {
     pub(crate) async fn open_lineage(&self, id: LineageId) -> Result<Option<Arc<LineageShared>>> {
         let VaultShared { store, context, access, .. } = &*self.0;
         Ok(LineageShared::open(store, context, access, id).await?.map(Arc::new))
+    }
+
+    /// The same vault with another store under it, and caches of its own.
+    pub(crate) fn with_store(&self, store: Store) -> Self {
+        let VaultShared { context, access, header, .. } = &*self.0;
+        let (context, access, header) = (context.clone(), Arc::clone(access), header.clone());
+        Self(Arc::new(VaultShared { store, context, access, header, lineages: Mutex::default() }))
     }
 
     fn remember(&self, made: LineageShared) -> Arc<LineageShared> {

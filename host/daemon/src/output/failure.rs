@@ -99,7 +99,7 @@ fn status_of(code: Code) -> Status {
     let is_one_of = |numbers: &[u16]| numbers.iter().any(|number| Code::new(*number) == code);
     if is_one_of(&[3001, 6001, 6002, 6003, 6004, 6005, 6006, 6007, 6008, 6010, 6014]) {
         Status::Usage
-    } else if is_one_of(&[6015, 6016, 6041]) {
+    } else if is_one_of(&[6015, 6016, 6035, 6041]) {
         Status::Findings
     } else {
         Status::Failed

@@ -243,6 +243,8 @@ async fn check_pack(lineage: &Arc<LineageShared>, pack: &PackRef, look: &Look) -
                 u64::from(frame.offset) + u64::from(frame.stored_bytes) > size
             };
             checked.bad_frames = (0..).zip(&directory.frames).filter(lost).map(|(ordinal, _)| ordinal).collect();
+        } else if lineage.store.lender_of(&object).is_some() {
+            lineage.frames.verify_stored(pack).await?;
         } else if let Look::Sample(dice) = look {
             let ordinals = (0u32..).zip(&directory.frames).map(|(ordinal, _)| ordinal);
             let chosen = ordinals.filter(|ordinal| dice.choose(pack.pack, *ordinal)).collect();

@@ -269,6 +269,17 @@ impl World {
         for seed in [6, 7] {
             commit_disk(&lineage, &noise(seed, 80 * CHUNK)).await.expect("nothing that was moved is needed any more");
         }
+        // What is proven of points goes with them.
+        let recoverer = self.host(&administrator, Power::Recoverer).await;
+        for vault in [&recoverer, &controller, &pruner] {
+            let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+            vault.record(&report).await.expect("kept");
+        }
+        let newest = lineage.head().await.expect("readable").newest_point.expect("there is one");
+        for vault in [&second, &recoverer, &controller, &pruner, &administrator] {
+            let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+            assert_eq!(lineage.proofs(newest).await.expect("readable").len(), 3);
+        }
         self.prune(&pruner).await;
         content = noise(7, 80 * CHUNK);
         content[..64 * CHUNK].copy_from_slice(&noise(8, 64 * CHUNK));
@@ -278,13 +289,18 @@ impl World {
         let at_administrator = administrator.lineage(&group()).await.expect("readable").expect("there");
         at_administrator.points(None, 10).await.expect("listed");
 
-        let recoverer = self.host(&administrator, Power::Recoverer).await;
         recoverer.run_entries(run).await.expect("readable");
         let at_recoverer = recoverer.lineage(&group()).await.expect("readable").expect("there");
         for point in at_recoverer.points(None, 10).await.expect("listed") {
             restore(&at_recoverer, &point).await.expect("it reads");
         }
         assert_eq!(recoverer.check(CheckDepth::Full, &|_| {}).await.expect("checked").findings, []);
+
+        let name = HostName::new(Power::Controller.name()).expect("a good name");
+        let plan = administrator.plan_revocation(&name).await.expect("planned");
+        administrator.revoke(&plan).await.expect("revoked");
+        let plan = administrator.plan_epoch().await.expect("planned");
+        administrator.begin_epoch(&plan).await.expect("begun");
     }
 
     /// Points are given up, moved together, and deleted.

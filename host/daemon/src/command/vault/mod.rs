@@ -7,7 +7,9 @@ mod kit;
 mod lock;
 mod pin;
 mod policy;
+mod prove;
 mod prune;
+mod repair;
 mod rotate;
 mod slots;
 mod unhide;
@@ -30,6 +32,8 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Create(arguments) => create::run(context, arguments).await,
         VaultCommand::Info => info(context).await,
         VaultCommand::Check(arguments) => check::run(context, arguments).await,
+        VaultCommand::Prove(arguments) => prove::run(context, arguments).await,
+        VaultCommand::Repair(arguments) => repair::run(context, arguments).await,
         VaultCommand::Prune(arguments) => prune::run(context, arguments).await,
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Lock(command) => lock::run(context, command).await,
