@@ -125,7 +125,7 @@ const ALL: &[StoreRole] = &StoreRole::ALL;
 const GRANTS: &[Grant] = &[
     // To open the vault, to follow its groups, and to prove that the store honours conditions.
     grant(ALL, Verb::List, &[], In::All),
-    grant(&[Replicator, Controller, Pruner, Administrator], Verb::ReadSettings, &[], In::Locked),
+    grant(ALL, Verb::ReadSettings, &[], In::Locked),
     grant(ALL, Verb::Read, &["vault", "probe", "keys/ring/*", "keys/hosts/*", "lineages/*/commits/*"], In::All),
     grant(ALL, Verb::Read, &["lineages/*/boundaries/*", "lineages/*/ledgers/*"], In::All),
     grant(ALL, Verb::Create, &["probe"], In::All),
@@ -143,7 +143,7 @@ const GRANTS: &[Grant] = &[
         In::All,
     ),
     // A group that begins needs what the vault itself needs.
-    grant(&[Replicator], Verb::ReadLock, &["vault", "keys/ring/*", "keys/hosts/*"], In::Locked),
+    grant(&[Replicator], Verb::ReadLock, &["vault", "keys/ring/*", "keys/hosts/*", "keys/epochs/*"], In::Locked),
     // Runs.
     grant(&[Controller], Verb::Create, &["runs/*"], In::All),
     grant(&[Recoverer, Controller], Verb::Read, &["runs/*"], In::All),

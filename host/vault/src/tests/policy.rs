@@ -264,6 +264,9 @@ impl World {
 
         let pruner = self.host(&administrator, Power::Pruner).await;
         self.prune(&pruner).await;
+        // One that was started anew remembers no page.
+        let second = self.open(Power::Replicator, &credential).await;
+        let lineage = second.lineage(&group()).await.expect("readable").expect("there");
         content[79 * CHUNK..].copy_from_slice(&noise(5, CHUNK));
         commit_disk(&lineage, &content).await.expect("a replicator follows what was moved");
         for seed in [6, 7] {
