@@ -135,13 +135,16 @@ struct Known {
     looked: BTreeSet<PackId>,
 }
 
+/// Frames that lie together: in a collection, or where they were born.
+type Placed = (Option<Arc<Collection>>, BTreeSet<u32>);
+
 /// An object that is to be looked at.
 struct Look {
     key: String,
     id: Option<PackId>,
     /// Its least and its most bytes.
     size: std::ops::RangeInclusive<u64>,
-    frames: Vec<(Arc<PackRef>, Option<Arc<Collection>>, BTreeSet<u32>)>,
+    frames: Vec<(Arc<PackRef>, Placed)>,
     pages: Vec<(std::ops::Range<u64>, Hash)>,
 }
 
@@ -451,7 +454,7 @@ impl Known {
         let (lineage, valid) = (&self.lineage, self.valid.as_deref());
         for (pack, live) in &self.live.data {
             let collections = lineage.places.collections(valid, Sort::Data, *pack).await?;
-            let mut by_place: BTreeMap<Option<PackId>, (Option<Arc<Collection>>, BTreeSet<u32>)> = BTreeMap::new();
+            let mut by_place: BTreeMap<Option<PackId>, Placed> = BTreeMap::new();
             for ordinal in live.frames.iter() {
                 let place = find_piece(&collections, Sort::Data, *pack, frame_piece(ordinal));
                 let place = place.map(|(collection, _)| Arc::clone(collection));
@@ -475,7 +478,7 @@ impl Known {
                     |ordinal: &u32| dice.is_some_and(|dice| dice.choose(*pack, *ordinal) || rotten.contains(ordinal));
                 let chosen: BTreeSet<u32> = ordinals.into_iter().filter(chosen).collect();
                 if !chosen.is_empty() {
-                    look.frames.push((Arc::clone(&live.reference), place, chosen));
+                    look.frames.push((Arc::clone(&live.reference), (place, chosen)));
                 }
             }
         }
@@ -551,7 +554,7 @@ impl Look {
                 return Err(Error::damaged(&self.key, "a map page in it does not have the hash of its reference"));
             }
         }
-        for (pack, place, chosen) in &self.frames {
+        for (pack, (place, chosen)) in &self.frames {
             let directory = match place {
                 Some(collection) => lineage.frames.moved_directory(pack, collection).await?,
                 None => lineage.frames.directory(pack).await?,

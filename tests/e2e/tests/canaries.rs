@@ -137,7 +137,7 @@ impl Story {
 
     /// In turn for programs and for people: opening a vault with its kit is dear.
     fn run_in_turn(&mut self, arguments: &[&str]) -> Output {
-        let json = if self.said.len() % 4 == 0 { &["--json"][..] } else { &[] };
+        let json = if self.said.len().is_multiple_of(4) { &["--json"][..] } else { &[] };
         self.run(&[json, arguments].concat())
     }
 

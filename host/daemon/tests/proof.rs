@@ -1,0 +1,99 @@
+//! The story of a vault that loses something: it is proven, named, brought back from a copy, and proven again.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use support::{World, success};
+
+/// A world with the second golden vault, and a copy of it.
+fn world() -> World {
+    let world = World::new();
+    let golden = fs::canonicalize("../../tests/compat/golden-2").expect("the golden vault is in the tree");
+    for (from, to) in [("vault", "vault"), ("vault", "copy"), ("kit.toml", "kit.toml"), ("passphrase", "passphrase")] {
+        let copied = Command::new("cp").arg("-r").arg(golden.join(from)).arg(world.path(to)).status();
+        assert!(copied.expect("cp").success());
+    }
+    world
+}
+
+/// The files below a folder whose path has this part.
+fn files(folder: &Path, part: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("readable").filter_map(Result::ok) {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path, part)),
+            path if path.iter().any(|name| name == part) => found.push(path),
+            _ => {}
+        }
+    }
+    found.sort();
+    found
+}
+
+fn json(world: &World, arguments: &[&str]) -> Value {
+    serde_json::from_str(&success(world.run(&[&["--json"], arguments].concat()))).expect("JSON")
+}
+
+#[test]
+fn what_is_lost_is_named_brought_back_from_a_copy_and_proven_again() {
+    let world = world();
+    let check = json(&world, &["vault", "check", "--depth", "sample", "--sample", "100%"]);
+    assert_eq!(check["findings"], Value::Array(Vec::new()));
+    assert!(check["frames_verified"].as_u64() > Some(10), "{check}");
+    let points = json(&world, &["points", "harbour"]);
+    let of_points = |points: &Value, what: &str| {
+        let points = points.as_array().expect("points").clone();
+        points.iter().filter(|point| point["proofs"].to_string().contains(what)).count()
+    };
+    assert_eq!(of_points(&points, "sample"), 3, "{points}");
+    let proven = success(world.run(&["vault", "prove", "--sample", "100%"]));
+    assert!(proven.contains("all that was due is there"), "{proven}");
+
+    let copy = format!("file:{}", world.path("copy").display());
+    let whole = success(world.run(&["vault", "repair", "--from", &copy]));
+    assert_eq!(whole, "Nothing is lost.\n");
+    // The newest point needs its own pack, and no other point does.
+    let pack = files(&world.path("vault"), "packs").pop().expect("a data pack");
+    let name = pack.file_name().and_then(|name| name.to_str()).expect("UTF-8").to_owned();
+    fs::remove_file(&pack).expect("lost");
+    let lost = world.run(&["vault", "prove"]);
+    let told = String::from_utf8_lossy(&lost.stdout).into_owned();
+    assert_eq!(lost.status.code(), Some(3), "{told}");
+    assert!(told.contains(&name) && told.matches("hurts point").count() == 1, "{told}");
+    assert!(String::from_utf8_lossy(&lost.stderr).contains("FS6035"));
+    let shown = success(world.run(&["points", "harbour"]));
+    assert_eq!(shown.matches("HURT").count(), 1, "{shown}");
+
+    let planned = world.run(&["vault", "repair", "--from", &copy]);
+    let told = String::from_utf8_lossy(&planned.stdout).into_owned();
+    assert!(told.contains("Nothing was done; --execute does it"), "{told}");
+    assert_eq!((planned.status.code(), pack.exists()), (Some(3), false), "{told}");
+    let repaired = success(world.run(&["vault", "repair", "--from", &copy, "--execute"]));
+    assert!(repaired.contains("1 objects") && repaired.contains("Nothing was deleted"), "{repaired}");
+    assert!(pack.exists());
+    success(world.run(&["vault", "prove"]));
+    let shown = success(world.run(&["points", "harbour"]));
+    assert_eq!(shown.matches("HURT").count(), 0, "{shown}");
+}
+
+#[test]
+fn a_standing_proof_goes_on_until_it_is_told_to_end() {
+    let world = world();
+    let mut proving = world.command(&["--json", "vault", "prove", "--watch", "--every", "1h"]);
+    let mut proving = proving.stdout(std::process::Stdio::piped()).spawn().expect("started");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(proving.stdout.take().expect("piped")));
+    let first: Value = serde_json::from_str(&lines.next().expect("a line").expect("readable")).expect("JSON");
+    assert!(first["objects_seen"].as_u64() > Some(3) && first["at"].is_string(), "{first}");
+    let pid = proving.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    assert_eq!(proving.wait().expect("ended").code(), Some(143));
+    let kept = fs::read_dir(world.path("state")).expect("a folder").filter_map(Result::ok);
+    let is_state = |name: &str| name.starts_with("prover-") && name.ends_with(".json");
+    assert_eq!(kept.filter(|entry| entry.file_name().to_str().is_some_and(is_state)).count(), 1);
+}
