@@ -31,7 +31,7 @@ mod host;
 mod kit;
 mod members;
 mod revoke;
-mod ring;
+pub(crate) mod ring;
 mod rotation;
 mod slot;
 mod slots;

@@ -524,7 +524,7 @@ async fn an_object_that_is_needed_and_gone_is_an_error_and_one_that_is_hidden_is
     let pack = world.bucket.keys().into_iter().find(|key| key.contains("/packs/")).expect("one");
     world.bucket.hide(&pack).await;
     let report = world.extend().await.expect("extended");
-    assert_eq!(report.hidden, [pack.clone()]);
+    assert_eq!(report.hidden, std::slice::from_ref(&pack));
     assert!(world.bucket.locked_until(&pack) >= Some(report.locked_until));
     world.audit().await;
 

@@ -173,7 +173,7 @@ async fn a_lost_pack_is_named_within_a_day_with_all_points_that_need_it_and_no_o
         assert_eq!(hurt(&report), expected);
         assert!(finding.points.iter().all(|point| point.group == group() && point.bytes == CHUNK as u64));
         // It is told with the points, and the others stay proven.
-        let before = packs.iter().map(|(before, _)| *before).filter(|before| before < point).last();
+        let before = packs.iter().map(|(before, _)| *before).rfind(|before| before < point);
         assert_eq!(proven(&story.lineage, *point).await.first(), Some(&(ProofKind::Structure, false)));
         if let Some(before) = before {
             assert!(proven(&story.lineage, before).await.first().is_some_and(|(_, is_whole)| *is_whole));

@@ -7,7 +7,12 @@ use super::{
     powers::{World, host_name, open_as},
     *,
 };
-use crate::{Error, Grace, HostCredential, Power, lineage::Lineage as AnyLineage};
+use crate::{
+    Error, Grace, HostCredential, Power,
+    keys::ring::{Revocation, RingHost, WrittenUntil},
+    lineage::Lineage as AnyLineage,
+    seal::Statement,
+};
 
 /// A vault with two replicators that write the same group, one point of the first.
 struct Scene {
@@ -241,4 +246,47 @@ async fn a_damaged_lineage_is_in_no_revocations_way() {
     let administrator = &scene.world.administrator;
     let lineage = administrator.lineage(&group()).await.expect("readable").expect("there");
     assert!(restore(&lineage, &scene.point).await.expect("read") == scene.content);
+}
+
+/// What has a number is judged by it; what has none counts no more.
+#[test]
+fn a_revoked_hosts_word_counts_up_to_its_numbers() {
+    let ids = (farshore_core::LineageId::from_bytes([1; 16]), farshore_core::RunId::from_bytes([2; 16]));
+    let ((lineage, run), author) = (ids, farshore_core::HostId::from_bytes([3; 16]));
+    let written_until = WrittenUntil { lineages: [(lineage, (7, 2))].into(), runs: [(run, 4)].into() };
+    let at = Timestamp::from_unix_milliseconds(0);
+    let invited = |revoked| RingHost {
+        host: author,
+        name: host_name("leaving"),
+        powers: Power::ALL.to_vec(),
+        invitation: [0; 32],
+        invited_at: at,
+        expires_at: at,
+        revoked,
+    };
+    let commit = |lineage, sequence| Statement::Commit { lineage, sequence, author, boxes: [0; 32], body: [0; 32] };
+    let boundary =
+        |lineage, number| Statement::Boundary { lineage, number, author, commit: number + 1, deleted_to: number };
+    let entry = |run, number| Statement::RunEntry { run, number, author, entry: [0; 32] };
+    let other = farshore_core::LineageId::from_bytes([9; 16]);
+    let (other_run, body) = (farshore_core::RunId::from_bytes([9; 16]), [0; 32]);
+    let cases = [
+        (commit(lineage, 7), true),
+        (commit(lineage, 8), false),
+        (commit(other, 1), false),
+        (boundary(lineage, 2), true),
+        (boundary(lineage, 3), false),
+        (boundary(other, 1), false),
+        (entry(run, 4), true),
+        (entry(run, 5), false),
+        (entry(other_run, 1), false),
+        (Statement::Enrolment { host: author, body }, false),
+    ];
+    for revoked in [None, Some(Revocation { at, written_until: None })] {
+        assert!(cases.iter().all(|(statement, _)| invited(revoked.clone()).counts(statement)), "{revoked:?}");
+    }
+    let revoked = invited(Some(Revocation { at, written_until: Some(written_until) }));
+    for (number, (statement, expected)) in cases.iter().enumerate() {
+        assert_eq!(revoked.counts(statement), *expected, "case {number}");
+    }
 }
