@@ -116,8 +116,8 @@ pub enum VaultCommand {
     Check(CheckArguments),
     /// See that everything that points need is there, read a part of it, and keep with each point that it was proven.
     ///
-    /// Once, it looks at everything now. With --watch it goes on until a signal comes, and within each time of --every it sees
-    /// every object, a part in each hour of a day, and what is new at once. What is lost is logged as an error with all points
+    /// Once, it looks at everything now. With --watch it goes on until a signal comes, and within each period of `--every` it
+    /// sees every object, a twenty-fourth at a time, and what is new at once. What is lost is logged as an error with all points
     /// that it hurts. A recoverer also reads data; a controller or pruner sees only whether it is there.
     Prove(ProveArguments),
     /// Say what is lost, and copy back from a copy of the vault what is missing and right there. It never deletes or overwrites.
@@ -359,7 +359,7 @@ pub enum LockCommand {
     Set(LockSetArguments),
     /// Say whether the vault is locked, and until when what each group's points need is.
     Show,
-    /// Make the locks longer of everything that the points that stand need. Run it daily.
+    /// Extend the locks of everything that standing points need. Run it daily.
     ///
     /// It needs the power of a pruner, or the kit and the passphrase. Interrupted, it goes on where it stopped when it is run
     /// again. While locks are about to end no new points are made.
@@ -369,7 +369,7 @@ pub enum LockCommand {
 /// `vault lock set`.
 #[derive(Debug, Args)]
 pub struct LockSetArguments {
-    /// How long what is stored, or was found to be needed, cannot be deleted: at least 1d.
+    /// For how long an object cannot be deleted after it was stored or its lock was last extended: at least 1d.
     #[arg(long, value_parser = span, value_name = "TIME")]
     pub span: Duration,
     /// `compliance`: nobody can take a lock back, the owner of the account included. `governance`: who has the right to bypass it

@@ -24,7 +24,7 @@ use crate::{
         Configuration,
         model::Adapter,
         places::{Part, Path, dotted},
-        problem::is_secret_key,
+        problem::{is_secret_key, is_secret_setting},
     },
 };
 
@@ -139,39 +139,81 @@ fn cut(text: &str) -> String {
 /// The text without the values that look like secrets, and the places where they stood.
 fn without_secrets(text: &str) -> Result<(String, Vec<String>), String> {
     let tree = DeTable::parse(text).map_err(|error| format!("it is not TOML: {}", error.message()))?;
-    let mut found = Vec::new();
-    in_table(&mut Path::new(), tree.get_ref(), &mut found);
+    let mut search = Search { text, path: Path::new(), found: Vec::new() };
+    search.in_table(tree.get_ref(), false);
+    let mut found = search.found;
     // From the end, so that the bytes of the others stay where they are.
     found.sort_by_key(|(_, span)| std::cmp::Reverse(span.start));
     let mut text = text.to_owned();
     for (_, span) in &found {
         text.replace_range(span.clone(), LEFT_OUT);
     }
+    DeTable::parse(&text).map_err(|error| format!("without its secrets it is not TOML: {}", error.message()))?;
     Ok((text, found.into_iter().rev().map(|(path, _)| dotted(&path)).collect()))
 }
 
-fn in_table(path: &mut Path, table: &DeTable<'_>, found: &mut Vec<(Path, Range<usize>)>) {
-    for (key, value) in table {
-        path.push(Part::Key(key.get_ref().to_string()));
-        let is_named_secret = is_secret_key(key.get_ref()) && !matches!(value.get_ref(), DeValue::Table(_));
-        in_value(path, value, is_named_secret, found);
-        path.pop();
-    }
+/// A walk through the configuration.
+struct Search<'a> {
+    text: &'a str,
+    /// Where it is.
+    path: Path,
+    /// What is to be left out.
+    found: Vec<(Path, Range<usize>)>,
 }
 
-fn in_value(path: &mut Path, value: &Spanned<DeValue<'_>>, is_secret: bool, found: &mut Vec<(Path, Range<usize>)>) {
-    match value.get_ref() {
-        _ if is_secret => found.push((path.clone(), value.span())),
-        DeValue::String(text) if is_secret_text(text) => found.push((path.clone(), value.span())),
-        DeValue::Table(table) => in_table(path, table, found),
-        DeValue::Array(array) => {
-            for (index, item) in array.iter().enumerate() {
-                path.push(Part::Index(index));
-                in_value(path, item, false, found);
-                path.pop();
-            }
+impl Search<'_> {
+    fn in_table(&mut self, table: &DeTable<'_>, is_secret: bool) {
+        for (key, value) in table {
+            let name = key.get_ref();
+            let is_secret = is_secret
+                || if self.is_in_settings() {
+                    is_secret_setting(name)
+                } else {
+                    is_secret_key(name) && !matches!(value.get_ref(), DeValue::Table(_))
+                };
+            self.path.push(Part::Key(name.to_string()));
+            self.in_value(value, is_secret);
+            self.path.pop();
         }
-        _ => {}
+    }
+
+    fn in_value(&mut self, value: &Spanned<DeValue<'_>>, is_secret: bool) {
+        match value.get_ref() {
+            _ if is_secret && self.is_in_one_piece(value) => self.leave_out(value),
+            DeValue::String(text) if is_secret_text(text) => self.leave_out(value),
+            DeValue::Table(table) => self.in_table(table, is_secret),
+            DeValue::Array(array) => {
+                for (index, item) in array.iter().enumerate() {
+                    self.path.push(Part::Index(index));
+                    self.in_value(item, is_secret);
+                    self.path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn leave_out(&mut self, value: &Spanned<DeValue<'_>>) {
+        self.found.push((self.path.clone(), value.span()));
+    }
+
+    /// Whether what is looked at is told to a component: `sites.NAME.settings` or `sites.NAME.settings-in.MODE`.
+    fn is_in_settings(&self) -> bool {
+        let key = |at: usize| match self.path.get(at) {
+            Some(Part::Key(key)) => key.as_str(),
+            _ => "",
+        };
+        key(0) == "sites" && matches!(key(2), "settings" | "settings-in")
+    }
+
+    /// Whether the value's span is all of it. A table under a header, or one made by dotted keys, has only the span of these,
+    /// and its values stand elsewhere: they are left out one by one.
+    fn is_in_one_piece(&self, value: &Spanned<DeValue<'_>>) -> bool {
+        match value.get_ref() {
+            DeValue::Table(_) => self.text.get(value.span()).is_some_and(|text| text.starts_with('{')),
+            DeValue::Array(array) => array.iter().all(|item| self.is_in_one_piece(item)),
+            _ => true,
+        }
     }
 }
 
@@ -229,6 +271,48 @@ hunter6
         assert!(stored.contains("https://example.org:80/@x"));
         let harmless = "[sites.farm]\nadapter = \"qemu\"\n";
         assert_eq!(without_secrets(harmless), Ok((harmless.to_owned(), Vec::new())));
+    }
+
+    #[test]
+    fn a_table_under_a_secret_name_is_left_out_with_all_that_is_in_it() {
+        let text = r#"
+[vault.secrets]
+token = { env = "TOKEN" }
+[sites.farm.settings]
+credentials = { user = "hunter1", more = [{ pin = 1 }] }
+token-url = "https://example.org/hunter2"
+auth.user = "hunter3"
+plain = "stays"
+[sites.farm.settings.bearer]
+name = "hunter4"
+[sites.farm.settings.bearer.deeper]
+value = "hunter5"
+[[sites.farm.settings.cookies]]
+value = "hunter6"
+[[sites.farm.settings.cookies]]
+value = ["hunter7"]
+[sites.farm.settings-in.live.passwd]
+root = "hunter8"
+[sites.farm.settings-in.live]
+apiKey = "hunter9"
+"#;
+        let (stored, left_out) = without_secrets(text).expect("TOML");
+        assert!(!stored.contains("hunter"), "{stored}");
+        assert_eq!(
+            left_out,
+            [
+                "sites.farm.settings.credentials",
+                "sites.farm.settings.token-url",
+                "sites.farm.settings.auth.user",
+                "sites.farm.settings.bearer.name",
+                "sites.farm.settings.bearer.deeper.value",
+                "sites.farm.settings.cookies[0].value",
+                "sites.farm.settings.cookies[1].value",
+                "sites.farm.settings-in.live.passwd.root",
+                "sites.farm.settings-in.live.apiKey",
+            ]
+        );
+        assert!(stored.contains("plain = \"stays\"") && stored.contains("token = { env = \"TOKEN\" }"), "{stored}");
     }
 
     #[test]

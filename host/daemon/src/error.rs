@@ -108,6 +108,12 @@ pub enum CliError {
         /// The file.
         path: PathBuf,
     },
+    /// A kit should take the place of itself.
+    #[error("{path} is the recovery kit that the vault was opened with", path = path.display())]
+    KitInUse {
+        /// The kit's file.
+        path: PathBuf,
+    },
     /// The file cannot be written.
     #[error("{path} cannot be written", path = path.display())]
     OutputFailed {
@@ -271,7 +277,7 @@ impl Coded for CliError {
             Self::Secret { .. } | Self::PassphraseUnusable { .. } => 6005,
             Self::NobodyToAsk => 6006,
             Self::NotConfirmed { .. } => 6007,
-            Self::OutputExists { .. } => 6008,
+            Self::OutputExists { .. } | Self::KitInUse { .. } => 6008,
             Self::OutputFailed { .. } => 6009,
             Self::NoSuchCode { .. } => 6010,
             Self::Interrupted { .. } => 6011,
@@ -310,6 +316,7 @@ impl Coded for CliError {
                 "run it again, and type the words from the sheet; --yes goes on without asking for them"
             }
             Self::OutputExists { .. } => "name another, or remove it first: nothing is overwritten",
+            Self::KitInUse { .. } => "name a new file: a kit cannot take its own place",
             Self::NoSuchCode { .. } => "a code looks like FS1002; `farshore explain` without a code lists them all",
             Self::NoRetention { .. } | Self::NothingToPrune => {
                 "add `[groups.NAME.retention]` with `all = \"24h\"`, and how many of `hourly`, `daily`, `weekly`, `monthly` and \

@@ -55,7 +55,7 @@ mod tests;
 
 pub use address::{Address, StoreOptions};
 pub use capsule::{CAPSULE_ITEM_BYTES_MAX, CAPSULE_ITEMS_MAX, CapsuleDraft, CapsuleItem};
-pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtExtent, HurtPoint, SampleSize};
+pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtExtent, HurtPoint, SampleSize};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
 pub use keys::{

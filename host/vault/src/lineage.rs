@@ -15,8 +15,9 @@ use serde::Serialize;
 
 use crate::{
     Context, Error, Head, Point, PointReader, PointWriter, Result, Store,
+    boundary::boundary_key,
     collection::Places,
-    commit::{self, Commit, Event, commit_key, read_stored},
+    commit::{self, Commit, Event, StoredCommit, commit_folder, commit_key, commit_number, read_stored},
     frames::Frames,
     keys::{Access, Power},
     ledger::{Ledgers, Valid},
@@ -31,6 +32,9 @@ const COMMITS_READ_AT_ONCE: usize = 8;
 
 /// A list of points ends after so many commits that cannot be read: a listing may claim any number of them.
 const UNREADABLE_LISTED_MAX: usize = 1000;
+
+/// How often the newest commit is judged again because the ring changed meanwhile.
+const RINGS_MAX: usize = 8;
 
 /// The most bytes of a reason or note.
 pub(crate) const NOTE_BYTES_MAX: usize = 4096;
@@ -77,7 +81,13 @@ impl LineageShared {
         access: &Arc<Access>,
         id: LineageId,
     ) -> Result<Option<Self>> {
-        let Some(stored) = read_stored(store, id, Sequence::FIRST).await? else { return Ok(None) };
+        let stored = match read_stored(store, id, Sequence::FIRST).await? {
+            Some(stored) => stored,
+            None => match first_after_all(store, id).await? {
+                Some(stored) => stored,
+                None => return Ok(None),
+            },
+        };
         let object = commit_key(id, Sequence::FIRST);
         let secrets = access.open_lineage(&object, id, &stored.boxes).await?.ok_or(Error::NoKey { lineage: id })?;
         let keys = secrets.keys(access.vault(), id);
@@ -113,6 +123,24 @@ impl LineageShared {
             keys,
             secrets,
         }))
+    }
+
+    /// The newest commit and the ledger that counts, judged by the newest ring: what a write builds on.
+    ///
+    /// # Errors
+    /// As those of [`Access::may_write`]; a commit is damaged, or the store failed; [`Error::LostRace`] when the ring changed all
+    /// the while.
+    pub(crate) async fn newest_to_build_on(&self) -> Result<(HeadCommit, Option<Arc<Valid>>)> {
+        for _ in 0..RINGS_MAX {
+            let newest = self.ledgers.newest().await?;
+            // The ring comes after what is built on: a host that is revoked has been told by then, in the lineage or here. What
+            // was judged by an older ring is judged again.
+            if !self.access.may_write(&self.context).await? {
+                return Ok(newest);
+            }
+        }
+        let sequence = self.log.newest().await?.head.sequence;
+        Err(Error::LostRace { group: self.group.clone(), sequence })
     }
 
     /// What identifies content, for a writer.
@@ -320,7 +348,10 @@ impl Lineage {
         };
         let event = Event::GenerationRaised { previous_site: expected.active_site.clone(), reason: reason.to_owned() };
         let built_on = HeadCommit::of(commit);
-        shared.access.may_write(&shared.context).await?;
+        if shared.access.may_write(&shared.context).await? {
+            // What the caller has looked at was judged by an older ring.
+            return Err(lost());
+        }
         match shared.log.create(&built_on, head, event).await?.0 {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
@@ -355,6 +386,21 @@ impl Lineage {
         let point = self.0.point(sequence).await?;
         Ok(PointReader::new(Arc::clone(&self.0), point))
     }
+}
+
+/// The first commit of a lineage that was not there a moment ago; none if the lineage has not begun. Without it nobody has the keys
+/// of what follows, and a second first commit would put others in their place.
+async fn first_after_all(store: &Store, id: LineageId) -> Result<Option<StoredCommit>> {
+    let first = commit_key(id, Sequence::FIRST);
+    let is_commit = |name: &str| commit_number(name).is_some();
+    let has_begun = store.any_after(&commit_folder(id), &first, is_commit).await?
+        || store.size(&boundary_key(id, 1)).await?.is_some();
+    if !has_begun {
+        return Ok(None);
+    }
+    let reason = "there are later commits in its lineage, or were, and it holds their keys".to_owned();
+    let missing = || Error::ObjectMissing { object: first.clone(), reason };
+    read_stored(store, id, Sequence::FIRST).await?.map(Some).ok_or_else(missing)
 }
 
 /// Checks the length of a text for people.

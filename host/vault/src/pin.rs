@@ -24,7 +24,7 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to pin a recovery point")?;
         for _ in 0..RACES_MAX {
-            let (built_on, valid) = shared.ledgers.newest().await?;
+            let (built_on, valid) = shared.newest_to_build_on().await?;
             if built_on.head.pins.iter().any(|pin| pin.run == run && pin.point == point) {
                 return Ok(());
             }
@@ -37,7 +37,6 @@ impl Lineage {
             }
             pins.push(Pin { run, point, since: shared.context.clock.now() });
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
-            shared.access.may_write(&shared.context).await?;
             if shared.log.create(&built_on, head, Event::Pinned { run, point }).await?.0 == Created::Mine {
                 return Ok(());
             }
@@ -53,14 +52,13 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to give a pin up")?;
         for _ in 0..RACES_MAX {
-            let built_on = shared.log.newest().await?;
+            let (built_on, _) = shared.newest_to_build_on().await?;
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
             if pins.len() == built_on.head.pins.len() {
                 return Ok(());
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
-            shared.access.may_write(&shared.context).await?;
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {
                 return Ok(());
             }

@@ -165,7 +165,12 @@ const GRANTS: &[Grant] = &[
     // The vault itself, and its hosts: those that are revoked have written to groups and journals.
     grant(&[Administrator], Verb::Create, &["vault", "keys/slots/*", "keys/ring/*", "keys/grants/*"], In::All),
     grant(&[Administrator], Verb::Create, &["keys/epochs/*", "lineages/*/hosts/*", "lineages/*/commits/*"], In::All),
-    grant(&[Administrator], Verb::Read, &["keys/slots/*", "keys/grants/*", "keys/epochs/*", "runs/*"], In::All),
+    grant(
+        &[Administrator],
+        Verb::Read,
+        &["keys/slots/*", "keys/grants/*", "keys/epochs/*", "lineages/*/hosts/*", "runs/*"],
+        In::All,
+    ),
 ];
 
 /// What a prune may delete.

@@ -209,12 +209,17 @@ impl Prover {
     /// # Errors
     /// The store failed; what was due then is due in the next turn. Damage is no error but a finding.
     pub async fn turn(&mut self) -> Result<ProveReport> {
+        if self.vault.0.access.refresh().await? {
+            // What was opened before an epoch began was opened without its keys.
+            self.known.clear();
+        }
         let now = self.vault.0.context.clock.now();
         let due = self.state.due(now, self.options.window);
         let mut report = ProveReport::default();
-        let ids: BTreeSet<LineageId> = self.vault.lineage_ids().await?.into_iter().collect();
-        self.known.retain(|id, _| ids.contains(id));
-        self.alarms.retain(|id, _| ids.contains(id));
+        // Nothing takes a lineage away: one that was seen, and that no listing shows any more, is lost.
+        let listed = self.vault.lineage_ids().await?;
+        let seen = self.known.keys().chain(self.alarms.keys()).chain(self.state.seen_to.keys()).copied();
+        let ids: BTreeSet<LineageId> = seen.chain(listed).collect();
         for id in &ids {
             match self.learn(*id).await {
                 Ok(()) => {

@@ -36,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     CAPSULE_ITEMS_MAX, CapsuleDraft, CapsuleItem, Error, Head, Point, PointDetails, PointDisk, PointMachine,
-    PointStats, Result,
+    PointStats, Result, VaultLock,
     cache::Cache,
     capsule::{WorkingItem, sound_items},
     commit::Event,
@@ -46,7 +46,7 @@ use crate::{
     map_writer::MapPacker,
     pack::CHUNK,
     packer::Packer,
-    page::{DISK_BYTES_MAX, SLOTS},
+    page::{DISK_BYTES_MAX, LEVELS, Page, SLOTS},
     pipeline::Part,
     seal::{ContentKeys, Hash, SessionKey},
     store::Created,
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     pub(crate) built_on: HeadCommit,
     /// Nothing that it stores is received before.
     began_at: Timestamp,
+    /// The vault's lock when it began.
+    lock: Option<VaultLock>,
     pub(crate) id: SessionId,
     pub(crate) key: SessionKey,
     pub(crate) content: ContentKeys,
@@ -183,12 +185,8 @@ impl PointWriter {
         site: &SiteName,
     ) -> Result<Self> {
         let content = shared.writing_keys()?.clone();
-        let (mut built_on, mut valid) = shared.ledgers.newest().await?;
-        // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once. With a
-        // newer ring the newest commit may be another.
-        if shared.access.may_write(&shared.context).await? {
-            (built_on, valid) = shared.ledgers.newest().await?;
-        }
+        // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
+        let (built_on, valid) = shared.newest_to_build_on().await?;
         let head = &built_on.head;
         let generation = generation.unwrap_or(head.generation);
         if head.generation != generation || head.active_site != *site {
@@ -214,6 +212,7 @@ impl PointWriter {
         let session = Session {
             built_on,
             began_at,
+            lock: shared.access.ring().lock,
             id,
             key,
             content,
@@ -293,7 +292,10 @@ impl PointWriter {
         let parent = self.parent().and_then(|parent| sound_items(parent).ok()).unwrap_or_default();
         let mut item = draft.item().clone();
         let same = parent.iter().find(|held| held.digest == item.digest && held.size_bytes == item.size_bytes);
-        let before = parent.iter().find(|held| held.name == item.name);
+        let before = match same {
+            None => self.readable(parent.iter().find(|held| held.name == item.name)).await?,
+            Some(_) => None,
+        };
         let written = match same {
             Some(same) => {
                 item.map = same.map;
@@ -323,6 +325,26 @@ impl PointWriter {
             offset += length;
         }
         Ok(())
+    }
+
+    /// An item of the parent, if all pages of its map can be read. One that is damaged is in no cycle's way: what takes its place is
+    /// written anew.
+    async fn readable<'a>(&self, held: Option<&'a CapsuleItem>) -> Result<Option<&'a CapsuleItem>> {
+        let mut waiting: Vec<_> =
+            held.and_then(|held| held.map).map(|root| (root, LEVELS - 1, 0)).into_iter().collect();
+        while let Some((reference, level, index)) = waiting.pop() {
+            match self.session.shared.maps.page(&reference, level, index).await {
+                Ok(page) => {
+                    if let Page::Inner(children) = &*page {
+                        let below = children.iter().zip(index * SLOTS as u64..);
+                        waiting.extend(below.filter_map(|(child, slot)| Some(((*child)?, level - 1, slot))));
+                    }
+                }
+                Err(error) if error.is_damage() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(held)
     }
 
     fn insert_item(&self, item: WorkingItem) -> Result<()> {
@@ -358,6 +380,10 @@ impl PointWriter {
         session.closed.store(true, Ordering::Release);
         session.finish().await?;
 
+        if session.lock.is_some() {
+            // Packs may have been stored for days since the bucket was asked.
+            session.shared.access.may_write(&session.shared.context).await?;
+        }
         let mut built_on = session.built_on.clone();
         for _ in 0..REBASES_MAX {
             let point = self.point(&details, built_on.head.sequence.next())?;
@@ -369,8 +395,7 @@ impl PointWriter {
             if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
                 return Ok(point);
             }
-            let newest = session.shared.log.newest().await?;
-            session.shared.access.may_write(&session.shared.context).await?;
+            let (newest, _) = session.shared.newest_to_build_on().await?;
             if !newest.head.continues(&built_on.head) {
                 break;
             }
@@ -466,8 +491,14 @@ impl Session {
             return Ok(built_on.head.locked_until);
         };
         let stored_from = self.leftovers.oldest_used().map_or(self.began_at, |oldest| oldest.min(self.began_at));
-        let own = self.shared.access.ring().lock.map(|lock| lock.until(stored_from));
-        Ok(Some(own.map_or(horizon, |own| own.min(horizon))))
+        // What was stored before the vault was locked, or under a shorter lock, is locked no longer than that.
+        let (then, now) = (self.lock, self.shared.access.ring().lock);
+        let Some((then, now)) = then.zip(now) else {
+            let reason =
+                "the vault was locked while the point was made, and what was stored before is not: begin it again";
+            return Err(Error::Stopped { reason: reason.to_owned() });
+        };
+        Ok(Some(then.until(stored_from).min(now.until(stored_from)).min(horizon)))
     }
 
     /// Makes everything durable that was accepted, and settles the disks' maps.

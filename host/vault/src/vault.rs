@@ -237,9 +237,19 @@ impl Vault {
         let (mut unusable, mut retired) = (None, None);
         let mut listed = std::pin::pin!(store.list("keys/slots"));
         while let Some(object) = listed.try_next().await? {
-            let Some(bytes) = store.read(&object.key, SLOT_BYTES_MAX).await? else { continue };
+            let bytes = match store.read(&object.key, SLOT_BYTES_MAX).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) if error.is_damage() => {
+                    unusable.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let slot = match Slot::parse(&object.key, &bytes) {
-                Ok(slot) => slot,
+                // Whoever may write to the store can put slots of other vaults there.
+                Ok(slot) if slot.vault == header.vault => slot,
+                Ok(_) => continue,
                 Err(error) => {
                     unusable.get_or_insert(error);
                     continue;
@@ -251,7 +261,8 @@ impl Vault {
                 Ok(_) => return Ok(kit),
                 Err(Error::WrongPassphrase { .. }) => {}
                 Err(error @ Error::KitRetired { .. }) => retired = Some(error),
-                Err(error) => return Err(error),
+                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error) => drop(unusable.get_or_insert(error)),
             }
         }
         let wrong = || Error::WrongPassphrase { address: store.address().to_owned() };

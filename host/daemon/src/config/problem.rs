@@ -125,7 +125,7 @@ impl LocatedProblem {
 }
 
 /// Parts of key names that make a value a likely secret.
-const SECRET_WORDS: [&str; 11] = [
+const SECRET_WORDS: [&str; 18] = [
     "passphrase",
     "password",
     "secret",
@@ -137,16 +137,54 @@ const SECRET_WORDS: [&str; 11] = [
     "credential",
     "private-key",
     "sas-key",
+    "api-key",
+    "apikey",
+    "passwd",
+    "psk",
+    "bearer",
+    "cookie",
+    "community",
 ];
+
+/// Words that say so only where they are a whole part of a name: `auth` does, `authority` does not.
+const SECRET_PARTS: [&str; 3] = ["pass", "pwd", "auth"];
+
+/// Endings of names that say where a secret is, or what kind it has.
+const HARMLESS_ENDINGS: [&str; 5] = ["-file", "-env", "-path", "-id", "-type"];
 
 /// Whether a value under this key is likely a secret. A key that names a file, an environment variable, a folder of
 /// them, a service or a kind of credential is not.
 pub fn is_secret_key(key: &str) -> bool {
-    let key = key.trim().trim_matches(['"', '\'']).to_ascii_lowercase().replace('_', "-");
-    if ["-file", "-env", "-path", "-id", "-type", "-url"].iter().any(|ending| key.ends_with(ending)) {
+    let key = in_kebab_case(key);
+    !key.ends_with("-url") && is_secret_name(&key)
+}
+
+/// The same for an adapter's setting. What an address holds is the adapter's matter, so it may be a secret too.
+pub fn is_secret_setting(key: &str) -> bool {
+    is_secret_name(&in_kebab_case(key))
+}
+
+fn is_secret_name(key: &str) -> bool {
+    if HARMLESS_ENDINGS.iter().any(|ending| key.ends_with(ending)) {
         return false;
     }
-    key == "sas" || SECRET_WORDS.iter().any(|word| key.contains(word))
+    key == "sas"
+        || SECRET_WORDS.iter().any(|word| key.contains(word))
+        || key.split('-').any(|part| SECRET_PARTS.contains(&part))
+}
+
+/// `apiKey`, `API_KEY` and `"api key"` are all `api-key`.
+fn in_kebab_case(key: &str) -> String {
+    let mut kebab = String::new();
+    let mut is_after_small = false;
+    for character in key.trim().trim_matches(['"', '\'']).chars() {
+        if is_after_small && character.is_ascii_uppercase() {
+            kebab.push('-');
+        }
+        is_after_small = character.is_ascii_lowercase() || character.is_ascii_digit();
+        kebab.push(if matches!(character, '_' | ' ' | '.') { '-' } else { character.to_ascii_lowercase() });
+    }
+    kebab
 }
 
 /// The line up to its `=` when what follows may be a secret; else the line.
@@ -204,6 +242,55 @@ mod tests {
             let located = LocatedProblem::locate(Problem::error(0..4, "no"), "f.toml", line);
             assert!(located.render().contains(line), "{}", located.render());
         }
+    }
+
+    #[test]
+    fn names_of_secrets_are_known() {
+        let secret = [
+            "api-key",
+            "API_KEY",
+            "apiKey",
+            "apikey",
+            "pass",
+            "db_pass",
+            "userPass",
+            "passwd",
+            "pwd",
+            "root-pwd",
+            "psk",
+            "auth",
+            "auth-header",
+            "bearer",
+            "session-cookie",
+            "snmp-community",
+            "secretAccessKey",
+            "sas",
+        ];
+        for key in secret {
+            assert!(is_secret_key(key) && is_secret_setting(key), "{key}");
+        }
+        let harmless = [
+            "passthrough",
+            "bypass",
+            "compass",
+            "authority",
+            "author",
+            "auth-type",
+            "auth-url-file",
+            "pwdx",
+            "key",
+            "keys",
+            "api-key-file",
+            "token-path",
+            "access-key-id",
+            "proxy-url",
+            "machines",
+            "socket-folder",
+        ];
+        for key in harmless {
+            assert!(!is_secret_key(key) && !is_secret_setting(key), "{key}");
+        }
+        assert!(!is_secret_key("token-url") && is_secret_setting("token-url"));
     }
 
     #[test]

@@ -117,6 +117,19 @@ pub struct CheckFinding {
     pub problem: String,
     /// The points that need the object. All other points are unaffected.
     pub points: Vec<HurtPoint>,
+    /// Nobody, or not everybody, can open the points of this lineage without the object; of all lineages, if it is the vault's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closes: Option<Closes>,
+}
+
+/// Whose points cannot be opened without an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Closes {
+    /// All of a lineage: the object holds its keys.
+    Lineage(LineageId),
+    /// Everybody's, or what was sealed with keys that lie in the object.
+    Vault,
 }
 
 /// What a check found.
@@ -259,6 +272,7 @@ impl Vault {
             (_, Some(share)) => Look::Sample(Arc::new(Dice::new(share, &*self.0.context.entropy))),
         };
         let mut check = Check::new(look, &[], progress);
+        check.own_objects(self).await?;
         for id in self.lineage_ids().await? {
             check.lineage_of(self, id).await?;
         }
@@ -328,13 +342,25 @@ impl Check<'_> {
         };
         let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
         let problem = format!("{error}{advice}");
-        self.findings.push(CheckFinding { object, code: error.code(), problem, points: Vec::new() });
+        self.findings.push(CheckFinding { object, code: error.code(), problem, points: Vec::new(), closes: None });
         Ok(self.findings.len() - 1)
     }
 
     fn count_object(&mut self) {
         self.progress.objects_checked += 1;
         (self.report)(&self.progress);
+    }
+
+    /// Looks for the keys of epochs: whoever opened the vault has seen its header and its ring.
+    async fn own_objects(&mut self, vault: &Vault) -> Result<()> {
+        for (object, reason) in vault.0.access.needed_objects() {
+            self.count_object();
+            if vault.0.store.size(&object).await?.is_none() {
+                let finding = self.find(&Error::ObjectMissing { object, reason: reason.to_owned() })?;
+                self.findings[finding].closes = Some(Closes::Vault);
+            }
+        }
+        Ok(())
     }
 
     async fn lineage_of(&mut self, vault: &Vault, id: LineageId) -> Result<()> {
@@ -344,10 +370,12 @@ impl Check<'_> {
             Ok(None) => {
                 let object = commit_key(id, Sequence::FIRST);
                 let reason = "its lineage has a folder".to_owned();
-                self.find(&Error::ObjectMissing { object, reason })?;
+                let finding = self.find(&Error::ObjectMissing { object, reason })?;
+                self.findings[finding].closes = Some(Closes::Lineage(id));
             }
             Err(error) => {
-                self.find(&error)?;
+                let finding = self.find(&error)?;
+                self.findings[finding].closes = Some(Closes::Lineage(id));
             }
         }
         Ok(())
@@ -419,7 +447,26 @@ impl Check<'_> {
             self.progress.points_checked += 1;
             (self.report)(&self.progress);
         }
+        self.collections(lineage, valid.as_deref(), found).await?;
         Ok(valid.map(|valid| valid.commit))
+    }
+
+    /// That no collection has more bytes than it should: pages and frames are read by their places, and see nothing of what
+    /// follows.
+    async fn collections(&mut self, lineage: &LineageShared, valid: Option<&Valid>, found: usize) -> Result<()> {
+        for reference in valid.iter().flat_map(|valid| &valid.ledger.collections) {
+            let object = reference.key(lineage.id);
+            let is_known = self.findings[found..].iter().any(|finding| finding.object == object);
+            match lineage.store.size(&object).await? {
+                Some(bytes) if bytes != u64::from(reference.bytes) && !is_known => {
+                    let problem = format!("it has {bytes} bytes, and should have {}", reference.bytes);
+                    self.find(&Error::damaged(object, problem))?;
+                }
+                // One that is missing was missed by whatever needs it.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads every commit that counts, and compares the chain of their hashes where it has no holes; the numbers of the points

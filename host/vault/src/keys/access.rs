@@ -51,8 +51,9 @@ pub(crate) enum Holder {
 /// A host whose enrolment was read.
 #[derive(Debug, Clone)]
 struct Known {
-    invited: RingHost,
     signing: VerifyingKey,
+    /// To whose enrolment it belongs.
+    invitation: [u8; 32],
 }
 
 type Epochs = BTreeMap<Epoch, EpochKeys>;
@@ -223,9 +224,20 @@ impl Access {
         let known = self.ring().number;
         let ring = Arc::new(Ring::newest(&self.store, &self.member, &self.admin, known).await?);
         self.learn_epochs(&ring).await?;
-        *lock(&self.ring) = Arc::clone(&ring);
-        lock(&self.known).clear();
-        Ok(ring)
+        // Of two tasks that read side by side, the one that read the older ring may come last.
+        let mut newest = lock(&self.ring);
+        if ring.number >= newest.number {
+            *newest = ring;
+        }
+        Ok(Arc::clone(&newest))
+    }
+
+    /// The objects with the keys of epochs that began after slots were made: a vault that could be opened may lack them.
+    pub(crate) fn needed_objects(&self) -> Vec<(String, &'static str)> {
+        let ring = self.ring();
+        // The keys of the first epoch are in the slots. Those of later ones are too, of slots that were made since.
+        let later = ring.epochs.iter().skip(1);
+        later.map(|keys| (super::epochs::epoch_key(keys), "the keys of an epoch lie in it")).collect()
     }
 
     /// The keys of the objects without which nobody could read the vault: header, rings, keys of later
@@ -297,15 +309,24 @@ impl Access {
         if let Some(lock) = ring.lock {
             self.store.prove_lock_lately(lock, context.clock.monotonic()).await?;
         }
+        self.is_let_write(&ring)?;
+        Ok(has_changed)
+    }
+
+    /// That the holder may write, as this ring says.
+    ///
+    /// # Errors
+    /// [`Error::HostRevoked`], [`Error::KitRetired`].
+    pub(crate) fn is_let_write(&self, ring: &Ring) -> Result<()> {
         match &self.holder {
             Holder::Host { host, name, .. } => match ring.host(*host) {
-                Some(invited) if invited.revoked.is_none() => Ok(has_changed),
+                Some(invited) if invited.revoked.is_none() => Ok(()),
                 _ => Err(Error::HostRevoked { host: name.clone() }),
             },
             Holder::Administrator(administrator) => {
                 let retired = || Error::KitRetired { address: self.store.address().to_owned() };
                 let is_listed = ring.slots.iter().any(|slot| slot.slot == administrator.slot);
-                if is_listed { Ok(has_changed) } else { Err(retired()) }
+                if is_listed { Ok(()) } else { Err(retired()) }
             }
         }
     }
@@ -422,14 +443,14 @@ impl Access {
             return if sound { Ok(()) } else { Err(wrong()) };
         }
         let unknown = || Error::damaged(object, format!("its author, host {author}, has not joined the vault"));
-        let known = self.known(author).await?.ok_or_else(unknown)?;
+        let (invited, known) = self.known(author).await?.ok_or_else(unknown)?;
         if !known.signing.verifies(self.vault(), statement, signature) {
             return Err(wrong());
         }
-        if !known.invited.counts(statement) {
+        if !invited.counts(statement) {
             return Err(Error::damaged(object, format!("its author, host {author}, was revoked before it was made")));
         }
-        if !powers.iter().any(|power| known.invited.has(*power)) {
+        if !powers.iter().any(|power| invited.has(*power)) {
             let names: Vec<_> = powers.iter().map(|power| power.name()).collect();
             let names = if names.is_empty() { "administrator".to_owned() } else { names.join(" or ") };
             let problem = format!("its author, host {author}, has not the power: {names}");
@@ -438,18 +459,19 @@ impl Access {
         Ok(())
     }
 
-    async fn known(&self, host: HostId) -> Result<Option<Known>> {
-        let remembered = lock(&self.known).get(&host).cloned();
-        if remembered.is_some() {
-            return Ok(remembered);
-        }
+    /// What the newest ring that was read says of a host, and with which key the host signs; none if it has not joined.
+    async fn known(&self, host: HostId) -> Result<Option<(RingHost, Known)>> {
         let ring = self.ring();
         let ring = if ring.host(host).is_some() { ring } else { self.read_ring().await? };
         let Some(invited) = ring.host(host) else { return Ok(None) };
+        let remembered = lock(&self.known).get(&host).filter(|known| known.invitation == invited.invitation).cloned();
+        if let Some(known) = remembered {
+            return Ok(Some((invited.clone(), known)));
+        }
         let Some(enrolment) = Enrolment::read(&self.store, &self.member, invited).await? else { return Ok(None) };
-        let known = Known { invited: invited.clone(), signing: enrolment.signing() };
+        let known = Known { signing: enrolment.signing(), invitation: invited.invitation };
         lock(&self.known).insert(host, known.clone());
-        Ok(Some(known))
+        Ok(Some((invited.clone(), known)))
     }
 
     /// The public keys of a host that has joined.

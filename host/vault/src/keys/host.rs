@@ -344,7 +344,7 @@ impl HostCredential {
         let ring = Ring::newest(store, &member, &self.admin, 1).await?;
         let invited = ring.host(self.host).ok_or_else(|| refused("its invitation was withdrawn".to_owned()))?;
         if invited.revoked.is_some() {
-            return Err(Error::HostRevoked { host: join.name.clone() });
+            return Err(refused("its invitation was withdrawn, or the host was revoked".to_owned()));
         }
         let enrolment = Enrolment {
             host: self.host,

@@ -8,7 +8,7 @@ use super::{
     grant::{Grant, grant_key, lineage_box, lineage_host_key},
     host::Enrolment,
     revoke::revoked_at,
-    ring::RingHost,
+    ring::{Revocation, RingHost, WrittenUntil},
 };
 use crate::{Error, Result, Vault, seal::SigningKey, store::Created};
 
@@ -70,23 +70,30 @@ impl Vault {
         })
     }
 
-    /// Withdraws the invitation of a host that has not joined: its join file is worth nothing from then on.
+    /// Withdraws the invitation of a host that has not joined: its join file is worth nothing from then on. The ring goes on
+    /// saying whose it was: should its enrolment only have been out of sight, the host can still be revoked, and what it wrote be
+    /// read.
     ///
     /// # Errors
-    /// [`Error::NotAdministrator`]; [`Error::HostMissing`]; [`Error::InvalidRequest`] when it has joined; or the store
-    /// failed.
+    /// [`Error::NotAdministrator`]; [`Error::HostMissing`]; [`Error::InvalidRequest`] when it has joined, or has got keys; or the
+    /// store failed.
     pub async fn withdraw(&self, name: &HostName) -> Result<()> {
         let access = &self.0.access;
-        access.bundle("to withdraw an invitation")?;
+        access.as_administrator("to withdraw an invitation")?;
         let ring = access.read_ring().await?;
         let invited = find(&ring, name)?;
-        if access.enrolment(invited).await?.is_some() {
+        if self.has_taken_part(invited).await? {
             return Err(Error::invalid(format!(
                 "the host {name} has joined: its invitation was used; the host can be revoked"
             )));
         }
+        let withdrawn = invited.host;
         self.change_ring("to withdraw an invitation", |ring| {
-            ring.hosts.retain(|host| host.name != *name || host.revoked.is_some());
+            let at = ring.written_at;
+            if let Some(invited) = ring.host_mut(withdrawn) {
+                let nothing = Some(WrittenUntil::default());
+                invited.revoked.get_or_insert(Revocation { at, written_until: nothing });
+            }
             Ok(())
         })
         .await?;
@@ -105,12 +112,18 @@ impl Vault {
         let mut races = 0;
         loop {
             let mut ring = Ring::clone(&*access.read_ring().await?);
+            // A kit that was retired meanwhile changes nothing any more.
+            access.is_let_write(&ring)?;
             ring.number = ring.number.saturating_add(1);
             ring.written_at = self.0.context.clock.now();
             let before = ring.clone();
             change(&mut ring)?;
             if ring == before {
                 return Ok(());
+            }
+            // Two administrators who take each other's slots out at once would leave a vault that nobody opens.
+            if ring.slots.is_empty() {
+                return Err(Error::invalid("no slot would be left, and nobody could open the vault any more"));
             }
             match ring.create(&self.0.store, &access.member, admin, &*self.0.context.entropy).await {
                 Err(Error::RingRace { .. }) if races < RING_RACES_MAX => races += 1,
@@ -131,17 +144,25 @@ impl Vault {
     /// failed.
     pub async fn approve(&self, name: &HostName) -> Result<Approval> {
         let access = &self.0.access;
-        let bundle = access.bundle("to approve a host")?;
+        access.as_administrator("to approve a host")?;
+        access.may_write(&self.0.context).await?;
         let ring = access.read_ring().await?;
         let invited = find(&ring, name)?;
         let not_joined = || Error::JoinRefused { host: name.clone(), why: "it has not joined yet".to_owned() };
         let enrolment = access.enrolment(invited).await?.ok_or_else(not_joined)?;
         let entropy = &*self.0.context.entropy;
-        access.may_write(&self.0.context).await?;
         let to = (invited.host, enrolment.receiving());
         let mut approval = Approval { host: invited.host, powers: Vec::new(), groups: Vec::new() };
-        if self.grant(&bundle, invited, &enrolment).await? {
-            approval.powers = invited.powers.iter().copied().filter(|power| power.needs_approval()).collect();
+        // An epoch that begins meanwhile is granted to those that have a grant: this host may not have been among them.
+        loop {
+            let number = access.ring().number;
+            let bundle = self.whole_bundle().await?;
+            if self.grant(&bundle, invited, &enrolment).await? {
+                approval.powers = invited.powers.iter().copied().filter(|power| power.needs_approval()).collect();
+            }
+            if access.read_ring().await?.number == number {
+                break;
+            }
         }
         if invited.has(Power::Replicator) {
             for (id, lineage) in self.list_lineages().await? {
@@ -178,6 +199,9 @@ impl Vault {
         let mut hosts = Vec::with_capacity(ring.hosts.len());
         for invited in &ring.hosts {
             let has_joined = access.enrolment(invited).await?.is_some();
+            if invited.revoked.is_some() && !has_joined {
+                continue;
+            }
             let is_granted = self.0.store.size(&grant_key(invited.host, 1)).await?.is_some();
             hosts.push(HostInfo {
                 id: invited.host,

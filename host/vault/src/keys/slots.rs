@@ -163,7 +163,7 @@ impl Vault {
     }
 
     /// All keys that there are; a slot with fewer would lose what was sealed with the others.
-    async fn whole_bundle(&self) -> Result<Bundle> {
+    pub(super) async fn whole_bundle(&self) -> Result<Bundle> {
         let access = &self.0.access;
         let ring = access.read_ring().await?;
         let bundle = access.bundle("to change how the vault is opened")?;
@@ -200,6 +200,11 @@ impl SlotDraft {
 }
 
 fn put(ring: &mut Ring, made: &RingSlot, epochs: &[Epoch], replaces: Option<SlotId>) -> Result<()> {
+    if replaces == Some(made.slot) {
+        return Err(Error::invalid(
+            "this kit is the one that the vault was opened with: name a new file for the new kit",
+        ));
+    }
     if ring.slots.iter().all(|slot| slot.slot != made.slot) {
         if ring.epochs.iter().any(|keys| !epochs.contains(&keys.epoch)) {
             let problem =

@@ -219,7 +219,10 @@ impl Lineage {
     pub async fn extend(&self, plan: ExtensionPlan) -> Result<ExtensionReport> {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to make locks longer")?;
-        shared.access.may_write(&shared.context).await?;
+        if shared.access.may_write(&shared.context).await? {
+            // The plan was made by an older ring, which may have let commits count that do not.
+            return Err(Error::LostRace { group: plan.group, sequence: plan.work.built_on.head.sequence });
+        }
         let ExtensionPlan { group, until, mut work, .. } = plan;
         let planned_on = work.built_on.head.pruned;
         let mut extended: u64 = 0;
@@ -234,6 +237,14 @@ impl Lineage {
                 extended,
                 hidden: work.locks.hidden.clone(),
             };
+            if work.followed != work.built_on.head.sequence {
+                // More points than a ledger can name: the horizon of those that were not looked at is not known.
+                return Err(Error::LimitExceeded {
+                    what: "the number of points since the newest prune",
+                    found: work.built_on.head.sequence.get(),
+                    limit: work.followed.get(),
+                });
+            }
             if work.built_on.head.locked_until == Some(locked_until) {
                 return Ok(report);
             }
@@ -244,7 +255,7 @@ impl Lineage {
                 report.commit = Some(sequence);
                 return Ok(report);
             }
-            let (built_on, valid) = shared.ledgers.newest().await?;
+            let (built_on, valid) = shared.newest_to_build_on().await?;
             if built_on.head.pruned != planned_on {
                 break;
             }

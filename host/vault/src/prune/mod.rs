@@ -350,7 +350,11 @@ impl Lineage {
         if plan.is_empty() {
             return Ok(report);
         }
-        shared.access.may_write(&shared.context).await?;
+        let began_at = shared.context.clock.now();
+        if shared.access.may_write(&shared.context).await? {
+            // The plan was made by an older ring, which may have let commits count that do not.
+            return Err(Error::LostRace { group: shared.group.clone(), sequence: plan.work.built_on.head.sequence });
+        }
         let is_only_unfinished = !plan.has_more_than_unfinished();
         let brings_back = !plan.revived.is_empty();
         let work = plan.work;
@@ -404,8 +408,10 @@ impl Lineage {
             points_dropped: report.points_dropped,
             points_kept: plan.points_kept,
         };
-        let commit = self.commit_prune(&work.built_on, &ledger, (pruned, brings_back)).await?;
+        let commit = self.commit_prune(&work.built_on, &ledger, (pruned, brings_back), began_at).await?;
         report.commit = Some(commit);
+        // Moving may have taken hours.
+        shared.access.may_write(&shared.context).await?;
         let finals = || ledger.batches.iter().filter(|batch| batch.is_final);
         let objects: Vec<Condemned> = finals().flat_map(|batch| &batch.objects).copied().collect();
         if let Some(judged) = finals().map(|batch| batch.judged).max() {
@@ -430,6 +436,7 @@ impl Lineage {
         planned_on: &HeadCommit,
         ledger: &Ledger,
         (pruned, brings_back): (Pruned, bool),
+        began_at: Timestamp,
     ) -> Result<Sequence> {
         let shared = &*self.0;
         let mut built_on = planned_on.clone();
@@ -437,13 +444,16 @@ impl Lineage {
             let sequence = built_on.head.sequence.next();
             let ended =
                 |horizon: Timestamp| if brings_back { horizon.min(shared.context.clock.now()) } else { horizon };
+            // The ledger and the collections are locked from when they were stored.
+            let own = shared.access.ring().lock.map(|lock| lock.until(began_at));
             let locked_until = built_on.head.locked_until.map(ended);
+            let locked_until = locked_until.map(|horizon| own.map_or(horizon, |own| own.min(horizon)));
             let head = Head { sequence, pruned: Some(sequence), locked_until, ..built_on.head.clone() };
             let event = Event::Pruned(Box::new(pruned.clone()));
             if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
                 return Ok(sequence);
             }
-            built_on = shared.log.newest().await?;
+            (built_on, _) = shared.newest_to_build_on().await?;
             let stands = |point: Sequence| {
                 point > pruned.judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
             };

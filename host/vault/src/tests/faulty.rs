@@ -39,8 +39,8 @@ pub(crate) struct FaultyStore {
     pub(crate) ignores_conditions: bool,
     /// Nothing may be written, as with credentials that may only read.
     pub(crate) read_only: bool,
-    /// Told when a commit was created; its reply waits to be woken.
-    held: Option<(Arc<Notify>, Arc<Notify>)>,
+    /// Objects with this in their keys: the first is told when one was created; its reply waits for the second.
+    held: Option<(&'static str, Arc<Notify>, Arc<Notify>)>,
     /// Listings leave out every other object whose key has this in it.
     pub(crate) left_out: Option<&'static str>,
 }
@@ -71,8 +71,13 @@ impl FaultyStore {
     /// From now on the reply to the create of a commit is held back: the first tells that one was created, the second lets its
     /// reply go.
     pub(crate) fn hold_commits(self: &mut Arc<Self>) -> (Arc<Notify>, Arc<Notify>) {
+        self.hold("/commits/")
+    }
+
+    /// The same of other objects.
+    pub(crate) fn hold(self: &mut Arc<Self>, part: &'static str) -> (Arc<Notify>, Arc<Notify>) {
         let held = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        Arc::get_mut(self).expect("it is not shared yet").held = Some(held.clone());
+        Arc::get_mut(self).expect("it is not shared yet").held = Some((part, held.0.clone(), held.1.clone()));
         held
     }
 
@@ -123,7 +128,7 @@ impl ObjectStore for FaultyStore {
         if result.is_ok() && location.as_ref().contains("/packs/") {
             self.pack_bytes.fetch_add(bytes, Ordering::SeqCst);
         }
-        if let Some((sent, wake)) = self.held.as_ref().filter(|_| location.as_ref().contains("/commits/")) {
+        if let Some((_, sent, wake)) = self.held.as_ref().filter(|(part, ..)| location.as_ref().contains(part)) {
             sent.notify_one();
             wake.notified().await;
         }

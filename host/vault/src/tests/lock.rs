@@ -470,6 +470,8 @@ async fn what_a_store_would_not_let_go_is_tried_again_by_later_prunes() {
     world.vault.set_lock(shorter, true).await.expect("on purpose");
     world.prune(&KEEP_NEWEST).await;
     world.bucket.clock.pass(3 * DAY);
+    // What the prune itself has stored was locked for the shorter span only.
+    world.extend().await.expect("extended");
     world.point(9).await.expect("committed");
     let there = world.bucket.keys();
     let report = world.prune(&KEEP_NEWEST).await;
@@ -507,6 +509,8 @@ async fn a_caller_without_the_right_to_delete_is_not_taken_for_a_lock() {
     world.vault.set_lock(shorter, true).await.expect("on purpose");
     world.prune(&KEEP_NEWEST).await;
     world.bucket.clock.pass(3 * DAY);
+    // What the prune itself has stored was locked for the shorter span only.
+    world.extend().await.expect("extended");
     world.point(9).await.expect("committed");
     world.bucket.hides_locks.store(true, Ordering::SeqCst);
     let plan = world.lineage.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");

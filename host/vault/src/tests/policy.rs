@@ -231,7 +231,9 @@ impl World {
         let join = administrator.invite(&another, &[Power::Replicator], far).await.expect("invited");
         let credential = HostCredential::new(&join, &SystemEntropy);
         credential.enrol(&self.store(StoreRole::Replicator), &join, &self.context()).await.expect("joined");
-        administrator.approve(&another).await.expect("it gets the keys of the group");
+        for _ in 0..2 {
+            administrator.approve(&another).await.expect("it gets the keys of the group, and has them");
+        }
         let second = self.open(Power::Replicator, &credential).await;
         let lineage = second.lineage(&group()).await.expect("readable").expect("there");
         // What is kept of the first of these is less than half of its packs, so that it is moved.

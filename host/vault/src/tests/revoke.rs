@@ -114,6 +114,111 @@ async fn a_writer_at_work_loses_and_cuts_nobody_off() {
     scene.assert_whole(&scene.world.objects, "after its writer lost").await;
 }
 
+/// A prune takes hours too; the host is revoked when its ledger is stored.
+#[tokio::test]
+async fn a_pruner_at_work_gives_up_and_cuts_nobody_off() {
+    let scene = Scene::new(&[Power::Replicator, Power::Pruner]).await;
+    let mut gate = Arc::new(FaultyStore::sound(&scene.world.objects));
+    let (sent, wake) = gate.hold("/ledgers/");
+    let opener = Opener::Host(Box::new(scene.leaving.clone()));
+    let vault = Vault::open(wrap(gate as Arc<dyn ObjectStore>), &opener, context()).await.expect("opened");
+    let its_lineage = lineage(&vault).await;
+    for seed in 2..5 {
+        commit_disk(&its_lineage, &noise(seed, 6 * CHUNK)).await.expect("committed");
+    }
+    let newest = commit_disk(&its_lineage, &scene.content).await.expect("committed");
+    let plan = its_lineage.plan_prune(&KEEP_NEWEST, Grace { seconds: 0, commits: 0 }).await.expect("planned");
+    let (outcome, ()) = tokio::join!(its_lineage.prune(plan), async {
+        sent.notified().await;
+        scene.revoke().await;
+        wake.notify_one();
+    });
+    assert!(is_revoked(outcome));
+    let scene = Scene { point: newest, ..scene };
+    scene.assert_whole(&scene.world.objects, "after its prune was given up").await;
+}
+
+/// Who has looked at the lineage before a revocation does not build on what was written after it.
+#[tokio::test]
+async fn a_stale_ring_is_nothing_to_build_on() {
+    let scene = Scene::new(&[Power::Replicator, Power::Controller]).await;
+    let staying = lineage(&scene.open(&scene.staying).await).await;
+    staying.head().await.expect("it has looked");
+    let rings = scene.world.administrator.0.access.read_ring().await.expect("read").number;
+    scene.revoke().await;
+    let stolen = without_news(&scene.world.objects, rings).await;
+    let thief = open_as(&stolen, &scene.leaving).await.expect("it has not heard");
+    commit_disk(&lineage(&thief).await, &noise(66, 6 * CHUNK)).await.expect("it may, as far as it knows");
+    put_back(&stolen, &scene.world.objects).await;
+    let run = farshore_core::RunId::from_bytes([3; 16]);
+    for outcome in [staying.pin(run, scene.point.sequence).await, staying.pin(run, scene.point.sequence).await] {
+        assert!(outcome.expect_err("the newest commit does not count").to_string().contains("was revoked"));
+    }
+}
+
+/// An enrolment that was only out of sight does not make a host's words worthless for good.
+#[tokio::test]
+async fn a_withdrawn_host_that_had_joined_can_still_be_revoked() {
+    let scene = Scene::new(&[Power::Replicator]).await;
+    let (objects, administrator) = (&scene.world.objects, &scene.world.administrator);
+    let enrolment = Path::from(format!("v/keys/hosts/{}", scene.leaving.host()));
+    let bytes = objects.get(&enrolment).await.expect("there").bytes().await.expect("there");
+    objects.delete(&enrolment).await.expect("out of sight");
+    administrator.withdraw(&host_name("leaving")).await.expect("nobody seems to have joined");
+    objects.put(&enrolment, bytes.into()).await.expect("there again");
+    let unread = administrator.reopen(store(objects), context());
+    unread.0.access.read_ring().await.expect("read");
+    let unread = unread.lineage(&group()).await;
+    assert!(unread.expect_err("nothing of it counts").to_string().contains("was revoked"));
+    scene.revoke().await;
+    scene.assert_whole(objects, "after it was revoked").await;
+}
+
+/// So does a first commit that is out of sight.
+#[tokio::test]
+async fn a_first_commit_that_is_out_of_sight_is_no_lineage_that_never_began() {
+    let scene = Scene::new(&[Power::Replicator]).await;
+    let objects = &scene.world.objects;
+    let id = scene.world.administrator.lineage_id(&group());
+    let first = Path::from(format!("v/lineages/{id}/commits/{:020}", 1));
+    let bytes = objects.get(&first).await.expect("there").bytes().await.expect("there");
+    objects.delete(&first).await.expect("out of sight");
+    // A second first commit would put other keys in the place of those with which all else was sealed.
+    let staying = scene.open(&scene.staying).await;
+    let refused = staying.create_lineage(&group(), &site("a")).await.expect_err("others follow it");
+    assert!(matches!(&refused, Error::ObjectMissing { object, .. } if first.as_ref().ends_with(object)), "{refused}");
+    scene.revoke().await;
+    objects.put(&first, bytes.into()).await.expect("there again");
+    scene.assert_whole(objects, "after it was revoked").await;
+}
+
+/// Nor is a revocation stopped by a lineage that the administrator has no key to.
+#[tokio::test]
+async fn a_lineage_that_nobody_can_open_is_in_no_revocations_way() {
+    let scene = Scene::new(&[Power::Replicator]).await;
+    let objects = &scene.world.objects;
+    let of_orders = scene.world.administrator.lineage_id(&group());
+    let closed = of_orders.to_string().chars().rev().collect::<String>();
+    // The boxes of a first commit are for whoever its writer says: here for an epoch that there never was.
+    let first = Path::from(format!("v/lineages/{of_orders}/commits/{:020}", 1));
+    let mut bytes = objects.get(&first).await.expect("there").bytes().await.expect("there").to_vec();
+    let count = usize::from(bytes[16]);
+    let mut at = 17;
+    for _ in 0..count {
+        bytes[at] = 1;
+        bytes[at + 1..at + 9].copy_from_slice(&99u64.to_le_bytes());
+        bytes[at + 9..at + 17].fill(0);
+        at += 19 + usize::from(u16::from_le_bytes([bytes[at + 17], bytes[at + 18]]));
+    }
+    let forged = Path::from(format!("v/lineages/{closed}/commits/{:020}", 1));
+    objects.put(&forged, bytes.into()).await.expect("written");
+    scene.revoke().await;
+    assert!(is_revoked(scene.world.open(&scene.leaving).await));
+    let administrator = &scene.world.administrator;
+    let lineage = administrator.lineage(&group()).await.expect("readable").expect("there");
+    assert!(restore(&lineage, &scene.point).await.expect("read") == scene.content);
+}
+
 /// Everybody else who writes meanwhile goes on.
 #[tokio::test]
 async fn another_writer_at_work_does_not_lose() {

@@ -61,6 +61,20 @@ async fn two_administrators_share_neither_kit_nor_passphrase() {
     commit_disk(&lineage(&second).await, &content).await.expect("the other goes on");
 }
 
+/// Each takes the other's slot out, without a look at the ring in between.
+#[tokio::test]
+async fn two_administrators_cannot_lock_each_other_out() {
+    let objects = Arc::new(InMemory::new());
+    let (first, kit) = make(store(&objects), "first").await.expect("made");
+    let other_kit = add_slot(&first, "second").await;
+    let second = open_with(store(&objects), &other_kit, "second").await.expect("opened");
+    let outcomes = tokio::join!(first.remove_slot(other_kit.slot()), second.remove_slot(kit.slot()));
+    assert!(outcomes.0.is_err() || outcomes.1.is_err(), "{outcomes:?}");
+    let left =
+        [open_with(store(&objects), &kit, "first").await, open_with(store(&objects), &other_kit, "second").await];
+    assert_eq!(left.iter().filter(|opened| opened.is_ok()).count(), 1);
+}
+
 async fn objects_of(objects: &InMemory) -> Vec<(String, u64)> {
     self::objects(objects).await
 }
@@ -84,6 +98,12 @@ async fn a_new_passphrase_keeps_the_words_of_the_sheet() {
     assert_eq!(typed.slot(), new_kit.slot());
     let refused = Vault::kit_from_words(store(&objects), &words, &Passphrase::new("old"), context()).await;
     assert!(matches!(refused, Err(Error::KitRetired { .. })), "the old passphrase says that it is old");
+
+    // The new kit does not take its own place, as when a command is given again after the configuration was changed.
+    let again = opened.resume_slot(new_kit.clone(), &passphrase, "").await.expect("it fits");
+    let refused = again.commit(Some(new_kit.slot())).await.expect_err("it would take itself out");
+    assert!(matches!(refused, Error::InvalidRequest { .. }), "{refused}");
+    open_with(store(&objects), &new_kit, "new").await.expect("opened");
 
     // A kit of another vault lends no words.
     let (_, foreign) = make(store(&Arc::default()), "old").await.expect("made");

@@ -1,11 +1,14 @@
 //! `vault check`.
 
-use std::sync::Mutex;
+use std::{collections::BTreeSet, sync::Mutex};
 
-use farshore_vault::{CheckDepth, CheckFinding, CheckProgress, CheckReport, HurtPoint, Power, Vault};
+use farshore_core::GroupName;
+use farshore_vault::{CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtPoint, Power, Vault};
+use serde::Serialize;
 
 use crate::{
     arguments::CheckArguments,
+    config::Configuration,
     context::Context,
     error::CliError,
     output::{Failure, Progress, human},
@@ -15,12 +18,23 @@ use crate::{
 /// So many lost extents of a point are shown; `--json` has more.
 const EXTENTS_SHOWN_MAX: usize = 8;
 
+/// What the check found, and what is not there to be checked.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    report: CheckReport,
+    /// Groups of the configuration of which the vault has nothing: new ones, or ones that were wholly deleted.
+    groups_without_points: Vec<GroupName>,
+}
+
 /// Runs it.
 pub async fn run(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let depth = arguments.depth();
     let needs: &[Power] = if depth == CheckDepth::Structure { &[] } else { &[Power::Recoverer] };
     let vault = vault::open(context, &configuration, Needs::Powers(needs)).await?;
+    let listing = groups_without_points(&configuration, &vault);
+    let groups_without_points = context.until_stopped("nothing was changed", listing).await??;
     let progress = Progress::new(context.output);
     progress.begin("reading the vault", None);
     let told = Mutex::new(0);
@@ -32,16 +46,29 @@ pub async fn run(context: &Context, arguments: &CheckArguments) -> Result<(), Fa
     let checking = vault.check(depth, &report_progress);
     let report = context.until_stopped("nothing was changed", checking).await??;
     progress.pause();
-    keep(context, &vault, &report).await?;
-    context.output.result(&report, || render(&report))?;
-    match report.findings.len() {
-        0 => Ok(()),
-        count => Err(CliError::Damage { count }.into()),
+    let checked = Checked { report, groups_without_points };
+    // What was found is told before anything else can fail or be interrupted.
+    context.output.result(&checked, || render(&checked))?;
+    let kept = keep(context, &vault, &checked.report).await;
+    match checked.report.findings.len() {
+        0 => kept,
+        count => {
+            if let Err(failure) = kept {
+                context.output.warn(&failure.message);
+            }
+            Err(CliError::Damage { count }.into())
+        }
     }
 }
 
+async fn groups_without_points(configuration: &Configuration, vault: &Vault) -> Result<Vec<GroupName>, Failure> {
+    let listed: BTreeSet<_> = vault.list_lineages().await?.into_iter().map(|(id, _)| id).collect();
+    let groups = configuration.groups.keys();
+    Ok(groups.filter(|group| !listed.contains(&vault.lineage_id(group))).cloned().collect())
+}
+
 /// Keeps what was proven with the points. That a store may only be read does not make the check fail.
-pub async fn keep(context: &Context, vault: &Vault, report: &CheckReport) -> Result<(), Failure> {
+async fn keep(context: &Context, vault: &Vault, report: &CheckReport) -> Result<(), Failure> {
     if !vault.may_record(report.depth) {
         return Ok(());
     }
@@ -58,8 +85,13 @@ pub fn render_findings(findings: &[CheckFinding]) -> String {
     for finding in findings {
         text.push_str(&format!("{} [{}]\n  {}\n", finding.object, finding.code, finding.problem));
         finding.points.iter().for_each(|hurt| text.push_str(&render_hurt(hurt)));
-        if finding.points.is_empty() {
-            text.push_str("  no recovery point needs it\n");
+        match finding.closes {
+            Some(Closes::Lineage(lineage)) => {
+                text.push_str(&format!("  hurts every point of lineage {lineage}: nobody can open them without it\n"));
+            }
+            Some(Closes::Vault) => text.push_str("  hurts all that was sealed with the keys in it\n"),
+            None if finding.points.is_empty() => text.push_str("  no recovery point needs it\n"),
+            None => {}
         }
     }
     text
@@ -84,7 +116,8 @@ fn render_hurt(hurt: &HurtPoint) -> String {
     text
 }
 
-fn render(report: &CheckReport) -> String {
+fn render(checked: &Checked) -> String {
+    let Checked { report, groups_without_points } = checked;
     let mut text = render_findings(&report.findings);
     let depth = match report.depth {
         CheckDepth::Structure => {
@@ -100,8 +133,22 @@ fn render(report: &CheckReport) -> String {
         human::bytes(report.bytes_read),
         report.frames_verified,
     ));
+    text.push_str(&render_closed(report.closed.len()));
+    for group in groups_without_points {
+        text.push_str(&format!("group {group} of the configuration has no recovery points in the vault\n"));
+    }
     if report.findings.is_empty() {
-        text.push_str("Nothing is wrong.\n");
+        let is_all = report.closed.is_empty() && groups_without_points.is_empty();
+        text.push_str(if is_all { "Nothing is wrong.\n" } else { "Nothing is wrong in what was looked at.\n" });
     }
     text
+}
+
+/// The groups that could not be looked at; empty if all were.
+pub fn render_closed(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => "1 group was not looked at: this host has no key to it.\n".to_owned(),
+        count => format!("{count} groups were not looked at: this host has no key to them.\n"),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use farshore_core::{Coded as _, GroupName, Timestamp};
+use farshore_core::{Coded as _, GroupName, LineageId, Timestamp};
 use farshore_vault::{Error as VaultError, ExtensionPlan, ExtensionReport, Lineage, Power, Vault, VaultLock};
 use serde::Serialize;
 
@@ -36,7 +36,10 @@ struct Shown {
 
 #[derive(Serialize)]
 struct GroupHorizon {
-    group: GroupName,
+    /// None if not even its name can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
+    lineage: LineageId,
     /// Until when everything that its points need is locked; none if that was never seen to.
     locked_until: Option<Timestamp>,
     /// Why that is not known.
@@ -74,21 +77,38 @@ async fn set(context: &Context, arguments: &LockSetArguments) -> Result<(), Fail
     Ok(())
 }
 
-async fn lineages(vault: &Vault, named: &[GroupName]) -> Result<Vec<Lineage>, Failure> {
-    let mut lineages = Vec::new();
-    if named.is_empty() {
-        for known in vault.lineages().await? {
-            lineages.extend(vault.lineage(&known.group).await?);
-        }
+/// A lineage, or why it cannot be opened.
+struct Found {
+    /// None if it cannot be read, and nobody named it.
+    group: Option<GroupName>,
+    id: LineageId,
+    lineage: Result<Lineage, VaultError>,
+}
+
+/// The lineages of the groups that are named, or all. One that is damaged, or to which this host has no key, hides no other.
+async fn lineages(vault: &Vault, named: &[GroupName]) -> Result<Vec<Found>, Failure> {
+    let listed = vault.list_lineages().await?;
+    if let Some(name) = named.iter().find(|name| listed.iter().all(|(id, _)| *id != vault.lineage_id(name))) {
+        let known = listed.iter().filter_map(|(_, known)| Some(known.as_ref().ok()?.group.as_str()));
+        return Err(CliError::unknown("group", name.as_str(), known).into());
     }
-    for name in named {
-        match vault.lineage(name).await? {
-            Some(lineage) => lineages.push(lineage),
-            None => {
-                let known: Vec<String> = vault.lineages().await?.iter().map(|known| known.group.to_string()).collect();
-                return Err(CliError::unknown("group", name.as_str(), known.iter().map(String::as_str)).into());
-            }
+    let mut lineages = Vec::new();
+    for (id, known) in listed {
+        let group = match &known {
+            Ok(known) => Some(known.group.clone()),
+            Err(_) => named.iter().find(|name| vault.lineage_id(name) == id).cloned(),
+        };
+        if !named.is_empty() && group.as_ref().is_none_or(|group| !named.contains(group)) {
+            continue;
         }
+        let lineage = match known {
+            Ok(known) => match vault.lineage(&known.group).await? {
+                Some(lineage) => Ok(lineage),
+                None => continue,
+            },
+            Err(error) => Err(error),
+        };
+        lineages.push(Found { group, id, lineage });
     }
     Ok(lineages)
 }
@@ -98,23 +118,31 @@ async fn show(context: &Context) -> Result<(), Failure> {
     let vault = vault::open(context, &configuration, Needs::Powers(&[])).await?;
     let gathering = async {
         let mut groups = Vec::new();
-        for (_, known) in vault.list_lineages().await? {
-            // A group that cannot be read hides no other; `vault info` names it.
-            let Ok(known) = known else { continue };
-            let Some(lineage) = vault.lineage(&known.group).await? else { continue };
-            let (locked_until, unreadable) = match lineage.head().await {
-                Ok(head) => (head.locked_until, None),
-                Err(error) if error.is_damage() => (None, Some(error.to_string())),
-                Err(error) => return Err(error),
+        for Found { group, id, lineage } in lineages(&vault, &[]).await? {
+            let head = match lineage {
+                Ok(lineage) => match lineage.head().await {
+                    Err(error) if !error.is_damage() => return Err(error.into()),
+                    head => head,
+                },
+                Err(error) => Err(error),
             };
-            groups.push(GroupHorizon { group: known.group, locked_until, unreadable });
+            let (locked_until, unreadable) = match head {
+                Ok(head) => (head.locked_until, None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            groups.push(GroupHorizon { group, lineage: id, locked_until, unreadable });
         }
-        Ok::<_, VaultError>(groups)
+        Ok::<_, Failure>(groups)
     };
     let groups = context.until_stopped("nothing was changed", gathering).await??;
     let shown = Shown { lock: vault.lock(), groups };
     context.output.result(&shown, || render_shown(&shown, context.clock.now()))?;
     Ok(())
+}
+
+/// What a person is told of whose lineage it is.
+fn name_of(group: Option<&GroupName>, lineage: LineageId) -> String {
+    group.map_or_else(|| format!("lineage {lineage}"), ToString::to_string)
 }
 
 fn render_shown(shown: &Shown, now: Timestamp) -> String {
@@ -134,7 +162,7 @@ fn render_shown(shown: &Shown, now: Timestamp) -> String {
                 format!("{until}, in {left}")
             }
         };
-        table.row([group.group.to_string(), until]);
+        table.row([name_of(group.group.as_ref(), group.lineage), until]);
     }
     if !table.is_empty() {
         text.push('\n');
@@ -155,7 +183,10 @@ enum Outcome {
 
 #[derive(Serialize)]
 struct Extended {
-    group: GroupName,
+    /// None if not even its name can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<GroupName>,
+    lineage: LineageId,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -168,15 +199,17 @@ async fn extend(context: &Context, arguments: &LockExtendArguments) -> Result<()
     }
     let left = "some locks may be longer; the next extension goes on from there";
     let mut all = Vec::new();
-    for lineage in context.until_stopped(left, lineages(&vault, &arguments.groups)).await?? {
-        let group = lineage.group().clone();
-        let outcome = context.until_stopped(left, extend_one(&lineage, arguments.dry_run)).await?;
+    for Found { group, id, lineage } in context.until_stopped(left, lineages(&vault, &arguments.groups)).await?? {
+        let outcome = match lineage {
+            Ok(lineage) => context.until_stopped(left, extend_one(&lineage, arguments.dry_run)).await?,
+            Err(error) => Err(error),
+        };
         // A group whose locks cannot be made longer keeps no other from it.
         let outcome = outcome.unwrap_or_else(|error| {
             let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
             Outcome::Failed(format!("[{}] {error}{advice}", error.code()))
         });
-        all.push(Extended { group, outcome });
+        all.push(Extended { group, lineage: id, outcome });
     }
     context.output.result(&all, || match all.is_empty() {
         true => "The vault has no groups yet.\n".to_owned(),
@@ -216,7 +249,7 @@ async fn extend_one(lineage: &Lineage, dry_run: bool) -> Result<Outcome, VaultEr
 }
 
 fn render(extended: &Extended) -> String {
-    let group = &extended.group;
+    let group = name_of(extended.group.as_ref(), extended.lineage);
     let (mut text, hidden) = match &extended.outcome {
         Outcome::Failed(problem) => return format!("{group}: its locks are as they were recorded: {problem}\n"),
         Outcome::Planned(plan) => {

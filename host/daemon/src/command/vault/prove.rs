@@ -6,7 +6,7 @@ use farshore_core::GroupName;
 use farshore_vault::{Error as VaultError, ProveOptions, ProveReport, Prover, ProverState, Vault};
 use serde::Serialize;
 
-use super::check::render_findings;
+use super::check::{render_closed, render_findings};
 use crate::{
     arguments::ProveArguments,
     context::Context,
@@ -132,5 +132,11 @@ fn render(report: &ProveReport) -> String {
         report.proofs_written,
         if report.findings.is_empty() { "all that was due is there" } else { "something is lost" },
     ));
+    if !report.closed.is_empty() {
+        text.push_str(&render_closed(report.closed.len()));
+        if report.findings.is_empty() {
+            text.push_str("Nothing is wrong in what was looked at.\n");
+        }
+    }
     text
 }

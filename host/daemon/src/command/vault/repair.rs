@@ -86,7 +86,9 @@ fn render_plan(plan: &RepairPlan) -> String {
 fn render(repaired: &Repaired, has_copy: bool) -> String {
     let Repaired { plan, report } = repaired;
     if plan.findings.is_empty() {
-        return "Nothing is lost.\n".to_owned();
+        return "Nothing is missing. Stored data was not read: `farshore vault check --full` reads it. An object that it finds \
+                damaged has to be moved aside in the store before it can be copied back.\n"
+            .to_owned();
     }
     let mut text = String::new();
     match report {
@@ -104,15 +106,19 @@ fn render(repaired: &Repaired, has_copy: bool) -> String {
     }
     let left = repaired.left();
     if left.is_empty() {
-        text.push_str("All that recovery points need is there then.\n");
+        text.push_str(match report {
+            Some(_) => "All that recovery points need is there again, as far as a check of the structure tells.\n",
+            None => "All that recovery points need would be there then, as far as a check of the structure tells.\n",
+        });
         return text;
     }
     text.push_str("\nWhat stays lost:\n");
     text.push_str(&render_findings(left));
     text.push_str(
-        "Points that are not named are whole. An object that is damaged can be replaced only after it was moved aside in the \
-         store, by its owner: run this again then. Unchanged parts of a disk are not sent again by replication; to have a \
-         machine whole without what is lost, protect it under a new group name.\n",
+        "Points that are not named have all their objects; stored data was not read. An object that is damaged can be \
+         replaced only after it was moved aside in the store, by its owner: run this again then. Unchanged parts of a disk \
+         are not sent again by replication; to have a machine whole without what is lost, protect it under a new group \
+         name.\n",
     );
     text
 }

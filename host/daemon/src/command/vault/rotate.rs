@@ -11,6 +11,8 @@ use crate::{
     arguments::RotateCommand,
     config::Configuration,
     context::Context,
+    error::CliError,
+    keys,
     output::Failure,
     vault::{self, Needs, WithKit},
 };
@@ -97,6 +99,10 @@ async fn plan(
     dry_run: bool,
 ) -> Result<Replacement, Failure> {
     let replaces = opened.vault.own_slot()?;
+    // A slot that took its own place would be gone. An interrupted change is finished with the old kit, not with the new one.
+    if output.exists() && keys::read_kit(context.output, output)?.slot() == replaces {
+        return Err(CliError::KitInUse { path: output.to_owned() }.into());
+    }
     let known = context.until_stopped("nothing was done", opened.vault.slots()).await??;
     let label = slots::label_of(&known, replaces);
     Ok(Replacement { replaces, label, kit: output.to_owned(), keeps_words, keeps_passphrase, dry_run })
@@ -117,7 +123,16 @@ fn render(replacement: &Replacement) -> String {
     } else {
         "Print its sheet, destroy the old kit's file and sheet, and name the new one in the configuration.\n"
     };
-    format!("{kit} opens the vault from now on, with {words} and {passphrase}; the old kit does not.\n{keep}")
+    let place = if *keeps_passphrase {
+        ""
+    } else {
+        "Put the new passphrase where `passphrase-file` or `passphrase-env` says.\n"
+    };
+    format!(
+        "{kit} opens the vault from now on, with {words} and {passphrase}; the old kit does not.\n{keep}{place}\
+         Whoever may know the old kit and its passphrase can still open what is stored until a new epoch begins: \
+         `farshore vault rotate epoch`.\n"
+    )
 }
 
 fn render_epoch(epoch: &Epoch) -> String {

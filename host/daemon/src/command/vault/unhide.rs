@@ -21,7 +21,11 @@ pub async fn run(context: &Context, arguments: &UnhideArguments) -> Result<(), F
     let plan = context.until_stopped(left, store.plan_unhide()).await??;
     if arguments.dry_run || plan.hidden.is_empty() {
         context.output.result(&plan, || render_plan(&plan, context))?;
-        return Ok(());
+        return match plan.hidden.len() {
+            0 => Ok(()),
+            1 => Err(CliError::EndedWithErrors { what: "1 object is hidden".to_owned() }.into()),
+            count => Err(CliError::EndedWithErrors { what: format!("{count} objects are hidden") }.into()),
+        };
     }
     let unhiding = store.unhide(plan, arguments.newer_versions, context.clock.now());
     let report = context.until_stopped(left, unhiding).await?;
