@@ -249,12 +249,19 @@ async fn a_bucket_that_does_not_lock_is_refused() {
     let (vault, _) = server.make_vault("recovery").await;
     let refused = vault.set_lock(LOCK, false).await.expect_err("no default retention");
     assert!(matches!(&refused, Error::BucketUnfit { problem, .. } if problem.contains("no default")), "{refused}");
-    for (mode, days, expected) in [("GOVERNANCE", 4, "mode governance"), ("COMPLIANCE", 3, "3 days")] {
-        server.retain_by_default("recovery", mode, days);
+    // moto lets an empty bucket be set only.
+    for (bucket, mode, days, expected) in
+        [("weak", "GOVERNANCE", 4, "mode governance"), ("short", "COMPLIANCE", 3, "3 days")]
+    {
+        server.make_bucket(bucket);
+        server.retain_by_default(bucket, mode, days);
+        let (vault, _) = server.make_vault(bucket).await;
         let refused = vault.set_lock(LOCK, false).await.expect_err("too weak");
         assert!(matches!(&refused, Error::BucketUnfit { problem, .. } if problem.contains(expected)), "{refused}");
     }
-    server.retain_by_default("recovery", "COMPLIANCE", 4);
+    server.make_bucket("right");
+    server.retain_by_default("right", "COMPLIANCE", 4);
+    let (vault, _) = server.make_vault("right").await;
     vault.set_lock(LOCK, false).await.expect("it locks");
     assert_eq!(vault.lock(), Some(LOCK));
 }
@@ -295,9 +302,17 @@ async fn weeks_in_a_locked_bucket_and_an_attack() {
     }
     let after = point(&lineage, &content(4)).await.expect("committed");
     let report = prune(&lineage).await;
-    assert!(report.deleted.objects > 4 && report.still_locked.objects == 0, "{report:?}");
+    assert!(report.deleted.objects > 4, "{report:?}");
+    // Commits that were condemned lead to the newest one until a boundary says that they are gone; so their locks end a span later.
+    assert!(report.still_locked.objects > 0, "{report:?}");
+    for _ in 0..3 {
+        server.pass(2 * DAY);
+        extend(&lineage).await;
+    }
+    let again = prune(&lineage).await;
+    assert_eq!(again.still_locked.objects, 0, "{again:?}");
     let versions = server.versions("recovery");
-    assert!(versions.len() < before + 8, "{} versions, {before} before", versions.len());
+    assert!(versions.len() < before + 16, "{} versions, {before} before", versions.len());
     let mut keys: Vec<_> = versions.iter().map(|(key, _)| key).collect();
     keys.dedup();
     assert_eq!(keys.len(), versions.len(), "no marker and no second version");
