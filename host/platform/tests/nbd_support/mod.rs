@@ -69,7 +69,9 @@ impl Server {
     pub fn start_tcp(program: &str, arguments: &[&str], port: u16) -> Self {
         let address = NbdAddress::Tcp { host: "127.0.0.1".into(), port };
         let mut server = Self { child: spawn(program, arguments), address };
-        server.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        // As long as nobody listens, a connection may be to itself: its own port is one of those that are drawn.
+        let is_another = |stream: std::net::TcpStream| stream.local_addr().ok() != stream.peer_addr().ok();
+        server.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok_and(is_another));
         server
     }
 
