@@ -240,9 +240,8 @@ impl Access {
         later.map(|keys| (super::epochs::epoch_key(keys), "the keys of an epoch lie in it")).collect()
     }
 
-    /// The keys of the objects without which nobody could read the vault: header, rings, keys of later
-    /// epochs, and what verifies the hosts that joined.
-    /// The flag says whether it must be there.
+    /// The keys of the objects without which nobody could read the vault: header, rings, keys of later epochs, and what verifies
+    /// the hosts that joined. The flag says whether it must be there.
     pub(crate) fn own_objects(&self) -> Vec<(String, bool)> {
         let ring = self.ring();
         let rings = (1..=ring.number).map(|number| (super::ring_key(number), true));
@@ -253,17 +252,18 @@ impl Access {
 
     /// Looks for the keys of epochs that this handle lacks. What is damaged of them shows at what they would open.
     async fn learn_epochs(&self, ring: &Ring) -> Result<()> {
-        let mut epochs = Epochs::clone(&self.epochs());
-        let lacking: Vec<_> = ring.epochs.iter().filter(|keys| !epochs.contains_key(&keys.epoch)).collect();
+        let held = self.epochs();
+        let lacking: Vec<_> = ring.epochs.iter().filter(|keys| !held.contains_key(&keys.epoch)).collect();
         if lacking.is_empty() {
             return Ok(());
         }
+        let mut learnt = Epochs::new();
         match &self.holder {
             Holder::Administrator(administrator) => {
                 let slot = (administrator.slot, &administrator.receiving);
                 for keys in lacking {
                     match super::epochs::read(&self.store, &self.member, keys, slot).await {
-                        Ok(Some(found)) => drop(epochs.insert(keys.epoch, EpochKeys::of(&found))),
+                        Ok(Some(found)) => drop(learnt.insert(keys.epoch, EpochKeys::of(&found))),
                         Ok(None) => {}
                         Err(error) if error.is_damage() => tracing::warn!(%error, "keys of an epoch cannot be read"),
                         Err(error) => return Err(error),
@@ -272,13 +272,16 @@ impl Access {
             }
             Holder::Host { host, receiving, .. } => {
                 match Grant::read_all(&self.store, &self.member, &self.admin, *host, receiving).await {
-                    Ok(grants) => epochs.extend(granted_epochs(&grants, ring)),
+                    Ok(grants) => learnt = granted_epochs(&grants, ring),
                     Err(error) if error.is_damage() => tracing::warn!(%error, "a grant of keys cannot be read"),
                     Err(error) => return Err(error),
                 }
             }
         }
-        *lock(&self.epochs) = Arc::new(epochs);
+        // Another task may have learnt from a newer ring meanwhile: what it found stays.
+        let mut epochs = lock(&self.epochs);
+        learnt.extend(epochs.iter().map(|(epoch, keys)| (*epoch, keys.clone())));
+        *epochs = Arc::new(learnt);
         Ok(())
     }
 
