@@ -134,6 +134,10 @@ id!(
     SlotId, "slot id"
 );
 id!(
+    /// One of the two addresses of a vault, whatever it is called.
+    AddressId, "address id"
+);
+id!(
     /// Identifies one capture, minted by the host before the adapter is called.
     CaptureId, "capture id"
 );

@@ -17,7 +17,8 @@ pub use code::{Code, CodePage, Coded};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use extent::{CHUNK_BYTES, Extent, ExtentError, ExtentSequence};
 pub use id::{
-    CaptureId, Epoch, Generation, HostId, IdError, LineageId, PackId, RunId, Sequence, SessionId, SlotId, VaultId,
+    AddressId, CaptureId, Epoch, Generation, HostId, IdError, LineageId, PackId, RunId, Sequence, SessionId, SlotId,
+    VaultId,
 };
 pub use machine::{Basis, Consistency, Disk, Firmware, Instant, Machine, NetworkInterface, PowerState};
 pub use name::{DiskId, GroupName, HostName, MachineId, NameError, OwnerTag, SiteName};

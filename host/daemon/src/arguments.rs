@@ -142,6 +142,12 @@ pub enum VaultCommand {
     /// newer versions if asked for, and never an object. It needs no kit, and credentials that may list versions and delete
     /// them, which no host should have.
     Unhide(UnhideArguments),
+    /// Make the metadata of a vault at an address of its own, from what lies at the address of its data.
+    ///
+    /// For a vault whose metadata was lost, and for one that had one address until now. Name the new, empty address with `address` in
+    /// [vault], and the one at which the vault is in [vault.data]; stop every host first, and give all the new configuration afterwards. It
+    /// needs no kit. What was proven and the journals of runs lie with the metadata only: what was lost of them stays lost.
+    MakeMetadata(MakeMetadataArguments),
     /// Print the bucket policy with which S3 itself lets each host do what its powers need, and nothing else.
     ///
     /// Nothing is contacted. Give the policy to the bucket, and a credential of its own to each host. Print it anew when the vault
@@ -294,7 +300,15 @@ pub struct RepairArguments {
     #[arg(long, value_name = "NAME=VALUE", value_parser = store_option, requires = "from")]
     pub option: Vec<(String, String)>,
     /// Do what the plan says.
-    #[arg(long, requires = "from")]
+    #[arg(long)]
+    pub execute: bool,
+}
+
+/// `vault make-metadata`.
+#[derive(Debug, Args)]
+pub struct MakeMetadataArguments {
+    /// Do it. No host may write to the vault meanwhile, nor go on later with the configuration that it has now.
+    #[arg(long)]
     pub execute: bool,
 }
 
@@ -441,6 +455,9 @@ pub struct PolicyArguments {
     /// For a vault that is locked, or is about to be.
     #[arg(long)]
     pub locked: bool,
+    /// For the bucket of the data, of a vault with two addresses; otherwise for that of its metadata.
+    #[arg(long)]
+    pub data: bool,
 }
 
 /// `vault pin`.

@@ -17,7 +17,11 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Configuration, model::SecretPlace, secret},
+    config::{
+        Configuration,
+        model::{OptionValue, SecretPlace},
+        secret,
+    },
     context::Context,
     error::CliError,
     keys,
@@ -110,17 +114,29 @@ pub fn vault_context(context: &Context, configuration: &Configuration) -> VaultC
     vault_context
 }
 
-/// The store behind the vault.
+/// The store behind the vault, or the two.
 ///
 /// # Errors
-/// When a secret cannot be had, or the store cannot be used as it is configured.
+/// When a secret cannot be had, or a store cannot be used as it is configured.
 pub fn store(output: Output, configuration: &Configuration) -> Result<Store, Failure> {
     let vault = &configuration.vault;
-    let address: Address = vault.address.parse()?;
+    let store = store_at(output, configuration, &vault.address, &vault.options, &vault.secrets)?;
+    let Some(data) = &vault.data else { return Ok(store) };
+    Ok(store.with_data(store_at(output, configuration, &data.address, &data.options, &data.secrets)?))
+}
+
+fn store_at(
+    output: Output,
+    configuration: &Configuration,
+    address: &str,
+    options: &BTreeMap<String, OptionValue>,
+    secrets: &BTreeMap<String, SecretPlace>,
+) -> Result<Store, Failure> {
+    let address: Address = address.parse()?;
     let name_in_store = |name: &str| name.replace('-', "_");
     let mut values: BTreeMap<String, String> =
-        vault.options.iter().map(|(name, value)| (name_in_store(name), value.to_string())).collect();
-    for (name, place) in &vault.secrets {
+        options.iter().map(|(name, value)| (name_in_store(name), value.to_string())).collect();
+    for (name, place) in secrets {
         let refused = |source| CliError::Secret { what: format!("the vault's secret `{name}`"), source };
         let value = match place {
             SecretPlace::Env(variable) => secret::read_variable(variable).map_err(refused)?,

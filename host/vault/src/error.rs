@@ -33,6 +33,32 @@ pub enum Error {
         /// The vault's address.
         address: String,
     },
+    /// The addresses that were given are not the two of one vault.
+    #[error("{address} cannot be used so: {problem}")]
+    AddressesUnfit {
+        /// The address that does not fit.
+        address: String,
+        /// Why, as a sentence without a full stop.
+        problem: String,
+    },
+    /// A vault with two addresses was opened at that of its data alone.
+    #[error("{address} is where the vault's data is: without the address of its metadata it can be read only")]
+    DataAddressAlone {
+        /// The address of the data.
+        address: String,
+    },
+    /// An object that should be at both addresses of the vault is at one only.
+    #[error("{object} is at the address of the metadata, and not at that of the data")]
+    NotAtData {
+        /// The object.
+        object: String,
+    },
+    /// The two addresses of the vault hold different objects under one name.
+    #[error("{object} is one object at the address of the metadata, and another at that of the data")]
+    AddressesDiffer {
+        /// The object.
+        object: String,
+    },
     /// The passphrase does not open this vault with this kit; the slot is whole.
     #[error("the passphrase and the recovery kit do not open the vault at {address}")]
     WrongPassphrase {
@@ -389,6 +415,7 @@ pages! {
     JOIN_REFUSED = 1022, "A host cannot be let in";
     RING_RACE = 1023, "Another administrator was faster";
     HOST_REVOKED = 1024, "This host was revoked";
+    ADDRESSES = 1025, "The two addresses of the vault do not fit";
 }
 
 // Their pages are among those of the command line, beside the commands that they speak of.
@@ -403,6 +430,10 @@ impl Coded for Error {
         match self {
             Self::VaultMissing { .. } => VAULT_MISSING,
             Self::VaultExists { .. } | Self::VaultHalfMade { .. } => VAULT_EXISTS,
+            Self::AddressesUnfit { .. }
+            | Self::DataAddressAlone { .. }
+            | Self::NotAtData { .. }
+            | Self::AddressesDiffer { .. } => ADDRESSES,
             Self::WrongPassphrase { .. } => WRONG_PASSPHRASE,
             Self::Damaged { .. } => DAMAGED,
             Self::ObjectMissing { .. } => OBJECT_MISSING,
@@ -455,6 +486,21 @@ impl Coded for Error {
             Self::UnsupportedFormat { .. } => "use the version of Farshore that wrote the vault".to_owned(),
             Self::VaultHalfMade { address } => {
                 format!("nothing can be stored in it: empty {address}, or choose another address")
+            }
+            Self::AddressesUnfit { .. } => {
+                "name the address of the vault's metadata with `address` in [vault], and that of its data with `address` in \
+                 [vault.data]; a vault with one address has no [vault.data]"
+                    .to_owned()
+            }
+            Self::DataAddressAlone { .. } => {
+                "restore with `farshore rescue`; to write, name the address of the metadata with `address` in [vault], and \
+                 this one in [vault.data]"
+                    .to_owned()
+            }
+            Self::NotAtData { .. } => "`farshore vault repair --execute` copies it".to_owned(),
+            Self::AddressesDiffer { .. } => {
+                "stop writing, and find out whether one of the two stores was replaced or set back: `farshore explain FS1025`"
+                    .to_owned()
             }
             Self::PowerMissing { host, awaits_approval: true, .. } => {
                 format!("with the recovery kit and the passphrase, run `farshore vault join approve {host}`")

@@ -126,7 +126,12 @@ const GRANTS: &[Grant] = &[
     // To open the vault, to follow its groups, and to prove that the store honours conditions.
     grant(ALL, Verb::List, &[], In::All),
     grant(ALL, Verb::ReadSettings, &[], In::Locked),
-    grant(ALL, Verb::Read, &["vault", "probe", "keys/ring/*", "keys/hosts/*", "lineages/*/commits/*"], In::All),
+    grant(
+        ALL,
+        Verb::Read,
+        &["vault", "addresses/*", "probe", "keys/ring/*", "keys/hosts/*", "lineages/*/commits/*"],
+        In::All,
+    ),
     grant(ALL, Verb::Read, &["lineages/*/boundaries/*", "lineages/*/ledgers/*"], In::All),
     grant(ALL, Verb::Create, &["probe"], In::All),
     // To join, and to get what was granted.
@@ -164,6 +169,7 @@ const GRANTS: &[Grant] = &[
     grant(&[Recoverer, Controller, Pruner], Verb::Create, &["lineages/*/proofs/*"], In::All),
     // The vault itself, and its hosts: those that are revoked have written to groups and journals.
     grant(&[Administrator], Verb::Create, &["vault", "keys/slots/*", "keys/ring/*", "keys/grants/*"], In::All),
+    grant(&[Administrator], Verb::Create, &["addresses/*"], In::NotLocked),
     grant(&[Administrator], Verb::Create, &["keys/epochs/*", "lineages/*/hosts/*", "lineages/*/commits/*"], In::All),
     grant(
         &[Administrator],
@@ -186,6 +192,7 @@ const DELETED: &[&str] = &[
 /// What nobody ever deletes, the first commit of each lineage among it.
 const NEVER_DELETED: &[&str] = &[
     "vault",
+    "addresses/*",
     "probe",
     "keys/*",
     "runs/*",

@@ -11,6 +11,9 @@
 //! the check does not pass is not copied. It also finds what the loss had hidden: pages below a lost page, and packs below
 //! those; it is repeated until it finds nothing new.
 //!
+//! *Of two addresses* that of the data may lack what is at that of the metadata, because a writer was interrupted: that is copied without
+//! any other copy. What the metadata has lost the data may still have: it is a copy of it, to be named as one.
+//!
 //! *What is damaged* is not touched: it cannot be replaced while it is there. Whoever owns the store can move it aside; then
 //! it is missing, and can be repaired.
 //!
@@ -63,6 +66,9 @@ pub struct RepairPlan {
     pub objects: Vec<LostObject>,
     /// Points that are whole afterwards, and are not now.
     pub healed: Vec<RepairedPoint>,
+    /// Objects that are at the address of the metadata and not at that of the data, by key: they are to be copied there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncopied: Vec<String>,
     /// Objects of the copy that are missing here and are not right there, by key.
     pub refused: BTreeSet<String>,
     /// What is wrong now.
@@ -78,6 +84,8 @@ pub struct RepairReport {
     pub objects_copied: u64,
     /// Their bytes.
     pub bytes_copied: u64,
+    /// Objects that are at the address of the data again, or for the first time.
+    pub objects_mirrored: u64,
     /// Objects that somebody else had brought back meanwhile.
     pub objects_found: u64,
     /// What a check afterwards found wrong.
@@ -99,10 +107,13 @@ impl Vault {
         let mut plan = RepairPlan {
             objects: Vec::new(),
             healed: Vec::new(),
+            uncopied: self.uncopied(&before).await?,
             refused: BTreeSet::new(),
             findings: before.findings.clone(),
             left: before.findings.clone(),
         };
+        // They are copied with the rest.
+        plan.left.retain(|finding| !is_uncopied(finding, &plan.uncopied));
         let Some(copy) = copy else { return Ok(plan) };
         let (lent, after) = self.try_lending(copy, &before, &mut plan.refused).await?;
         for object in lent {
@@ -113,7 +124,19 @@ impl Vault {
         let still_hurt = hurt_points(&after);
         plan.healed = hurt_points(&before).into_iter().filter(|point| !still_hurt.contains(point)).collect();
         plan.left = after.findings;
+        plan.left.retain(|finding| !is_uncopied(finding, &plan.uncopied));
         Ok(plan)
+    }
+
+    /// What a check has found to be missing at the data.
+    async fn uncopied(&self, report: &CheckReport) -> Result<Vec<String>> {
+        let code = Error::NotAtData { object: String::new() }.code();
+        let mut uncopied = Vec::new();
+        for finding in report.findings.iter().filter(|finding| finding.code == code) {
+            let found = self.0.store.uncopied_object(finding.object.clone()).await?;
+            uncopied.extend(found.filter(|found| !found.differs).map(|found| found.object));
+        }
+        Ok(uncopied)
     }
 
     /// Finds the objects that the copy can lend so that the check passes them, and what it finds then.
@@ -166,13 +189,22 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Damaged`] when the copy has changed since the plan was made; or a store failed, or may only be read.
-    pub async fn repair(&self, copy: &Store, plan: &RepairPlan) -> Result<RepairReport> {
+    pub async fn repair(&self, copy: Option<&Store>, plan: &RepairPlan) -> Result<RepairReport> {
         let store = &self.0.store;
         self.0.access.may_write(&self.0.context).await?;
-        let mut report = RepairReport { objects_copied: 0, bytes_copied: 0, objects_found: 0, left: Vec::new() };
+        let mut report = RepairReport {
+            objects_copied: 0,
+            bytes_copied: 0,
+            objects_mirrored: 0,
+            objects_found: 0,
+            left: Vec::new(),
+        };
+        store.copy_to_data(&plan.uncopied).await?;
+        report.objects_mirrored = u64::try_from(plan.uncopied.len()).unwrap_or(u64::MAX);
         // What others refer to comes first, as when it was written.
         let mut objects: Vec<&LostObject> = plan.objects.iter().collect();
         objects.sort_by_key(|lost| (is_commit(&lost.object), &lost.object));
+        let Some(copy) = copy else { return self.repaired(report).await };
         for lost in objects {
             let bytes = read_copy(copy, &lost.object).await?;
             if stored_hash(&bytes) != lost.hash {
@@ -187,6 +219,10 @@ impl Vault {
                 Created::Other => report.objects_found += 1,
             }
         }
+        self.repaired(report).await
+    }
+
+    async fn repaired(&self, mut report: RepairReport) -> Result<RepairReport> {
         report.left = self.check(CheckDepth::Structure, &|_| {}).await?.findings;
         Ok(report)
     }
@@ -201,6 +237,11 @@ async fn read_copy(copy: &Store, object: &str) -> Result<Bytes> {
 fn is_missing(finding: &CheckFinding) -> bool {
     let missing = Error::ObjectMissing { object: String::new(), reason: String::new() };
     finding.code == missing.code()
+}
+
+fn is_uncopied(finding: &CheckFinding, uncopied: &[String]) -> bool {
+    let error = Error::NotAtData { object: String::new() };
+    finding.code == error.code() && uncopied.contains(&finding.object)
 }
 
 fn is_commit(object: &str) -> bool {

@@ -9,63 +9,54 @@
 //! that a read-only or full store can still be recovered from.
 //!
 //! Nothing is decided by a listing: it only proposes keys, each of which is then read.
+//!
+//! A vault may have two addresses, one for its metadata and one for its data: `pair` says what lies where.
 
 pub(crate) mod bucket;
+mod objects;
+mod pair;
 mod s3;
 mod unhide;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     ops::Range,
-    str::FromStr,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use farshore_core::{Entropy, Timestamp};
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use object_store::{
-    Error as ObjectError, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, aws,
-    azure, gcp, local::LocalFileSystem, memory::InMemory, path::Path,
-};
+use farshore_core::{Entropy, Timestamp, VaultId};
+use futures::{Stream, StreamExt, stream};
+use object_store::ObjectStore;
 use tokio::sync::OnceCell;
 
+#[cfg(fuzzing)]
+pub(crate) use self::pair::Addresses;
+pub use self::pair::MetadataPlan;
+pub(crate) use self::pair::Uncopied;
 pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
-use self::{bucket::Bucket, s3::S3Bucket};
-use crate::{
-    Address, Error, Result, StoreOptions, VaultLock,
-    error::{NOT_DURABLE, SharedSource},
+use self::{
+    objects::Objects,
+    pair::{DataSide, Kept, Layout, kept},
 };
-
-/// How often a create is tried when its outcome cannot be told and the object is not there.
-const CREATE_ATTEMPTS_MAX: usize = 3;
-
-/// How often the client repeats a request that the network or the server lost.
-const REQUEST_RETRIES_MAX: usize = 6;
-
-/// How long the client goes on repeating a request.
-const REQUEST_RETRY_SECONDS_MAX: u64 = 60;
+use crate::{Address, Error, Result, StoreOptions, VaultLock};
 
 /// How long a bucket that was found to lock is not asked again.
 const LOCK_PROOF_LASTS: Duration = Duration::from_secs(3_600);
 
-/// The key of the object with which a store proves that it honours conditions.
-const PROBE_KEY: &str = "probe";
-
 /// Where a vault's objects are. Clones are the same store.
 #[derive(Clone)]
 pub struct Store {
-    objects: Arc<dyn ObjectStore>,
-    prefix: Path,
-    address: Arc<str>,
+    /// The vault's objects; of a vault with two addresses those of its metadata.
+    objects: Objects,
+    /// Those of its data, if they are at another address.
+    data: Option<DataSide>,
+    /// How the vault lies there, once it was read.
+    layout: Arc<OnceCell<Layout>>,
     /// Set once the store has proven that it honours conditions.
     proven: Arc<OnceCell<()>>,
-    /// Whether the objects are files of this system, so that no reply can be lost on its way.
-    is_local: bool,
-    /// The side that knows versions and locks, if the store has one.
-    bucket: Option<Arc<dyn Bucket>>,
     /// Which lock the bucket was last found to keep, and when, since the process began.
     lock_proven: Arc<Mutex<Option<(VaultLock, Duration)>>>,
     /// Another store that lends some objects, as if they were here.
@@ -80,7 +71,7 @@ struct Lender {
 
 impl fmt::Debug for Store {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Store").field(&self.address).finish()
+        formatter.debug_tuple("Store").field(&self.address()).finish()
     }
 }
 
@@ -104,25 +95,6 @@ pub(crate) struct Listed {
     pub(crate) received_at: Timestamp,
 }
 
-static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
-
-fn retries() -> RetryConfig {
-    RetryConfig {
-        max_retries: REQUEST_RETRIES_MAX,
-        retry_timeout: Duration::from_secs(REQUEST_RETRY_SECONDS_MAX),
-        ..RetryConfig::default()
-    }
-}
-
-/// The provider's own keys of the options, read by its crate's names.
-fn keys<K: FromStr<Err = ObjectError>>(address: &Address, options: &StoreOptions) -> Result<Vec<(K, String)>> {
-    let key = |(key, value): (&String, &String)| match K::from_str(&key.to_ascii_lowercase()) {
-        Ok(key) => Ok((key, value.clone())),
-        Err(source) => Err(Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) }),
-    };
-    options.values().iter().map(key).collect()
-}
-
 impl Store {
     /// Prepares to reach the store at the address. Nothing is read or made yet: a folder that does not exist is made
     /// when a vault is created in it, and reported when one is opened.
@@ -130,78 +102,7 @@ impl Store {
     /// # Errors
     /// [`Error::StoreConfiguration`] when the options do not make sense for the address.
     pub fn open(address: &Address, options: &StoreOptions) -> Result<Self> {
-        let configuration =
-            |source: ObjectError| Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) };
-        let mut bucket_side: Option<Arc<dyn Bucket>> = None;
-        let (objects, prefix): (Arc<dyn ObjectStore>, Path) = match address {
-            Address::File { path } => {
-                if let Some(key) = options.values().keys().next() {
-                    let source: SharedSource = Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(format!(
-                        "a folder has no option {key:?}"
-                    )));
-                    return Err(Error::StoreConfiguration { address: address.to_string(), source });
-                }
-                let prefix = Path::from_absolute_path(path).map_err(|error| configuration(error.into()))?;
-                (Arc::new(LocalFileSystem::new().with_fsync(true).with_automatic_cleanup(true)), prefix)
-            }
-            Address::Memory { name } => {
-                let mut stores = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
-                let store = Arc::clone(stores.entry(name.clone()).or_default());
-                (store, Path::default())
-            }
-            Address::S3 { bucket, prefix } => {
-                let environment = options.reads_environment();
-                let builder = if environment { aws::AmazonS3Builder::from_env() } else { aws::AmazonS3Builder::new() };
-                // The checksum is of what leaves this process, so that a store can refuse what arrives otherwise.
-                let mut builder = builder
-                    .with_checksum_algorithm(aws::Checksum::SHA256)
-                    .with_conditional_put(aws::S3ConditionalPut::ETagMatch);
-                for (key, value) in keys::<aws::AmazonS3ConfigKey>(address, options)? {
-                    builder = builder.with_config(key, value);
-                }
-                let builder = builder.with_bucket_name(bucket).with_retry(retries());
-                let (store, side) = S3Bucket::build(builder).map_err(configuration)?;
-                bucket_side = Some(Arc::new(side));
-                (store, parse_prefix(prefix)?)
-            }
-            Address::Azure { container, prefix } => {
-                let environment = options.reads_environment();
-                let mut builder = if environment {
-                    azure::MicrosoftAzureBuilder::from_env()
-                } else {
-                    azure::MicrosoftAzureBuilder::new()
-                };
-                for (key, value) in keys::<azure::AzureConfigKey>(address, options)? {
-                    builder = builder.with_config(key, value);
-                }
-                let builder = builder.with_container_name(container).with_retry(retries());
-                (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
-            }
-            Address::Google { bucket, prefix } => {
-                let environment = options.reads_environment();
-                let mut builder = if environment {
-                    gcp::GoogleCloudStorageBuilder::from_env()
-                } else {
-                    gcp::GoogleCloudStorageBuilder::new()
-                };
-                for (key, value) in keys::<gcp::GoogleConfigKey>(address, options)? {
-                    builder = builder.with_config(key, value);
-                }
-                let builder = builder.with_bucket_name(bucket).with_retry(retries());
-                (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
-            }
-        };
-        let is_local = matches!(address, Address::File { .. });
-        Ok(Self {
-            objects,
-            prefix,
-            address: address.to_string().into(),
-            proven: Arc::default(),
-            is_local,
-            bucket: bucket_side,
-            lock_proven: Arc::default(),
-            lender: None,
-        })
+        Ok(Self::new(Objects::open(address, options)?))
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.
@@ -209,30 +110,23 @@ impl Store {
     /// # Errors
     /// [`Error::InvalidAddress`] when the prefix cannot be part of a key.
     pub fn from_object_store(objects: Arc<dyn ObjectStore>, prefix: &str) -> Result<Self> {
-        let address = format!("{objects}/{prefix}").into();
-        Ok(Self {
+        Ok(Self::new(Objects::from_object_store(objects, prefix)?))
+    }
+
+    fn new(objects: Objects) -> Self {
+        Self {
             objects,
-            prefix: parse_prefix(prefix)?,
-            address,
+            data: None,
+            layout: Arc::default(),
             proven: Arc::default(),
-            is_local: false,
-            bucket: None,
             lock_proven: Arc::default(),
             lender: None,
-        })
+        }
     }
 
     /// The address, as it is shown to people.
     pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    fn path(&self, key: &str) -> Path {
-        key.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part))
-    }
-
-    fn failed(operation: &'static str, key: &str, source: ObjectError) -> Error {
-        Error::Store { operation, object: key.to_owned(), source: Arc::new(source) }
+        &self.objects.address
     }
 
     /// Creates the object if there is none. The parts are written one after the other.
@@ -241,57 +135,10 @@ impl Store {
     /// [`Error::Store`] when it could not be told whether the object is there; it may be. The same when it is there, but
     /// may be gone after a power failure.
     pub(crate) async fn create(&self, key: &str, parts: Vec<Bytes>) -> Result<Created> {
-        let path = self.path(key);
-        let payload: PutPayload = parts.iter().cloned().collect();
-        let mut attempt = 1;
-        loop {
-            let error = match self.objects.put_opts(&path, payload.clone(), PutMode::Create.into()).await {
-                Ok(_) => return Ok(Created::Mine),
-                Err(error) => error,
-            };
-            if is_final(&error) {
-                return Err(Self::failed("create", key, error));
-            }
-            match self.holds(&path, &parts).await {
-                // No reply was lost here: the file was linked to its name, and its folder could not be synced (the client
-                // links, then syncs, and gives one error for both). Another sync could falsely succeed, because Linux
-                // reports a failed write once only.
-                Ok(Some(true)) if self.is_local && !matches!(error, ObjectError::AlreadyExists { .. }) => {
-                    return Err(Self::failed(NOT_DURABLE, key, error));
-                }
-                Ok(Some(true)) => return Ok(Created::Mine),
-                Ok(Some(false)) => return Ok(Created::Other),
-                Ok(None) if attempt < CREATE_ATTEMPTS_MAX => attempt += 1,
-                Ok(None) | Err(_) => return Err(Self::failed("create", key, error)),
-            }
+        match self.second(key) {
+            Some(data) => self.create_at_both(data, key, parts).await,
+            None => self.first(key).create(key, parts).await,
         }
-    }
-
-    /// Whether the object holds exactly these parts; none if there is no object.
-    async fn holds(&self, path: &Path, parts: &[Bytes]) -> Result<Option<bool>, ObjectError> {
-        let result = match self.objects.get_opts(path, GetOptions::default()).await {
-            Ok(result) => result,
-            Err(ObjectError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let expected_bytes: usize = parts.iter().map(Bytes::len).sum();
-        if u64::try_from(expected_bytes) != Ok(result.meta.size) {
-            return Ok(Some(false));
-        }
-        let found = result.bytes().await?;
-        if found.len() != expected_bytes {
-            // A reply that was cut short tells nothing about what is stored.
-            return Err(cut_short(found.len(), expected_bytes));
-        }
-        let mut rest = found.as_ref();
-        let same = parts.iter().all(|part| match rest.split_at_checked(part.len()) {
-            Some((front, back)) => {
-                rest = back;
-                front == part.as_ref()
-            }
-            None => false,
-        });
-        Ok(Some(same && rest.is_empty()))
     }
 
     /// The object's bytes; none if there is no object.
@@ -310,23 +157,11 @@ impl Store {
         if let Some(lender) = self.lender_of(key) {
             return Box::pin(lender.read_dated(key, bytes_max)).await;
         }
-        let failed = |error| Self::failed("read", key, error);
-        let result = match self.objects.get_opts(&self.path(key), GetOptions::default()).await {
-            Ok(result) => result,
-            Err(ObjectError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let size = result.meta.size;
-        let received_at = Timestamp::from_unix_milliseconds(result.meta.last_modified.timestamp_millis());
-        if usize::try_from(size).map_or(true, |size| size > bytes_max) {
-            return Err(Error::damaged(key, format!("it has {size} bytes; the limit of its kind is {bytes_max}")));
+        let read = self.first(key).read_dated(key, bytes_max).await?;
+        if read.is_some() {
+            self.note(key);
         }
-        let bytes = result.bytes().await.map_err(failed)?;
-        if u64::try_from(bytes.len()) != Ok(size) {
-            // The store says that the object is longer: it is not damaged, as far as anybody knows.
-            return Err(failed(cut_short(bytes.len(), usize::try_from(size).unwrap_or(usize::MAX))));
-        }
-        Ok(Some((bytes, received_at)))
+        Ok(read)
     }
 
     /// The same store, for reading only, as it would be with these objects of another.
@@ -347,22 +182,7 @@ impl Store {
         if let Some(lender) = self.lender_of(key) {
             return Box::pin(lender.read_range(key, range)).await;
         }
-        let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
-        let result = match self.objects.get_opts(&self.path(key), options).await {
-            Ok(result) => result.bytes().await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(error) => match self.size(key).await? {
-                None => Ok(None),
-                Some(size) if size <= range.start => {
-                    Err(Error::damaged(key, format!("it has {size} bytes, but is referred to at byte {}", range.start)))
-                }
-                Some(_) => Err(Self::failed("read", key, error)),
-            },
-        }
+        self.first(key).read_range(key, range).await
     }
 
     /// Exactly the bytes of this range.
@@ -408,38 +228,26 @@ impl Store {
         if let Some(lender) = self.lender_of(key) {
             return Box::pin(lender.size(key)).await;
         }
-        match self.objects.head(&self.path(key)).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(ObjectError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(Self::failed("look up", key, error)),
+        let size = self.first(key).size(key).await?;
+        if size.is_some() {
+            self.note(key);
         }
+        Ok(size)
     }
 
-    /// The objects below a folder, in no order.
+    /// The objects below a folder, in no order; twice those that are kept at two addresses.
     pub(crate) fn list(&self, folder: &str) -> impl Stream<Item = Result<Listed>> + Send + use<> {
-        let path = self.path(folder);
-        let prefix = self.prefix.clone();
-        let folder = folder.to_owned();
-        self.objects.list(Some(&path)).map(move |item| {
-            let meta = item.map_err(|error| Self::failed("list", &folder, error))?;
-            let key = meta.location.prefix_match(&prefix).map(|parts| {
-                let parts: Vec<_> = parts.map(|part| part.as_ref().to_owned()).collect();
-                parts.join("/")
-            });
-            let key = key.unwrap_or_else(|| meta.location.to_string());
-            let received_at = Timestamp::from_unix_milliseconds(meta.last_modified.timestamp_millis());
-            Ok(Listed { key, bytes: meta.size, received_at })
-        })
+        let listed: Vec<_> = self.all(folder).map(|objects| objects.list(folder)).collect();
+        stream::iter(listed).flatten()
     }
 
     /// The names of the folders right below a folder, sorted.
     pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
-        let listed = self.objects.list_with_delimiter(Some(&self.path(folder))).await;
-        let listed = listed.map_err(|error| Self::failed("list", folder, error))?;
-        let mut names: Vec<String> =
-            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
-        names.sort_unstable();
-        Ok(names)
+        let mut names = BTreeSet::new();
+        for objects in self.all(folder) {
+            names.extend(objects.folders(folder).await?);
+        }
+        Ok(names.into_iter().collect())
     }
 
     /// Whether a listing proposes an object in the folder, after this key in the order of keys, whose name satisfies the
@@ -450,10 +258,8 @@ impl Store {
         after: &str,
         mut condition: impl FnMut(&str) -> bool,
     ) -> Result<bool> {
-        let listed = self.objects.list_with_offset(Some(&self.path(folder)), &self.path(after));
-        let mut listed = std::pin::pin!(listed);
-        while let Some(meta) = listed.try_next().await.map_err(|error| Self::failed("list", folder, error))? {
-            if meta.location.filename().is_some_and(&mut condition) {
+        for objects in self.all(folder) {
+            if objects.any_after(folder, after, &mut condition).await? {
                 return Ok(true);
             }
         }
@@ -465,27 +271,52 @@ impl Store {
     /// # Errors
     /// [`Error::Store`] for the first that could not be deleted; others may be gone.
     pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
-        let paths: Vec<_> = keys.iter().map(|key| Ok(self.path(key))).collect();
-        let mut deleted = self.objects.delete_stream(stream::iter(paths).boxed());
-        while let Some(outcome) = deleted.next().await {
-            match outcome {
-                Ok(_) | Err(ObjectError::NotFound { .. }) => {}
-                Err(error) => {
-                    let folder = keys.first().map_or("", String::as_str);
-                    return Err(Self::failed("delete", folder, error));
-                }
-            }
-        }
-        Ok(())
+        let Some(data) = &self.data else { return self.objects.delete(keys).await };
+        self.copy_seen(data, true).await?;
+        let at = |place: Kept| keys.iter().filter(move |key| kept(key) != place).cloned().collect::<Vec<_>>();
+        // Who finds an object at the metadata copies it to the data: so it goes there first.
+        self.objects.delete(at(Kept::Data)).await?;
+        data.objects.delete(at(Kept::Metadata)).await
+    }
+
+    /// That the addresses are those of one vault, as far as they say so themselves.
+    ///
+    /// # Errors
+    /// [`Error::AddressesUnfit`]; what an address says is damaged; or the store failed.
+    pub(crate) async fn check_addresses(&self) -> Result<()> {
+        self.layout().await.map(drop)
+    }
+
+    /// Makes the store ready for a new vault: it proves that it honours conditions, and each of two addresses says which it is.
+    ///
+    /// # Errors
+    /// [`Error::ConditionsIgnored`]; [`Error::VaultHalfMade`]; or the store failed.
+    pub(crate) async fn begin(&self, vault: VaultId, now: Timestamp, entropy: &dyn Entropy) -> Result<()> {
+        self.probe(entropy).await?;
+        self.name_addresses(vault, now, entropy).await
     }
 
     /// Lets the store prove, before the first write, that it honours conditions: once for all clones of this handle. Who
     /// only reads never asks, and needs no right to write.
     ///
     /// # Errors
-    /// As those of the proof; it is tried again the next time.
+    /// [`Error::DataAddressAlone`], and as those of the proof; it is tried again the next time.
     pub(crate) async fn prove_conditions(&self, entropy: &dyn Entropy) -> Result<()> {
-        self.proven.get_or_try_init(|| self.probe(entropy)).await.copied()
+        if self.layout().await? == Layout::DataAlone {
+            return Err(Error::DataAddressAlone { address: self.address().to_owned() });
+        }
+        self.probe(entropy).await
+    }
+
+    async fn probe(&self, entropy: &dyn Entropy) -> Result<()> {
+        let probe = || async {
+            self.objects.probe(entropy).await?;
+            match &self.data {
+                Some(data) => data.objects.probe(entropy).await,
+                None => Ok(()),
+            }
+        };
+        self.proven.get_or_try_init(probe).await.copied()
     }
 
     /// That the bucket locks what is written to it, if nobody looked within the hour.
@@ -504,88 +335,21 @@ impl Store {
 
     /// With a side that knows versions and locks.
     #[cfg(test)]
-    pub(crate) fn with_bucket(self, bucket: Arc<dyn Bucket>) -> Self {
-        Self { bucket: Some(bucket), ..self }
+    pub(crate) fn with_bucket(self, bucket: Arc<dyn bucket::Bucket>) -> Self {
+        Self { objects: self.objects.with_bucket(bucket), ..self }
     }
 
     /// As if its objects were files of this system.
     #[cfg(test)]
     pub(crate) fn assume_local(self) -> Self {
-        Self { is_local: true, ..self }
+        Self { objects: self.objects.assume_local(), ..self }
     }
 
-    /// Takes the proof as given, as for a handle of a vault that was written to before.
+    /// Takes the proof as given, and what addresses say of themselves, as for a handle of a vault that was written to before.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn assume_conditions(self) -> Self {
-        Self { proven: Arc::new(OnceCell::new_with(Some(()))), ..self }
+        let layout = if self.data.is_some() { Layout::Two } else { Layout::One };
+        let (proven, layout) = (OnceCell::new_with(Some(())), OnceCell::new_with(Some(layout)));
+        Self { proven: Arc::new(proven), layout: Arc::new(layout), ..self }
     }
-
-    /// Proves that the store honours create-if-absent, by two creates of the object `probe` with different content, at
-    /// the same time when the vault is made. At most one may win, and the object must hold the winner's content.
-    ///
-    /// # Errors
-    /// [`Error::ConditionsIgnored`] with what happened instead.
-    async fn probe(&self, entropy: &dyn Entropy) -> Result<()> {
-        let mut contents = [[0; 32]; 2];
-        contents.iter_mut().for_each(|content| entropy.fill(content));
-        // The number keeps the two apart even if randomness repeats.
-        let [first, second] = [0u8, 1].map(|number| {
-            let mut content = contents[usize::from(number)].to_vec();
-            content.push(number);
-            Bytes::from(content)
-        });
-        let path = self.path(PROBE_KEY);
-        let before = self.read(PROBE_KEY, 1024).await?;
-        let put = |content: Bytes| self.objects.put_opts(&path, content.into(), PutMode::Create.into());
-        let outcomes = futures::future::join(put(first.clone()), put(second.clone())).await;
-        let after = self.read(PROBE_KEY, 1024).await?;
-        let refuse = |evidence: &str| {
-            Err(Error::ConditionsIgnored { address: self.address.to_string(), evidence: evidence.to_owned() })
-        };
-        let Some(after) = after else {
-            for outcome in [outcomes.0, outcomes.1] {
-                outcome.map_err(|error| Self::failed("create", PROBE_KEY, error))?;
-            }
-            return refuse("an object that was just created cannot be read");
-        };
-        match (outcomes, before) {
-            ((Ok(_), Ok(_)), _) => refuse("two creates of one object both succeeded"),
-            (_, Some(before)) if before != after => refuse("an object that existed was overwritten"),
-            ((Ok(_), _) | (_, Ok(_)), Some(_)) => refuse("the create of an object that exists succeeded"),
-            ((Ok(_), Err(_)), None) if after != first => refuse("an object does not hold what its creator wrote"),
-            ((Err(_), Ok(_)), None) if after != second => refuse("an object does not hold what its creator wrote"),
-            ((first, second), _) => {
-                // A failure other than "exists" proves nothing, so it is reported as what it is.
-                for outcome in [first, second] {
-                    match outcome {
-                        Ok(_) | Err(ObjectError::AlreadyExists { .. } | ObjectError::Precondition { .. }) => {}
-                        Err(error) => return Err(Self::failed("create", PROBE_KEY, error)),
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// A reply that ended before what it said it had.
-fn cut_short(found: usize, expected: usize) -> ObjectError {
-    ObjectError::Generic { store: "reply", source: format!("it ended after {found} of {expected} bytes").into() }
-}
-
-/// Whether a failed create cannot have had an effect, and would fail again.
-fn is_final(error: &ObjectError) -> bool {
-    matches!(
-        error,
-        ObjectError::PermissionDenied { .. }
-            | ObjectError::Unauthenticated { .. }
-            | ObjectError::NotSupported { .. }
-            | ObjectError::NotImplemented { .. }
-            | ObjectError::InvalidPath { .. }
-            | ObjectError::UnknownConfigurationKey { .. }
-    )
-}
-
-fn parse_prefix(prefix: &str) -> Result<Path> {
-    Path::parse(prefix).map_err(|error| Error::InvalidAddress { text: prefix.to_owned(), rule: error.to_string() })
 }

@@ -13,9 +13,7 @@ use serde::Serialize;
 use crate::{
     Context, Error, HostCredential, KdfParameters, Kit, Lineage, LineageInfo, Power, Result, Store,
     header::{HEADER_KEY, Header},
-    keys::{
-        Access, Administrator, Bundle, EpochSecrets, Holder, Ring, RingSlot, SLOT_BYTES_MAX, Slot, ring_key, slot_key,
-    },
+    keys::{Access, Administrator, Bundle, EpochSecrets, Holder, Ring, RingSlot, SLOT_BYTES_MAX, Slot, slot_key},
     lineage::{LineageShared, open_or_begin},
     seal::{MemberKeys, PrivateKey, stored_hash},
     store::Created,
@@ -34,8 +32,11 @@ pub struct CreateOptions {
 pub struct VaultInfo {
     /// Its id.
     pub id: VaultId,
-    /// Where it is.
+    /// Where it is; of a vault with two addresses where its metadata is.
     pub address: String,
+    /// Where its data is, if that is another address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_address: Option<String>,
     /// The number of its format.
     pub format: u16,
     /// When it was made, as its maker counted time.
@@ -66,7 +67,7 @@ pub struct UnreadableLineage {
 /// What a vault takes up in its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
+    /// By kind: `header` (with what addresses say of themselves), `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
     /// boundaries), `proofs`, `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
@@ -135,7 +136,7 @@ impl Draft {
     pub async fn create(self) -> Result<Vault> {
         let Self { store, context, header, bundle, receiving, kit } = self;
         let entropy = &*context.entropy;
-        store.prove_conditions(entropy).await?;
+        store.begin(header.vault, header.created_at, entropy).await?;
         let slot = kit.slot_object().to_vec();
         let public = receiving.public();
         let ring = Ring {
@@ -178,12 +179,11 @@ impl Vault {
         context: Context,
     ) -> Result<Draft> {
         options.kdf.check()?;
-        let address = || store.address().to_owned();
-        if store.size(HEADER_KEY).await?.is_some() {
-            return Err(Error::VaultExists { address: address() });
+        if let Some(address) = store.taken(HEADER_KEY).await? {
+            return Err(Error::VaultExists { address: address.to_owned() });
         }
-        if store.size(&ring_key(1)).await?.is_some() {
-            return Err(Error::VaultHalfMade { address: address() });
+        if let Some(address) = store.half_made().await? {
+            return Err(Error::VaultHalfMade { address: address.to_owned() });
         }
         let entropy = Arc::clone(&context.entropy);
         let (vault, slot) = (VaultId::random(&*entropy), SlotId::random(&*entropy));
@@ -193,7 +193,7 @@ impl Vault {
         let (object, receiving) = context.workers.run(make).await??;
         let created_at = context.clock.now();
         let slot = Slot::parse(&slot_key(slot), &object)?;
-        let kit = Kit::new(store.address(), created_at, bundle.admin.public(), &slot, object, secret);
+        let kit = Kit::new(store.rescue_address(), created_at, bundle.admin.public(), &slot, object, secret);
         let header = Header::new(vault, created_at, bundle.admin.public());
         Ok(Draft { store, context, header, bundle, receiving, kit })
     }
@@ -255,8 +255,14 @@ impl Vault {
                     continue;
                 }
             };
-            let kit =
-                Kit::from_words(words, store.address(), header.created_at, header.admin(), &slot, bytes.to_vec())?;
+            let kit = Kit::from_words(
+                words,
+                store.rescue_address(),
+                header.created_at,
+                header.admin(),
+                &slot,
+                bytes.to_vec(),
+            )?;
             match Access::with_kit(store.clone(), &header, &kit, passphrase, &context).await {
                 Ok(_) => return Ok(kit),
                 Err(Error::WrongPassphrase { .. }) => {}
@@ -313,6 +319,7 @@ impl Vault {
         Ok(VaultInfo {
             id: self.id(),
             address: self.0.store.address().to_owned(),
+            data_address: self.0.store.data_address().map(str::to_owned),
             format: FORMAT,
             created_at: self.0.header.created_at,
             powers: self.powers(),
@@ -415,7 +422,7 @@ impl Vault {
         Ok(Lineage(self.remember(open_or_begin(store, context, access, group, active_site).await?)))
     }
 
-    /// What it takes up, as a listing of the store says.
+    /// What it takes up, as a listing of the store says; what is kept at two addresses counts twice.
     ///
     /// # Errors
     /// The store failed.
@@ -425,7 +432,7 @@ impl Vault {
         while let Some(object) = listed.try_next().await? {
             let parts: Vec<&str> = object.key.split('/').collect();
             let kind = match parts.as_slice() {
-                [HEADER_KEY] => "header",
+                [HEADER_KEY] | ["addresses", _] => "header",
                 ["probe"] => "probe",
                 ["lineages", _, "commits", ..] => "commits",
                 ["lineages", _, "packs", ..] => "data packs",

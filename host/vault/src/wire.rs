@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Proof = 14,
     /// The private keys of an epoch, for each slot.
     EpochKeys = 15,
+    /// Which two addresses a vault has.
+    Addresses = 16,
 }
 
 /// Begins an object.

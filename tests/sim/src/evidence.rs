@@ -1,7 +1,10 @@
 //! What is found in a vault when a world is over: everything that can be listed, restored and read, by a process that has
 //! just started and trusts nobody's memory.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use farshore_core::{Generation, GroupName, RunId, Sequence, SiteName};
@@ -10,11 +13,11 @@ use futures::TryStreamExt;
 
 use crate::{
     content,
-    history::{AttemptId, Disks, Hash, Task, attempt_of, description},
+    history::{AttemptId, Disks, Fate, Hash, Task, attempt_of, description},
     process::Process,
-    store::Effect,
+    store::{Effect, Objects},
     template::{Host, Template},
-    world::World,
+    world::{DATA_PREFIX, PREFIX, World},
 };
 
 /// The most points of a lineage that are looked at.
@@ -122,13 +125,38 @@ impl Evidence {
             Ok(vault) => evidence.read(world, &vault, groups).await,
             Err(error) => evidence.findings.push(format!("the vault cannot be opened: {error}")),
         }
+        let problems = Self::of_data_alone(world, template, groups).await;
+        evidence.findings.extend(problems.iter().map(|problem| format!("from the data alone: {problem}")));
         let objects = world.objects();
-        evidence.effects = objects.effects.clone();
+        evidence.effects = effects(&objects, world.is_paired());
         evidence.sent = objects.sent.clone();
         evidence.store = objects.hash();
         let hash = |object: &crate::store::Object| *blake3::hash(&object.bytes).as_bytes();
-        evidence.objects = objects.all().iter().map(|(key, object)| (key.clone(), hash(object))).collect();
+        let placed =
+            objects.all().iter().filter_map(|(key, object)| Some((place(key, world.is_paired())?, hash(object))));
+        evidence.objects = placed.collect();
         evidence
+    }
+
+    /// What is wrong with what the address of the data alone gives, in a world whose vault has two: every point of these groups that was
+    /// acknowledged, and that both addresses together list, must be listed, and restore to the same.
+    pub async fn of_data_alone(world: &World, template: &Template, groups: &[GroupName]) -> Vec<String> {
+        let mut problems = Vec::new();
+        let process = Process::start("rescuer", None);
+        let Some(store) = world.data_alone(&process) else { return problems };
+        let opener = template.opener(Host::Recoverer);
+        let both = template.open(world, Host::Recoverer, &process, world.context("rescuer", &process)).await;
+        let alone = Vault::open(store, &opener, world.context("rescuer of the data", &process)).await;
+        let (both, alone) = match (both, alone) {
+            (Ok(both), Ok(alone)) => (both, alone),
+            (Err(error), _) | (_, Err(error)) => return vec![format!("the vault cannot be opened: {error}")],
+        };
+        for group in groups {
+            if let Err(error) = compare(world, &both, &alone, group, &mut problems).await {
+                problems.push(format!("{group} cannot be read: {error}"));
+            }
+        }
+        problems
     }
 
     async fn read(&mut self, world: &World, vault: &Vault, groups: &[GroupName]) {
@@ -163,6 +191,69 @@ impl Evidence {
     }
 }
 
+async fn compare(
+    world: &World,
+    both: &Vault,
+    alone: &Vault,
+    group: &GroupName,
+    problems: &mut Vec<String>,
+) -> Result<(), Error> {
+    let acknowledged: BTreeSet<Sequence> = {
+        let history = world.history();
+        let of_group = history.attempts.iter().filter(|attempt| attempt.group == *group);
+        of_group
+            .filter_map(|attempt| match &attempt.fate {
+                Fate::Acknowledged(sequence, _) => Some(*sequence),
+                _ => None,
+            })
+            .collect()
+    };
+    let Some(lineage) = both.lineage(group).await? else { return Ok(()) };
+    let listed = lineage.points(None, POINTS_MAX).await?;
+    let alone = alone.lineage(group).await?;
+    let known = match &alone {
+        Some(alone) => alone.points(None, POINTS_MAX).await?,
+        None => Vec::new(),
+    };
+    for point in listed.iter().filter(|point| acknowledged.contains(&point.sequence)) {
+        let Some(alone) = alone.as_ref().filter(|_| known.contains(point)) else {
+            problems.push(format!("point {} of {group}, which was acknowledged, is not listed", point.sequence));
+            continue;
+        };
+        match restore(alone, point).await {
+            Err(error) => problems.push(format!("point {} of {group} cannot be restored: {error}", point.sequence)),
+            Ok(disks) if disks != restore(&lineage, point).await? => {
+                problems.push(format!("point {} of {group} has other content", point.sequence));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where an object counts, as if the vault had one address; none if it is a copy of one that is elsewhere.
+fn place(key: &str, is_paired: bool) -> Option<String> {
+    let is_data = |key: &str| {
+        let folder = key.strip_prefix("/lineages/").and_then(|rest| rest.split('/').nth(1));
+        matches!(folder, Some("packs" | "maps" | "collections"))
+    };
+    match key.strip_prefix(DATA_PREFIX).filter(|_| is_paired) {
+        Some(rest) if rest.starts_with('/') => is_data(rest).then(|| format!("{PREFIX}{rest}")),
+        _ => Some(key.to_owned()),
+    }
+}
+
+/// What changed in the store, as if the vault had one address.
+fn effects(objects: &Objects, is_paired: bool) -> Vec<Effect> {
+    let placed = objects.effects.iter().filter_map(|effect| {
+        let mut effect = effect.clone();
+        let (Effect::Created { key, .. } | Effect::Overwritten { key, .. } | Effect::Deleted { key, .. }) = &mut effect;
+        *key = place(key, is_paired)?;
+        Some(effect)
+    });
+    placed.collect()
+}
+
 impl FoundLineage {
     async fn read(world: &World, lineage: &Lineage) -> Self {
         let mut found = Self::default();
@@ -193,12 +284,13 @@ impl FoundLineage {
                 }
             }
         }
-        found.folder = format!("{}/lineages/{}/", crate::world::PREFIX, lineage.id());
+        found.folder = format!("{PREFIX}/lineages/{}/", lineage.id());
         let commits = format!("{}commits/", found.folder);
         let number = |key: &str| key.strip_prefix(&commits).and_then(|name| name.parse().ok());
         let objects = world.objects();
         found.commits = objects.all().keys().filter_map(|key| number(key)).collect();
-        let made = objects.effects.iter().enumerate().filter_map(|(effect, change)| match change {
+        let effects = effects(&objects, world.is_paired());
+        let made = effects.iter().enumerate().filter_map(|(effect, change)| match change {
             Effect::Created { key, by, at, .. } => Some(Made { number: number(key)?, by: *by, at: *at, effect }),
             Effect::Overwritten { .. } | Effect::Deleted { .. } => None,
         });

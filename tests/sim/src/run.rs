@@ -30,6 +30,9 @@ use crate::{
 /// The most points of a group that are restored between the faults and the calm.
 const POINTS_MAX: usize = 1_000;
 
+/// In how many of a thousand worlds the vault has two addresses.
+const PAIRED_PERMILLE: u32 = 300;
+
 /// How a seed is run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Settings {
@@ -82,8 +85,10 @@ pub fn seed(seed: u64, settings: &Settings) -> Outcome {
     let plan = settings.plan.map_or(drawn, |(name, permille)| FaultPlan::named(name, permille));
     let has_wrong_clocks = dice.permille(500);
     let clocks = settings.clocks.unwrap_or(if has_wrong_clocks { ClockPlan::Wrong } else { ClockPlan::Right });
-    let objects = Objects::new(template.objects(dice.permille(500)), Conditions::Honoured);
-    let world = World::new(seed, plan, clocks, objects);
+    let with_probe = dice.permille(500);
+    let is_paired = dice.permille(PAIRED_PERMILLE);
+    let objects = if is_paired { template.paired_objects(with_probe) } else { template.objects(with_probe) };
+    let world = World::new(seed, plan, clocks, Objects::new(objects, Conditions::Honoured));
     let outcome = judge(&world, &template, live(&world, &template));
     Outcome { asked_permille: settings.plan.map(|(_, permille)| permille), ..outcome }
 }
@@ -169,9 +174,13 @@ async fn live(world: &World, template: &Arc<Template>) -> Vec<GroupName> {
     names
 }
 
-/// Restores everything that is listed between the faults and the calm, in which much of it may be given up.
+/// Restores everything that is listed between the faults and the calm, in which much of it may be given up. The data alone, if the
+/// vault has two addresses, must give the same of all that was acknowledged: nobody has mended anything yet.
 async fn witness(world: &World, template: &Arc<Template>, groups: &[GroupName]) {
     let process = Process::start("witness", None);
+    for problem in Evidence::of_data_alone(world, template, groups).await {
+        world.history().impossible.push(format!("after the faults, from the data alone: {problem}"));
+    }
     let desk = &mut Desk::new(world, template, Host::Recoverer, &process);
     for group in groups {
         if let Err(error) = witness_group(desk, group).await {

@@ -21,7 +21,7 @@ use crate::{
     dice::Dice,
     process::Process,
     time::Time,
-    world::{PREFIX, World},
+    world::{DATA_PREFIX, PREFIX, World},
 };
 
 /// The passphrase of the vault; it must never be seen anywhere.
@@ -114,10 +114,46 @@ pub struct Secret {
     pub bytes: Vec<u8>,
 }
 
+fn without_probe(mut objects: BTreeMap<String, Bytes>, with_probe: bool) -> BTreeMap<String, Bytes> {
+    if !with_probe {
+        objects.retain(|key, _| !key.ends_with("/probe"));
+    }
+    objects
+}
+
+async fn everything(memory: &InMemory) -> Result<BTreeMap<String, Bytes>> {
+    let failed = |error: object_store::Error| Error::InvalidRequest { problem: error.to_string() };
+    let mut objects = BTreeMap::new();
+    let listed: Vec<_> = memory.list(None).try_collect().await.map_err(failed)?;
+    for meta in listed {
+        let bytes = memory.get(&meta.location).await.map_err(failed)?.bytes().await.map_err(failed)?;
+        objects.insert(meta.location.to_string(), bytes);
+    }
+    Ok(objects)
+}
+
+/// The vault, which has one address, with its metadata at another: it stays where it is, and what it has becomes that of the data.
+async fn paired(objects: &BTreeMap<String, Bytes>) -> Result<BTreeMap<String, Bytes>> {
+    let failed = |error: object_store::Error| Error::InvalidRequest { problem: error.to_string() };
+    let memory = Arc::new(InMemory::new());
+    for (key, bytes) in objects {
+        let key = key.strip_prefix(PREFIX).map(|key| format!("{DATA_PREFIX}{key}")).unwrap_or_default();
+        memory.put(&key.into(), bytes.clone().into()).await.map_err(failed)?;
+    }
+    let at = |prefix| Store::from_object_store(Arc::clone(&memory) as Arc<dyn ObjectStore>, prefix);
+    let pair = at(PREFIX)?.with_data(at(DATA_PREFIX)?);
+    let Context { clock, entropy, .. } = Template::context("addresses");
+    let plan = pair.plan_metadata(clock.now(), &*entropy).await?;
+    pair.make_metadata(&plan, &*entropy).await?;
+    everything(&memory).await
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Template {
     objects: BTreeMap<String, Bytes>,
+    /// The same vault with its metadata at one prefix and its data at another.
+    paired: BTreeMap<String, Bytes>,
     credentials: BTreeMap<Host, HostCredential>,
     secrets: Vec<Secret>,
 }
@@ -171,23 +207,18 @@ impl Template {
             administrator.approve(&name).await?;
             credentials.insert(host, credential);
         }
-        let failed = |error: object_store::Error| Error::InvalidRequest { problem: error.to_string() };
-        let mut objects = BTreeMap::new();
-        let listed: Vec<_> = memory.list(None).try_collect().await.map_err(failed)?;
-        for meta in listed {
-            let bytes = memory.get(&meta.location).await.map_err(failed)?.bytes().await.map_err(failed)?;
-            objects.insert(meta.location.to_string(), bytes);
-        }
-        Ok(Self { objects, credentials, secrets })
+        let objects = everything(&memory).await?;
+        Ok(Self { paired: paired(&objects).await?, objects, credentials, secrets })
     }
 
     /// Its objects. Without the probe, the store has never proven that it honours conditions.
     pub fn objects(&self, with_probe: bool) -> BTreeMap<String, Bytes> {
-        let mut objects = self.objects.clone();
-        if !with_probe {
-            objects.remove(&format!("{PREFIX}/probe"));
-        }
-        objects
+        without_probe(self.objects.clone(), with_probe)
+    }
+
+    /// The same of the vault with two addresses.
+    pub fn paired_objects(&self, with_probe: bool) -> BTreeMap<String, Bytes> {
+        without_probe(self.paired.clone(), with_probe)
     }
 
     /// What must never be seen: keys as bytes and as text.

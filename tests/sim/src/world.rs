@@ -26,8 +26,11 @@ use crate::{
 /// The most operations on the store of one world: more means that something runs in circles.
 const OPERATIONS_MAX: u64 = 200_000;
 
-/// The prefix of the vault's keys in the store.
+/// The prefix of the vault's keys in the store; in a world whose vault has two addresses that of its metadata.
 pub const PREFIX: &str = "v";
+
+/// The prefix of its data there.
+pub const DATA_PREFIX: &str = "data";
 
 /// What happened in a world, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,6 +116,8 @@ struct Shared {
     clocks: ClockPlan,
     time: Time,
     dice: Dice,
+    /// Its vault has two addresses.
+    is_paired: bool,
     /// Puts of these numbers find the disk full.
     full: std::ops::Range<u64>,
     /// The host that stands still, and how often, in a world that has a sleeper.
@@ -157,6 +162,7 @@ impl World {
             clocks,
             time,
             dice,
+            is_paired: objects.all().keys().any(|key| key.starts_with(&format!("{DATA_PREFIX}/"))),
             full,
             sleeper,
             puts: Mutex::default(),
@@ -233,7 +239,22 @@ impl World {
     /// # Panics
     /// Never: the prefix is a good one.
     pub fn store(&self, process: &Arc<Process>) -> Store {
-        Store::from_object_store(SimStore::new(self, process), PREFIX).expect("a good prefix")
+        let at = |prefix| Store::from_object_store(SimStore::new(self, process), prefix).expect("a good prefix");
+        if self.0.is_paired { at(PREFIX).with_data(at(DATA_PREFIX)) } else { at(PREFIX) }
+    }
+
+    /// The address of the data alone, if the vault has two.
+    ///
+    /// # Panics
+    /// Never: the prefix is a good one.
+    pub fn data_alone(&self, process: &Arc<Process>) -> Option<Store> {
+        let at = |prefix| Store::from_object_store(SimStore::new(self, process), prefix).expect("a good prefix");
+        self.0.is_paired.then(|| at(DATA_PREFIX))
+    }
+
+    /// Whether its vault has two addresses.
+    pub fn is_paired(&self) -> bool {
+        self.0.is_paired
     }
 
     /// The phase.

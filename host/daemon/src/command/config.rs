@@ -22,6 +22,9 @@ use crate::{
 struct Summary {
     file: String,
     vault: String,
+    /// Where its data is, if that is another address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault_data: Option<String>,
     sites: Vec<SiteSummary>,
     groups: Vec<GroupSummary>,
     warnings: Vec<LocatedProblem>,
@@ -98,6 +101,7 @@ pub async fn run(context: &Context, command: &ConfigCommand) -> Result<(), Failu
     let summary = Summary {
         file: configuration.file().display().to_string(),
         vault: configuration.vault.address.clone(),
+        vault_data: configuration.vault.data.as_ref().map(|data| data.address.clone()),
         sites: summaries,
         groups: groups.collect(),
         warnings,
@@ -205,7 +209,8 @@ fn secret_warnings(configuration: &Configuration) -> Vec<String> {
 
     use crate::config::{model::SecretPlace, secret::permission_warning};
     let vault = &configuration.vault;
-    let secrets = vault.secrets.values().filter_map(|place| match place {
+    let data_secrets = vault.data.iter().flat_map(|data| data.secrets.values());
+    let secrets = vault.secrets.values().chain(data_secrets).filter_map(|place| match place {
         SecretPlace::File(path) => Some(path),
         SecretPlace::Env(_) => None,
     });
@@ -223,6 +228,9 @@ fn secret_warnings(configuration: &Configuration) -> Vec<String> {
 
 fn render(summary: &Summary) -> String {
     let mut text = format!("{} is right.\n\nvault  {}\n", summary.file, summary.vault);
+    if let Some(data) = &summary.vault_data {
+        text.push_str(&format!("data   {data}\n"));
+    }
     let mut sites = Table::new(&["SITE", "ADAPTER", "VERSION", "WIT", "CAN", "DIGEST"]);
     let mut grants = Table::new(&["SITE", "MODE", "MAY USE", "WHAT", ""]);
     for site in &summary.sites {

@@ -30,6 +30,8 @@ pub async fn run(context: &Context, arguments: RescueArguments) -> Result<(), Fa
         passphrase_env: None,
         options: option.into_iter().map(|(name, value)| (name, OptionValue::Text(value))).collect(),
         secrets: std::collections::BTreeMap::new(),
+        // The data alone can be read.
+        data: None,
     });
     let vault = vault::open(context, &configuration, Needs::Administrator).await?;
     match (group, to, capsule) {

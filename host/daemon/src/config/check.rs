@@ -6,7 +6,7 @@ use farshore_core::{GroupName, MachineId, SiteName};
 use farshore_vault::Address;
 
 use super::{
-    model::{Adapter, Document, Group, Host, SecretPlace, Vault},
+    model::{Adapter, Document, Group, Host, OptionValue, SecretPlace, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
     reach::drill_reaches_live,
@@ -94,17 +94,42 @@ fn check_vault(vault: &Vault, places: &Places, problems: &mut Vec<Problem>) {
     if let Some(variable) = &vault.passphrase_env {
         problems.extend(check_variable(variable, places.value(&place!["vault", "passphrase-env"])));
     }
-    for name in vault.options.keys() {
-        let place = place!["vault", "options", name.as_str()];
+    check_store(&place!["vault"], &vault.options, &vault.secrets, places, problems);
+    if let Some(data) = &vault.data {
+        let span = places.value(&place!["vault", "data", "address"]);
+        problems.extend(check_address(&data.address, span.clone()));
+        if data.address == vault.address {
+            let problem = Problem::error(span, "the vault's data is at the address of its metadata");
+            problems.push(problem.hint("leave [vault.data] out, or name another address"));
+        }
+        check_store(&place!["vault", "data"], &data.options, &data.secrets, places, problems);
+    }
+}
+
+/// The options and secrets of the store whose table this is.
+fn check_store(
+    table: &[Part],
+    options: &BTreeMap<String, OptionValue>,
+    secrets: &BTreeMap<String, SecretPlace>,
+    places: &Places,
+    problems: &mut Vec<Problem>,
+) {
+    let below = |inner: &str, name: &str| {
+        let inner = place![inner, name];
+        table.iter().chain(&inner).cloned().collect::<Vec<Part>>()
+    };
+    for name in options.keys() {
+        let place = below("options", name);
         if is_secret_key(name) {
             problems.push(literal_secret(&place, places.key(&place)));
-        } else if vault.secrets.contains_key(name) {
-            problems.push(Problem::error(places.key(&place), format!("`{name}` stands in [vault.secrets] too")));
+        } else if secrets.contains_key(name) {
+            let secrets = if table.len() == 1 { "[vault.secrets]" } else { "[vault.data.secrets]" };
+            problems.push(Problem::error(places.key(&place), format!("`{name}` stands in {secrets} too")));
         }
     }
-    for (name, secret) in &vault.secrets {
+    for (name, secret) in secrets {
         if let SecretPlace::Env(variable) = secret {
-            problems.extend(check_variable(variable, places.value(&place!["vault", "secrets", name.as_str()])));
+            problems.extend(check_variable(variable, places.value(&below("secrets", name))));
         }
     }
 }

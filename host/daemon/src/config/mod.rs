@@ -83,6 +83,7 @@ impl Examined {
             passphrase_env: None,
             options: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            data: None,
         };
         Configuration {
             host: self.document.host.clone(),

@@ -81,6 +81,23 @@ pub struct Vault {
     /// The store's secrets, each by the place where it is found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretPlace>,
+    /// Where its data is, if that is another address. Then this one is of its metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<VaultData>,
+}
+
+/// Where the data of a vault with two addresses is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VaultData {
+    /// As the vault's own.
+    pub address: String,
+    /// What this store needs to know beside its address. Those of the vault do not count here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, OptionValue>,
+    /// This store's secrets, each by the place where it is found.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, SecretPlace>,
 }
 
 /// A store's option: a text, a number or a truth.

@@ -170,6 +170,7 @@ fn list(names: &[&str]) -> String {
 /// Whether what stands there is a secret, or should say where one is found.
 fn is_secret_place(path: &[Part]) -> bool {
     path.starts_with(&place!["vault", "secrets"]) && path.len() == 3
+        || path.starts_with(&place!["vault", "data", "secrets"]) && path.len() == 4
         || matches!(path.last(), Some(Part::Key(key)) if is_secret_key(key))
 }
 
@@ -184,7 +185,8 @@ pub(super) fn literal_secret(path: &[Part], span: Range<usize>) -> Problem {
          with `passphrase-env = \"...\"`; with neither, you are asked on the terminal"
             .to_owned()
     } else {
-        format!("write `{name} = {{ file = \"...\" }}` or `{name} = {{ env = \"...\" }}` in [vault.secrets]")
+        let table = if path.starts_with(&place!["vault", "data"]) { "[vault.data.secrets]" } else { "[vault.secrets]" };
+        format!("write `{name} = {{ file = \"...\" }}` or `{name} = {{ env = \"...\" }}` in {table}")
     };
     Problem::error(span, "a secret never stands in this file itself: change it, since others may have read it")
         .hint(hint)

@@ -33,12 +33,13 @@ use crate::{
     CAPSULE_ITEMS_MAX, Error, PageRef, Point, Result, Vault,
     capsule::sound_items,
     commit::{Event, commit_key},
-    ledger::Valid,
+    ledger::{Valid, ledger_key},
     lineage::LineageShared,
     map::leaf_slots,
     pack::CHUNK,
     page::{LEVELS, Page, SLOT_BITS, SLOTS},
     seal::Hash,
+    store::Uncopied,
 };
 
 /// The most extents that a finding names of one point; how many bytes are hurt it says in any case.
@@ -273,6 +274,7 @@ impl Vault {
         };
         let mut check = Check::new(look, &[], progress);
         check.own_objects(self).await?;
+        check.copies(self).await?;
         for id in self.lineage_ids().await? {
             check.lineage_of(self, id).await?;
         }
@@ -337,7 +339,9 @@ impl Check<'_> {
         let object = match error {
             Error::Damaged { object, .. }
             | Error::ObjectMissing { object, .. }
-            | Error::UnsupportedFormat { object, .. } => object.clone(),
+            | Error::UnsupportedFormat { object, .. }
+            | Error::NotAtData { object }
+            | Error::AddressesDiffer { object } => object.clone(),
             other => return Err(other.clone()),
         };
         let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
@@ -361,6 +365,20 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// That what should be at both of two addresses is; in a full check also that it is the same.
+    async fn copies(&mut self, vault: &Vault) -> Result<()> {
+        let compare = matches!(self.look, Look::Full);
+        for uncopied in vault.0.store.uncopied(compare).await? {
+            self.uncopied(uncopied)?;
+        }
+        Ok(())
+    }
+
+    fn uncopied(&mut self, Uncopied { object, differs }: Uncopied) -> Result<()> {
+        let error = if differs { Error::AddressesDiffer { object } } else { Error::NotAtData { object } };
+        self.find(&error).map(drop)
     }
 
     async fn lineage_of(&mut self, vault: &Vault, id: LineageId) -> Result<()> {
@@ -416,6 +434,12 @@ impl Check<'_> {
             Err(error) => return Err(error.clone()),
         };
         let found = self.findings.len();
+        if let Some(valid) = &valid {
+            let ledger = ledger_key(lineage.id, valid.pruned.judged.get(), valid.pruned.ledger.id);
+            if let Some(uncopied) = lineage.store.uncopied_object(ledger).await? {
+                self.uncopied(uncopied)?;
+            }
+        }
         let points = self.commits(lineage, valid.as_deref(), newest).await?;
         if let Err(error) = head {
             let finding = self.find(&error)?;

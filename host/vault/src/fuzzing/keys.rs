@@ -7,7 +7,9 @@ use crate::{
     Opener, Vault,
     header::Header,
     keys::{Bundle, Ring, Slot, epochs, ring_key},
+    plain,
     seal::{BoxPurpose, PublicKey, Purpose, SigningKey, Statement, stored_hash},
+    store::Addresses,
     wire::Kind,
 };
 
@@ -27,6 +29,16 @@ pub(super) fn header(_: &World, depth: u8, input: &[u8]) {
     };
     let Some(header) = expect_damage(Header::parse(&bytes)) else { return };
     assert_eq!(Header::parse(&header.encode()).expect("its own bytes"), header);
+}
+
+pub(super) fn addresses(_: &World, depth: u8, input: &[u8]) {
+    let bytes = match depth {
+        0 => input.to_vec(),
+        _ => hashed(object(Kind::Addresses, input.len(), input)),
+    };
+    let Some(addresses) = expect_damage(Addresses::parse("addresses", &bytes)) else { return };
+    let again = plain::encode(Kind::Addresses, &addresses);
+    assert_eq!(Addresses::parse("addresses", &again).expect("its own bytes"), addresses);
 }
 
 /// Depth 1 puts lengths and hash right; depth 2 is the keys within, as a passphrase would have opened them.

@@ -30,8 +30,9 @@ use crate::{
 type Target = fn(&World, u8, &[u8]);
 
 /// Every target by its name.
-const TARGETS: [(&str, Target); 20] = [
+const TARGETS: [(&str, Target); 21] = [
     ("header", keys::header),
+    ("addresses", keys::addresses),
     ("slot", keys::slot),
     ("ring", keys::ring),
     ("enrolment", keys::enrolment),

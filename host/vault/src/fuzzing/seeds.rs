@@ -38,6 +38,13 @@ impl World {
     pub fn seeds(&self, target: &str) -> Vec<Vec<u8>> {
         match target {
             "header" => self.of_object("vault", |object| input(1, middle(object))),
+            "addresses" => {
+                let id = "00".repeat(16);
+                let text = format!(
+                    r#"{{"vault":"{id}","role":"data","metadata":"{id}","data":"{id}","written_at":"2026-01-01T00:00:00Z"}}"#
+                );
+                vec![input(1, text.as_bytes())]
+            }
             "slot" => self.slot_seeds(),
             "ring" => {
                 let ring = self.lineage.access.ring();

@@ -113,7 +113,7 @@ impl Kit {
         self.vault
     }
 
-    /// Where the vault was when the kit was made.
+    /// Where the vault was when the kit was made; of a vault with two addresses where its data was.
     pub fn address(&self) -> &str {
         &self.address
     }

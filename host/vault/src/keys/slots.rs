@@ -109,7 +109,7 @@ impl Vault {
         let (object, receiving) = context.workers.run(make).await??;
         let made_at = context.clock.now();
         let slot = Slot::parse(&slot_key(id), &object)?;
-        let kit = Kit::new(self.0.store.address(), made_at, admin, &slot, object, secret);
+        let kit = Kit::new(self.0.store.rescue_address(), made_at, admin, &slot, object, secret);
         let receiving = receiving.public();
         Ok(SlotDraft { vault: self.clone(), kit, receiving, label: request.label.to_owned(), made_at, epochs })
     }

@@ -10,7 +10,7 @@ use farshore_core::Timestamp;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{Error as ObjectError, path::Path};
 
-use super::Store;
+use super::{Store, objects::Objects};
 use crate::{
     Error, Result,
     lock::{LockMode, VaultLock},
@@ -112,7 +112,7 @@ impl Versions {
     }
 }
 
-impl Store {
+impl Objects {
     fn bucket(&self) -> Result<&Arc<dyn Bucket>> {
         self.bucket.as_ref().ok_or_else(|| self.unfit("only buckets of S3, and what speaks like it, can lock objects"))
     }
@@ -125,7 +125,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::BucketUnfit`] with what is missing, or the store failed.
-    pub(crate) async fn prove_lock(&self, lock: &VaultLock) -> Result<()> {
+    pub(super) async fn prove_lock(&self, lock: &VaultLock) -> Result<()> {
         let settings = self.bucket()?.settings().await;
         let settings = settings.map_err(|error| Self::failed("ask for the settings of", "the bucket", error))?;
         if !settings.keeps_versions {
@@ -157,7 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::BucketUnfit`] when the store has no versions; or the store failed.
-    pub(crate) async fn versions(&self, folder: &str) -> Result<BTreeMap<String, Versions>> {
+    pub(super) async fn versions(&self, folder: &str) -> Result<BTreeMap<String, Versions>> {
         let bucket = self.bucket()?;
         let mut found: BTreeMap<String, Versions> = BTreeMap::new();
         let mut after = None;
@@ -185,14 +185,14 @@ impl Store {
     }
 
     /// The lock of a version of an object, as far as this caller may know.
-    pub(crate) async fn retained(&self, key: &str, version: &str) -> Result<Option<Retained>> {
+    pub(super) async fn retained(&self, key: &str, version: &str) -> Result<Option<Retained>> {
         let retained = self.bucket()?.retained(&self.path(key), Some(version)).await;
         retained.map_err(|error| Self::failed("look up the lock of", key, error))
     }
 
     /// Until when an object is locked of which nobody has hidden anything, as far as this caller may know; none in the outer
     /// place if there is no object.
-    pub(crate) async fn object_locked_until(&self, key: &str) -> Result<Option<Option<Timestamp>>> {
+    pub(super) async fn object_locked_until(&self, key: &str) -> Result<Option<Option<Timestamp>>> {
         match self.bucket()?.retained(&self.path(key), None).await {
             Ok(retained) => Ok(Some(retained.map(|retained| retained.until))),
             Err(ObjectError::NotFound { .. }) => Ok(None),
@@ -201,13 +201,13 @@ impl Store {
     }
 
     /// Locks a version of an object, or makes its lock longer.
-    pub(crate) async fn retain(&self, key: &str, version: &str, retained: Retained) -> Result<()> {
+    pub(super) async fn retain(&self, key: &str, version: &str, retained: Retained) -> Result<()> {
         let done = self.bucket()?.retain(&self.path(key), version, retained).await;
         done.map_err(|error| Self::failed("lock", key, error))
     }
 
     /// Deletes one version of an object.
-    pub(crate) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
+    pub(super) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
         match self.bucket()?.delete(&self.path(key), version).await {
             Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
             Err(error) => Err(Self::failed("delete a version of", key, error)),
@@ -219,7 +219,7 @@ impl Store {
     ///
     /// # Errors
     /// The first version that could not be deleted though it is not locked; others may be gone.
-    pub(crate) async fn delete_all_versions(&self, keys: Vec<String>, now: Timestamp) -> Result<Vec<String>> {
+    pub(super) async fn delete_all_versions(&self, keys: Vec<String>, now: Timestamp) -> Result<Vec<String>> {
         let outcomes = stream::iter(keys).map(|key| async move {
             let deleted = self.delete_versions_of(&key, now).await?;
             Ok::<_, Error>((!deleted).then_some(key))
@@ -240,6 +240,59 @@ impl Store {
             return if locked { Ok(false) } else { Err(error) };
         }
         Ok(true)
+    }
+}
+
+// A vault with two addresses is never locked.
+impl Store {
+    /// That the bucket locks every new object for at least as long, and at least as strictly, as the vault wants.
+    ///
+    /// # Errors
+    /// [`Error::BucketUnfit`] with what is missing, or the store failed.
+    pub(crate) async fn prove_lock(&self, lock: &VaultLock) -> Result<()> {
+        if self.data.is_some() {
+            return Err(self.objects.unfit("a vault with two addresses cannot be locked"));
+        }
+        self.objects.prove_lock(lock).await
+    }
+
+    /// The versions of everything below a folder, or of one object, by key below the vault's address.
+    ///
+    /// # Errors
+    /// [`Error::BucketUnfit`] when the store has no versions; or the store failed.
+    pub(crate) async fn versions(&self, folder: &str) -> Result<BTreeMap<String, Versions>> {
+        self.objects.versions(folder).await
+    }
+
+    /// The lock of a version of an object, as far as this caller may know.
+    pub(crate) async fn retained(&self, key: &str, version: &str) -> Result<Option<Retained>> {
+        self.objects.retained(key, version).await
+    }
+
+    /// Until when an object is locked of which nobody has hidden anything, as far as this caller may know; none in the outer
+    /// place if there is no object.
+    pub(crate) async fn object_locked_until(&self, key: &str) -> Result<Option<Option<Timestamp>>> {
+        self.objects.object_locked_until(key).await
+    }
+
+    /// Locks a version of an object, or makes its lock longer.
+    pub(crate) async fn retain(&self, key: &str, version: &str, retained: Retained) -> Result<()> {
+        self.objects.retain(key, version, retained).await
+    }
+
+    /// Deletes one version of an object.
+    #[cfg(test)]
+    pub(crate) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
+        self.objects.delete_version(key, version).await
+    }
+
+    /// Deletes all versions of these objects, and what hides them. What is not there is passed over. Returns those of which a
+    /// version is still locked at this time: they are left, and can be tried again.
+    ///
+    /// # Errors
+    /// The first version that could not be deleted though it is not locked; others may be gone.
+    pub(crate) async fn delete_all_versions(&self, keys: Vec<String>, now: Timestamp) -> Result<Vec<String>> {
+        self.objects.delete_all_versions(keys, now).await
     }
 }
 

@@ -12,7 +12,7 @@ use farshore_core::Timestamp;
 use futures::{StreamExt, stream};
 use serde::Serialize;
 
-use super::{Store, bucket::Version};
+use super::{Store, bucket::Version, objects::Objects};
 use crate::Result;
 
 /// How many objects are shown again side by side.
@@ -30,6 +30,8 @@ pub struct HiddenObject {
     /// When the newest of all these was put there.
     pub hidden_at: Timestamp,
     /// What lies above it, newest first.
+    /// At which address.
+    pub address: String,
     #[serde(skip)]
     above: Vec<Version>,
 }
@@ -73,20 +75,33 @@ impl Store {
     /// # Errors
     /// [`crate::Error::BucketUnfit`] when the store keeps no versions; or the store failed.
     pub async fn plan_unhide(&self) -> Result<UnhidePlan> {
-        let hidden = self.versions("").await?.into_iter().filter_map(|(object, versions)| {
-            let above = versions.above_first().to_vec();
-            let hidden_at = above.first()?.received_at;
-            let count = |is_marker| above.iter().filter(|version| version.is_marker == is_marker).count();
-            let count = |is_marker| u64::try_from(count(is_marker)).unwrap_or(u64::MAX);
-            Some(HiddenObject { object, markers: count(true), newer_versions: count(false), hidden_at, above })
-        });
-        Ok(UnhidePlan { hidden: hidden.collect() })
+        let mut plan = UnhidePlan { hidden: Vec::new() };
+        for objects in self.all("") {
+            let hidden = objects.versions("").await?.into_iter().filter_map(|(object, versions)| {
+                let above = versions.above_first().to_vec();
+                let hidden_at = above.first()?.received_at;
+                let count = |is_marker| above.iter().filter(|version| version.is_marker == is_marker).count();
+                let count = |is_marker| u64::try_from(count(is_marker)).unwrap_or(u64::MAX);
+                let address = objects.address.to_string();
+                Some(HiddenObject {
+                    object,
+                    markers: count(true),
+                    newer_versions: count(false),
+                    hidden_at,
+                    address,
+                    above,
+                })
+            });
+            plan.hidden.extend(hidden);
+        }
+        Ok(plan)
     }
 
     /// Removes what hides objects, newest first, and never the object: markers, and newer versions if `newer_versions` says so.
     pub async fn unhide(&self, plan: UnhidePlan, newer_versions: bool, now: Timestamp) -> UnhideReport {
+        let at = |address: &str| self.all("").find(|objects| *objects.address == *address).unwrap_or(&self.objects);
         let outcomes = stream::iter(plan.hidden).map(|hidden| async move {
-            let outcome = self.show(&hidden, newer_versions, now).await;
+            let outcome = at(&hidden.address).show(&hidden, newer_versions, now).await;
             (hidden.object, outcome)
         });
         let mut outcomes = outcomes.buffered(SHOWN_AT_ONCE);
@@ -100,7 +115,9 @@ impl Store {
         }
         report
     }
+}
 
+impl Objects {
     async fn show(&self, hidden: &HiddenObject, newer_versions: bool, now: Timestamp) -> Outcome {
         let mut outcome = Outcome { removed: 0, reason: None };
         for version in &hidden.above {

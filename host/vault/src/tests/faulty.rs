@@ -39,6 +39,8 @@ pub(crate) struct FaultyStore {
     pub(crate) ignores_conditions: bool,
     /// Nothing may be written, as with credentials that may only read.
     pub(crate) read_only: bool,
+    /// Objects with this in their keys may not be written.
+    pub(crate) denied: Option<&'static str>,
     /// Objects with this in their keys: the first is told when one was created; its reply waits for the second.
     held: Option<(&'static str, Arc<Notify>, Arc<Notify>)>,
     /// Listings leave out every other object whose key has this in it.
@@ -58,6 +60,7 @@ impl FaultyStore {
             pack_bytes: AtomicU64::new(0),
             ignores_conditions: false,
             read_only: false,
+            denied: None,
             held: None,
             left_out: None,
         }
@@ -116,7 +119,7 @@ impl ObjectStore for FaultyStore {
         if fault == Some(Fault::Before) {
             return Err(Self::error());
         }
-        if self.read_only {
+        if self.read_only || self.denied.is_some_and(|part| location.as_ref().contains(part)) {
             let path = location.to_string();
             return Err(Error::PermissionDenied { path, source: "these credentials may only read".into() });
         }

@@ -1,5 +1,6 @@
 //! Tests of the whole vault against a store in memory, one file per promise.
 
+mod addresses;
 mod bucket;
 mod capsule;
 mod census;

@@ -171,6 +171,8 @@ impl Bucket for Gate {
 struct World {
     bucket: Arc<LockingBucket>,
     plain: Arc<InMemory>,
+    /// The data's address, of the vault that is not locked.
+    data: Arc<InMemory>,
     is_locked: bool,
     made: Arc<Mutex<BTreeSet<Call>>>,
     refused: Arc<Mutex<BTreeSet<Call>>>,
@@ -178,15 +180,18 @@ struct World {
 
 impl World {
     fn store(&self, role: StoreRole) -> Store {
-        let objects: Arc<dyn ObjectStore> = match self.is_locked {
-            true => Arc::clone(&self.bucket) as Arc<dyn ObjectStore>,
-            false => Arc::clone(&self.plain) as Arc<dyn ObjectStore>,
+        let gate = |objects| {
+            let (bucket, is_locked) = (Arc::clone(&self.bucket), self.is_locked);
+            let (made, refused) = (Arc::clone(&self.made), Arc::clone(&self.refused));
+            Arc::new(Gate { role, is_locked, objects, bucket, made, refused })
         };
-        let (bucket, is_locked) = (Arc::clone(&self.bucket), self.is_locked);
-        let (made, refused) = (Arc::clone(&self.made), Arc::clone(&self.refused));
-        let gate = Arc::new(Gate { role, is_locked, objects, bucket, made, refused });
-        let store = wrap(Arc::clone(&gate) as Arc<dyn ObjectStore>);
-        if is_locked { store.with_bucket(gate) } else { store }
+        if self.is_locked {
+            let gate = gate(Arc::clone(&self.bucket) as Arc<dyn ObjectStore>);
+            return wrap(Arc::clone(&gate) as Arc<dyn ObjectStore>).with_bucket(gate);
+        }
+        // A vault with two addresses asks for all that one with one does.
+        let at = |objects: &Arc<InMemory>| wrap(gate(Arc::clone(objects) as Arc<dyn ObjectStore>));
+        at(&self.plain).with_data(at(&self.data))
     }
 
     fn context(&self) -> Context {
@@ -338,7 +343,8 @@ fn role(power: Power) -> StoreRole {
 
 async fn lived(is_locked: bool) -> World {
     let bucket = LockingBucket::new(LockMode::Governance, 2);
-    let world = World { bucket, plain: Arc::default(), is_locked, made: Arc::default(), refused: Arc::default() };
+    let (plain, data) = (Arc::default(), Arc::default());
+    let world = World { bucket, plain, data, is_locked, made: Arc::default(), refused: Arc::default() };
     world.live().await;
     world
 }

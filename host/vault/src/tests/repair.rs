@@ -81,7 +81,7 @@ async fn assert_whole(objects: &Arc<InMemory>, points: &BTreeMap<Sequence, Vec<u
 async fn repair(objects: &Arc<InMemory>, copy: &Arc<InMemory>) -> (RepairPlan, crate::RepairReport) {
     let vault = open(objects).await;
     let plan = vault.plan_repair(Some(&store(copy))).await.expect("planned");
-    let report = vault.repair(&store(copy), &plan).await.expect("repaired");
+    let report = vault.repair(Some(&store(copy)), &plan).await.expect("repaired");
     (plan, report)
 }
 

@@ -5,6 +5,7 @@ mod create;
 mod join;
 mod kit;
 mod lock;
+mod metadata;
 mod pin;
 mod policy;
 mod prove;
@@ -38,6 +39,7 @@ pub async fn run(context: &Context, command: &VaultCommand) -> Result<(), Failur
         VaultCommand::Pin(command) => pin::run(context, command).await,
         VaultCommand::Lock(command) => lock::run(context, command).await,
         VaultCommand::Unhide(arguments) => unhide::run(context, arguments).await,
+        VaultCommand::MakeMetadata(arguments) => metadata::run(context, arguments).await,
         VaultCommand::Policy(arguments) => policy::run(context, arguments),
         VaultCommand::Join(command) => join::run(context, command).await,
         VaultCommand::Kit(command) => kit::run(context, command).await,
@@ -120,9 +122,10 @@ fn opened_as(vault: &VaultInfo) -> String {
 fn render_info(info: &Info, now: Timestamp) -> String {
     let Info { vault, groups, usage } = info;
     let mut text = format!(
-        "vault    {}\naddress  {}\nformat   {}\nmade     {}\nopened   {}\nholds    {} in {} objects\n",
+        "vault    {}\naddress  {}\n{}format   {}\nmade     {}\nopened   {}\nholds    {} in {} objects\n",
         vault.id,
         vault.address,
+        vault.data_address.as_ref().map(|address| format!("data     {address}\n")).unwrap_or_default(),
         vault.format,
         human::time_and_age(vault.created_at, now),
         opened_as(vault),

@@ -11,7 +11,16 @@ use crate::{arguments::PolicyArguments, context::Context, output::Failure};
 /// It contacts nothing: credentials that may do something in the bucket are made with the policy that it prints.
 pub fn run(context: &Context, arguments: &PolicyArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let address: Address = configuration.vault.address.parse()?;
+    let address = match (&configuration.vault.data, arguments.data) {
+        (Some(data), true) => &data.address,
+        (_, false) => &configuration.vault.address,
+        (None, true) => {
+            let address = configuration.vault.address.clone();
+            let problem = "the configuration names no other address for the vault's data".to_owned();
+            return Err(farshore_vault::Error::AddressesUnfit { address, problem }.into());
+        }
+    };
+    let address: Address = address.parse()?;
     let principals = BTreeMap::from([
         (StoreRole::Replicator, arguments.replicator.clone()),
         (StoreRole::Recoverer, arguments.recoverer.clone()),

@@ -33,14 +33,13 @@ pub async fn run(context: &Context, arguments: &RepairArguments) -> Result<(), F
     let vault = vault::open(context, &configuration, Needs::Powers(&[])).await?;
     let planning = vault.plan_repair(copy.as_ref());
     let plan = context.until_stopped("nothing was changed", planning).await??;
-    let is_wanted = (arguments.execute || context.yes) && !plan.objects.is_empty();
-    let report = match &copy {
-        Some(copy) if is_wanted => {
-            // What is going to be done is told before it is done.
-            context.output.remark(&render_plan(&plan));
-            Some(execute(context, &vault, copy, &plan).await?)
-        }
-        Some(_) | None => None,
+    let has_work = !plan.objects.is_empty() || !plan.uncopied.is_empty();
+    let report = if has_work && (arguments.execute || context.yes) {
+        // What is going to be done is told before it is done.
+        context.output.remark(&render_plan(&plan));
+        Some(execute(context, &vault, copy.as_ref(), &plan).await?)
+    } else {
+        None
     };
     let repaired = Repaired { plan, report };
     context.output.result(&repaired, || render(&repaired, copy.is_some()))?;
@@ -60,7 +59,12 @@ fn open_copy(address: &str, arguments: &RepairArguments) -> Result<Store, Failur
     Ok(Store::open(&address, &StoreOptions::from_env(options.collect()))?)
 }
 
-async fn execute(context: &Context, vault: &Vault, copy: &Store, plan: &RepairPlan) -> Result<RepairReport, Failure> {
+async fn execute(
+    context: &Context,
+    vault: &Vault,
+    copy: Option<&Store>,
+    plan: &RepairPlan,
+) -> Result<RepairReport, Failure> {
     let left = "what was copied back stays, and nothing else was changed; the same command goes on";
     Ok(context.until_stopped(left, vault.repair(copy, plan)).await??)
 }
@@ -70,6 +74,9 @@ fn render_plan(plan: &RepairPlan) -> String {
     let mut text = String::new();
     for lost in &plan.objects {
         text.push_str(&format!("  copy back {} ({})\n", lost.object, human::bytes(lost.bytes)));
+    }
+    for object in &plan.uncopied {
+        text.push_str(&format!("  copy {object} to the address of the data\n"));
     }
     for object in &plan.refused {
         text.push_str(&format!("  not {object}: it is not right in the copy either\n"));
@@ -95,10 +102,16 @@ fn render(repaired: &Repaired, has_copy: bool) -> String {
         Some(report) => {
             let (objects, bytes) = (report.objects_copied, human::bytes(report.bytes_copied));
             text.push_str(&format!("{objects} objects, {bytes}, were copied back. Nothing was deleted.\n"));
+            if report.objects_mirrored > 0 {
+                text.push_str(&format!(
+                    "{} objects were copied to the address of the data.\n",
+                    report.objects_mirrored
+                ));
+            }
         }
-        None if has_copy => {
+        None if has_copy || !plan.uncopied.is_empty() => {
             text.push_str(&render_plan(plan));
-            if !plan.objects.is_empty() {
+            if !plan.objects.is_empty() || !plan.uncopied.is_empty() {
                 text.push_str("Nothing was done; --execute does it.\n");
             }
         }

@@ -45,8 +45,8 @@ fn render_plan(plan: &UnhidePlan, context: &Context) -> String {
     for hidden in plan.hidden.iter().take(NAMED_MAX) {
         let since = human::time_and_age(hidden.hidden_at, now);
         text.push_str(&format!(
-            "  {}: {} delete markers and {} newer versions lie above it, the newest since {since}\n",
-            hidden.object, hidden.markers, hidden.newer_versions
+            "  {} at {}: {} delete markers and {} newer versions lie above it, the newest since {since}\n",
+            hidden.object, hidden.address, hidden.markers, hidden.newer_versions
         ));
     }
     if plan.hidden.len() > NAMED_MAX {
