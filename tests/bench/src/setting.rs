@@ -46,7 +46,9 @@ impl Setting {
             versions.push(version(rustic, "--version", "it")?);
         }
         if let Some(kopia) = &programs.kopia {
-            versions.push(format!("kopia {}", version(kopia, "--version", "it")?));
+            // What follows is of the build.
+            let line = version(kopia, "--version", "it")?;
+            versions.push(format!("kopia {}", line.split(' ').next().unwrap_or_default()));
         }
         versions.push(version("zstd", "--version", "Debian's package zstd")?);
         versions.push(version("dd", "--version", "Debian's package coreutils")?);
