@@ -1,4 +1,5 @@
-//! Farshore beside restic, borg and zstd: one disk, one run, in turn, so that the figures can be compared.
+//! Farshore beside restic, borg, rustic and kopia, and beside limits: one disk, one run, in turn, so that the figures can be
+//! compared.
 //!
 //! It must not reach into the host's crates: it measures the `farshore` command line, as an operator has it. `cargo xtask
 //! bench` installs what it needs, builds it and runs it; the module `report` says how it measures.
@@ -13,27 +14,34 @@ mod measure;
 mod report;
 mod round;
 mod setting;
+mod spread;
+mod targets;
 mod tools;
+mod workshop;
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use farshore_core::{Clock as _, SystemClock};
 use farshore_e2e::Stop;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
 
-/// Measures Farshore beside restic, borg and zstd, on one disk image, in one run.
+/// Measures Farshore beside restic, borg, rustic, kopia and limits, on one disk image, in one run.
 #[derive(Debug, Parser)]
 #[command(name = "farshore-bench")]
 struct Arguments {
     /// How often everything is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
+    /// No further round is begun that would end later than this, if it takes as long as the longest so far.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    minutes: u64,
     /// The disk's size in MiB. Six times as much is needed below the folder for temporary files.
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     mebibytes: u64,
     /// Decides the disk's content and what changes on it.
     #[arg(long, default_value_t = 1)]
@@ -41,12 +49,24 @@ struct Arguments {
     /// The page that is written; what stands in it below the line for handwriting stays.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// The program rustic. Without it rustic is not measured.
+    #[arg(long, value_name = "FILE")]
+    rustic: Option<PathBuf>,
+    /// The program kopia. Without it kopia is not measured.
+    #[arg(long, value_name = "FILE")]
+    kopia: Option<PathBuf>,
+    /// Why a tool is not measured, for the page: its name, a colon, the reason.
+    #[arg(long, value_name = "TEXT")]
+    absent: Vec<String>,
     /// The commit that Farshore was built from, for the page.
     #[arg(long, value_name = "NAME")]
     commit: Option<String>,
     /// What it is measured on, for the page: processors, memory, system.
     #[arg(long, value_name = "TEXT", default_value = "not described")]
     machine: String,
+    /// What was typed to measure it, for the page.
+    #[arg(long, value_name = "TEXT")]
+    command: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -62,13 +82,21 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let stop = Stop::default();
     listen_for_signals(&stop)?;
-    let setting = setting::Setting::find(arguments.commit.as_deref(), &arguments.machine)?;
+    let programs = tools::Programs { rustic: arguments.rustic.clone(), kopia: arguments.kopia.clone() };
+    let setting = setting::Setting::find(arguments, &programs)?;
     let disk_bytes = arguments.mebibytes << 20;
+    let (start, mut longest) = (SystemClock.monotonic(), Duration::ZERO);
     let mut rounds = Vec::new();
     for round in 0..usize::from(arguments.rounds) {
-        eprintln!("round {} of {}", round + 1, arguments.rounds);
-        let settings = round::Settings { seed: arguments.seed, disk_bytes, round };
-        rounds.push(round::run(settings, &stop)?);
+        let begun = SystemClock.monotonic();
+        if begun.saturating_sub(start) + longest > Duration::from_secs(arguments.minutes * 60) {
+            eprintln!("no further round: it would end after {} minutes", arguments.minutes);
+            break;
+        }
+        eprintln!("round {} of at most {}", round + 1, arguments.rounds);
+        let settings = round::Settings { seed: arguments.seed, disk_bytes, round, programs: programs.clone() };
+        rounds.push(round::run(&settings, &stop)?);
+        longest = longest.max(SystemClock.monotonic().saturating_sub(begun));
     }
     let page = report::page(&setting, disk_bytes, &rounds);
     print!("{page}");

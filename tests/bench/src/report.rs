@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use crate::{
     round::{Deed, Own, Sample, Samples},
     setting::Setting,
+    spread::Spread,
+    targets,
     tools::{Step, Tool},
 };
 
@@ -30,19 +32,33 @@ const METHOD: &str = "\
   they could not do with a machine that runs.
 - **The change:** one chunk of 64 KiB in a hundred, in scattered runs of 1 to 8, half text, half noise, written through the
   machine's device and flushed. farshore learns from QEMU's dirty bitmap where; a delta that it found otherwise fails the
-  bench. restic and borg read the whole file again when its time stamp changed, and not at all when it did not.
+  bench. The peers read the whole file again when its time stamp changed, and not at all when it did not.
 - **Alike for all:** repositories on the same file system, encrypted but for zstd's; before each measurement `sync`, and what
   the tool will read is read once, so that it comes from memory (warm cache); after each, what the tool wrote is brought to
-  the disk with `fsync`, and that time (*flush*) is part of its seconds. farshore, restic and borg do most of that
-  themselves for their repositories, and only farshore for a restored file. The tools take turns within each step, and
-  another one begins in each round.
-- **Outside the figures:** making repositories; compiling farshore's adapter component, which is done once and cached.
-- **Settings:** restic's defaults (compression `auto`); borg `repokey-blake2`, `zstd,1`, `extract --sparse`, and a tiny newer
-  file beside the disk, without which it would read the disk in an idle copy too; zstd `-1 -T2`, which has no delta, so its
-  second row is a whole copy again. farshore has its defaults, and is started anew for each cycle, as the others are.
+  the disk with `fsync`, and that time (*flush*) is part of its seconds. Most tools do most of that themselves for their
+  repositories, and only farshore and dd for a restored file. The tools take turns within each step, and another one begins
+  in each round.
+- **Keys:** each command opens its repository anew, as one that a timer starts does. farshore copies as the host that made the
+  vault (it has joined as `replicator` and `controller`), and restores as a second host that has joined as `recoverer` and
+  `controller`, each with its own credential, as operators run it: their configurations name neither kit nor passphrase, so
+  none of farshore's figures has Argon2id in it. A restore with the kit and the passphrase takes a second and 256 MiB for it.
+  The peers open with a passphrase, which is their only way, and derive its key as they do by default.
+- **Outside the figures:** making repositories; letting the second host in; compiling farshore's adapter component, which is
+  done once and cached.
+- **Compression:** the fastest zstd wherever it can be chosen: borg `zstd,1`, rustic `--set-compression 1`, kopia
+  `zstd-fastest`; restic `auto`, its default, which is its own fastest zstd. zstd runs at `-1 -T2`.
+- **Other settings:** restic's and rustic's defaults; borg `repokey-blake2` and a tiny newer file beside the disk, without which
+  it would read the disk in an idle copy too; kopia's defaults without its maintenance; holes are restored as holes wherever
+  that can be asked for (borg, rustic, kopia, dd). zstd has no delta, so its second row is a whole copy again. dd reads
+  blocks of 1 MiB in the first copy; as a restore it copies the disk in blocks of 64 KiB to a file, with `fsync`. farshore
+  has its defaults, and is started anew for each cycle, as the others are.
+- **Where the tools come from:** restic, borg, zstd and dd are Debian's packages; rustic and kopia are built from their sources
+  at fixed versions, rustic as optimised as farshore's profile `release` and without its optional parts, kopia without
+  its web pages. One that could not be had is named above with the reason, and the best peer is then the best of the others.
 - **Checked:** every restored file was compared with the disk, byte by byte; a difference fails the bench.
 - **Figures:** median of the rounds (smallest to largest). MB/s is the disk's whole size by the seconds. *Stored* is by how
   much the repository grew, *files* by how many. *Peak* is resident memory of the tool's process.
+- **Ratios:** of figures of the same round, and then their median. The best peer is the one that makes the ratio largest.
 ";
 
 /// A page of these rounds.
@@ -56,12 +72,18 @@ pub fn page(setting: &Setting, disk_bytes: u64, rounds: &[Samples]) -> String {
     for version in &setting.versions {
         let _ = writeln!(text, "- {version}");
     }
+    for absent in &setting.absent {
+        let _ = writeln!(text, "- not measured: {absent}");
+    }
+    let _ = writeln!(text, "- command: `{}`", setting.command);
+    text += "\n## Targets\n\n";
+    text += &targets::text(rounds);
     for (deed, title) in DEEDS {
         let _ = writeln!(text, "\n## {title}\n");
         text += &table(deed, disk_bytes, rounds);
     }
     text += "\n## Where farshore's seconds go\n\nMedians, in seconds. *Around* is what is not part of the cycle or of the \
-             restore: the program's start, opening the vault with the passphrase, loading the adapter, the final flush. \
+             restore: the program's start, opening the vault with the host's credential, loading the adapter, the final flush. \
              *Adapter* is what of the cycle was spent in calls of the sandboxed component, with the time that QEMU took to \
              answer it.\n\n";
     text += &phases(rounds);
@@ -78,8 +100,9 @@ fn table(deed: Deed, disk_bytes: u64, rounds: &[Samples]) -> String {
     text += if copies { " ---: | ---: | ---: |\n" } else { " ---: |\n" };
     for tool in Tool::ALL {
         let samples: Vec<&Sample> = rounds.iter().filter_map(|round| round.get(&(deed, tool))).collect();
-        let Some(wall) = Spread::of(&samples, |sample| sample.usage.wall().as_secs_f64()) else { continue };
-        let median = |value: fn(&Sample) -> f64| Spread::of(&samples, value).map_or(0.0, |spread| spread.median);
+        let spread = |value: fn(&Sample) -> f64| Spread::of(samples.iter().map(|sample| value(sample)));
+        let Some(wall) = spread(|sample| sample.usage.wall().as_secs_f64()) else { continue };
+        let median = |value: fn(&Sample) -> f64| spread(value).map_or(0.0, |spread| spread.median);
         // An idle copy moves nothing: a rate of it would only be large.
         let rate = match deed {
             Deed::Copy(Step::Idle) => String::new(),
@@ -87,7 +110,7 @@ fn table(deed: Deed, disk_bytes: u64, rounds: &[Samples]) -> String {
         };
         let flush = median(|sample| sample.usage.flushing.as_secs_f64());
         let processor = median(|sample| sample.usage.processor.as_secs_f64());
-        let _ = write!(text, "| {} | {} | {flush:.2} | {rate} | {processor:.2} |", tool.name(), wall.shown());
+        let _ = write!(text, "| {} | {} | {flush:.2} | {rate} | {processor:.2} |", tool.row(deed), wall.shown(2));
         if copies {
             let stored = median(|sample| sample.stored_bytes as f64 / 1e6);
             let files = median(|sample| sample.files as f64);
@@ -108,7 +131,7 @@ fn phases(rounds: &[Samples]) -> String {
         let samples: Vec<&Sample> = rounds.iter().filter_map(|round| round.get(&(deed, Tool::Farshore))).collect();
         let median = |value: &dyn Fn(&Sample, &Own) -> f64| {
             let own = |sample: &Sample| sample.own.as_ref().map_or(0.0, |own| value(sample, own));
-            Spread::of(&samples, own).map_or(0.0, |spread| spread.median)
+            Spread::of(samples.iter().map(|sample| own(sample))).map_or(0.0, |spread| spread.median)
         };
         let inside = |own: &Own| own.phases.iter().sum::<Duration>();
         let all = median(&|sample, _| sample.usage.wall().as_secs_f64());
@@ -129,29 +152,6 @@ fn phases(rounds: &[Samples]) -> String {
         let _ = writeln!(text, " {:.1} |", median(&|_, own| own.moved_bytes as f64 / 1e6));
     }
     text
-}
-
-/// The middle and the ends of some figures.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    /// None of no figures. Of an even number the median is between the two in the middle.
-    fn of(samples: &[&Sample], value: impl Fn(&Sample) -> f64) -> Option<Self> {
-        let mut values: Vec<f64> = samples.iter().map(|sample| value(sample)).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let (low, high) = (values.get((values.len() - 1) / 2)?, values.get(values.len() / 2)?);
-        Some(Self { median: f64::midpoint(*low, *high), min, max })
-    }
-
-    fn shown(self) -> String {
-        format!("{:.2} ({:.2} to {:.2})", self.median, self.min, self.max)
-    }
 }
 
 /// Writes the page, and keeps what somebody wrote below the line that says so.

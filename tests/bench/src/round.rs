@@ -1,4 +1,4 @@
-//! One round: a fresh disk, a machine that has it, four empty repositories; then every step by every tool in turn.
+//! One round: a fresh disk, a machine that has it, an empty repository for each tool; then every step by every tool in turn.
 //!
 //! The machine is a QEMU process whose processor does not run, so that between two copies the disk changes only where the
 //! bench writes. Everything of a round is in one folder, which goes with the machine at the round's end, also when it
@@ -19,7 +19,8 @@ use serde::Deserialize;
 use crate::{
     change, image,
     measure::{self, Usage},
-    tools::{GROUP, Step, Tool, Workshop},
+    tools::{Programs, Step, Tool},
+    workshop::{self, GROUP, Places, Workshop},
 };
 
 /// What is measured of a tool.
@@ -59,7 +60,7 @@ pub struct Own {
 pub type Samples = BTreeMap<(Deed, Tool), Sample>;
 
 /// What a round is made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Decides the disk and what changes on it.
     pub seed: u64,
@@ -67,6 +68,8 @@ pub struct Settings {
     pub disk_bytes: u64,
     /// The number of the round, from 0: which tool comes first.
     pub round: usize,
+    /// The programs of the tools.
+    pub programs: Programs,
 }
 
 struct Round<'a> {
@@ -79,7 +82,7 @@ struct Round<'a> {
 }
 
 /// Runs a round.
-pub fn run(settings: Settings, stop: &Stop) -> Result<Samples> {
+pub fn run(settings: &Settings, stop: &Stop) -> Result<Samples> {
     let mut round = Round::begin(settings, stop)?;
     for tool in round.order.clone() {
         for mut command in round.workshop.create(tool) {
@@ -98,9 +101,12 @@ pub fn run(settings: Settings, stop: &Stop) -> Result<Samples> {
 }
 
 impl<'a> Round<'a> {
-    fn begin(settings: Settings, stop: &'a Stop) -> Result<Self> {
+    fn begin(settings: &Settings, stop: &'a Stop) -> Result<Self> {
         let mut world = World::new()?;
-        let image = world.folder().join("disk.raw");
+        let folder = world.folder().join("tools");
+        let image = workshop::image_below(&folder);
+        let image_folder = image.parent().context("the disk lies in no folder")?;
+        fs::create_dir_all(image_folder).with_context(|| format!("making {}", image_folder.display()))?;
         image::write(&image, settings.seed, settings.disk_bytes)?;
         let disk = GuestDisk { path: image.clone(), format: DiskFormat::Raw };
         let mut options = world.guest_options(GROUP, vec![disk]);
@@ -108,10 +114,17 @@ impl<'a> Round<'a> {
         options.stop = stop.clone();
         world.add_guest(Guest::start(options)?);
         world.protect(GROUP, &[GROUP])?;
-        let (vault, folder) = (world.site.vault_folder(), world.folder().join("tools"));
-        let workshop = Workshop::new(world.farshore()?, vault, image.clone(), folder)?;
-        let mut order = Tool::ALL.to_vec();
-        order.rotate_left(settings.round % Tool::ALL.len());
+        let places = Places {
+            farshore: world.farshore()?,
+            configuration: world.site.configuration()?,
+            vault: world.site.vault_folder(),
+            programs: settings.programs.clone(),
+            folder,
+        };
+        let workshop = Workshop::new(places)?;
+        let mut order = workshop.tools();
+        let first = settings.round % order.len();
+        order.rotate_left(first);
         Ok(Self { world, workshop, image, order, stop, samples: Samples::new() })
     }
 
@@ -140,8 +153,8 @@ impl<'a> Round<'a> {
         let folder = self.world.folder().join("restored");
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
         let (mut command, file) = self.workshop.restore(tool, &folder)?;
-        let (usage, output) = self.measured(&mut command, &self.workshop.repository(tool), &folder)?;
-        measure::compare(&file, &self.image).with_context(|| format!("{} restored a wrong disk", tool.name()))?;
+        let (usage, output) = self.measured(&mut command, &self.workshop.restored_from(tool), &folder)?;
+        measure::compare(&file, &self.image).with_context(|| format!("{tool} restored a wrong disk"))?;
         let own = if tool == Tool::Farshore { Some(restored(&output)?) } else { None };
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
         self.keep(Deed::Restore, tool, Sample { usage, own, ..Sample::default() });
@@ -157,7 +170,7 @@ impl<'a> Round<'a> {
     }
 
     fn keep(&mut self, deed: Deed, tool: Tool, sample: Sample) {
-        eprintln!("  {deed:?} {}: {:.2} s", tool.name(), sample.usage.wall().as_secs_f64());
+        eprintln!("  {deed:?} {tool}: {:.2} s", sample.usage.wall().as_secs_f64());
         self.samples.insert((deed, tool), sample);
     }
 }

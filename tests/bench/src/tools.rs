@@ -1,24 +1,18 @@
-//! The four tools: how each makes a repository, copies the disk into it, and brings the newest copy back to a file.
+//! The tools that are measured: Farshore, its peers, and the limits, which do only a part of what a tool must do.
 //!
-//! All of them keep their repository, cache and settings below one folder, and get the same environment.
+//! restic and Borg are Debian's packages. rustic and kopia are built from their sources by whoever starts the bench, and each
+//! may be missing: the page then says why.
 
 use std::{
     ffi::OsStr,
-    fs,
-    os::unix::fs::PermissionsExt as _,
+    fmt,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
-use farshore_e2e::Farshore;
 
-/// Where programs are looked for.
-const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// What opens the repositories of the other tools. They are thrown away.
-const PASSPHRASE: &str = "a passphrase of the bench";
-/// What the machine and its group are called.
-pub const GROUP: &str = "bench";
+use crate::round::Deed;
 
 /// A tool that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +23,31 @@ pub enum Tool {
     Restic,
     /// Borg.
     Borg,
+    /// rustic.
+    Rustic,
+    /// kopia.
+    Kopia,
     /// Compression alone.
     Zstd,
+    /// Moving bytes alone.
+    Dd,
+}
+
+/// What a tool is in a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// What is compared.
+    Ours,
+    /// Does the same as ours.
+    Peer,
+    /// Does only a part of it: no encryption, no deduplication, no repository.
+    Limit,
 }
 
 impl Tool {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Farshore, Self::Restic, Self::Borg, Self::Zstd];
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 7] =
+        [Self::Farshore, Self::Restic, Self::Borg, Self::Rustic, Self::Kopia, Self::Zstd, Self::Dd];
 
     /// What people call it.
     pub const fn name(self) -> &'static str {
@@ -43,8 +55,37 @@ impl Tool {
             Self::Farshore => "farshore",
             Self::Restic => "restic",
             Self::Borg => "borg",
+            Self::Rustic => "rustic",
+            Self::Kopia => "kopia",
             Self::Zstd => "zstd",
+            Self::Dd => "dd",
         }
+    }
+
+    /// What it is in a comparison.
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Farshore => Role::Ours,
+            Self::Restic | Self::Borg | Self::Rustic | Self::Kopia => Role::Peer,
+            Self::Zstd | Self::Dd => Role::Limit,
+        }
+    }
+
+    /// What its row is called in the table of a deed: a limit by what is run there.
+    pub const fn row(self, deed: Deed) -> &'static str {
+        match (self, deed) {
+            (Self::Zstd, Deed::Restore) => "limit: `zstd -d`",
+            (Self::Zstd, Deed::Copy(_)) => "limit: `zstd -1 -T2`",
+            (Self::Dd, Deed::Restore) => "limit: `dd` from file to file",
+            (Self::Dd, Deed::Copy(_)) => "limit: `dd` to /dev/null",
+            _ => self.name(),
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
@@ -59,144 +100,53 @@ pub enum Step {
     Idle,
 }
 
-/// The places of one round, and the commands there.
-pub struct Workshop {
-    farshore: Farshore,
-    vault: PathBuf,
-    image: PathBuf,
-    folder: PathBuf,
+/// Where the programs are that no package brings.
+#[derive(Debug, Clone, Default)]
+pub struct Programs {
+    /// rustic, if it could be had.
+    pub rustic: Option<PathBuf>,
+    /// kopia, if it could be had.
+    pub kopia: Option<PathBuf>,
 }
 
-impl Workshop {
-    /// Folders for all tools below `folder`, which is made. The image is below none of them.
-    pub fn new(farshore: Farshore, vault: PathBuf, image: PathBuf, folder: PathBuf) -> Result<Self> {
-        for name in ["home", "restic", "borg", "zstd"] {
-            let path = folder.join(name);
-            fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
-        }
-        // The keys of the repositories lie here.
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))
-            .context("protecting the folder of the tools")?;
-        Ok(Self { farshore, vault, image, folder })
-    }
-
-    /// Where a tool keeps what it has copied.
-    pub fn repository(&self, tool: Tool) -> PathBuf {
+impl Programs {
+    /// The program of a tool. None of Farshore, which is started otherwise, and of a tool that is missing.
+    pub fn find(&self, tool: Tool) -> Option<&Path> {
         match tool {
-            Tool::Farshore => self.vault.clone(),
-            _ => self.folder.join(tool.name()),
+            Tool::Farshore => None,
+            Tool::Rustic => self.rustic.as_deref(),
+            Tool::Kopia => self.kopia.as_deref(),
+            Tool::Restic | Tool::Borg | Tool::Zstd | Tool::Dd => Some(Path::new(tool.name())),
         }
     }
 
-    /// Makes an empty repository, and whatever a tool makes once for ever, such as Farshore's compiled component.
-    pub fn create(&self, tool: Tool) -> Vec<Command> {
-        let one = |program: &str, arguments: &[&str]| {
-            let mut command = self.command(program);
-            command.args(arguments);
-            vec![command]
-        };
-        match tool {
-            Tool::Farshore => {
-                vec![self.farshore(&["vault", "create", "--yes"]), self.farshore(&["machine", "discover"])]
-            }
-            Tool::Restic => one("restic", &["init", "--quiet"]),
-            Tool::Borg => one("borg", &["init", "--encryption", "repokey-blake2"]),
-            Tool::Zstd => Vec::new(),
-        }
-    }
-
-    /// Touches what must be newer than the disk before a copy: borg never takes the file with the newest time stamp of a copy
-    /// for unchanged, and so would read the disk again for ever if it were the only one.
-    pub fn touch(&self) -> Result<()> {
-        let path = self.newer();
-        fs::write(&path, "newer than the disk\n").with_context(|| format!("writing {}", path.display()))
-    }
-
-    fn newer(&self) -> PathBuf {
-        self.folder.join("newer")
-    }
-
-    /// Copies the disk. None if the tool has nothing of the kind: zstd does not know what it did before, so an idle copy
-    /// would only be its first one again.
-    pub fn copy(&self, tool: Tool, step: Step) -> Option<Command> {
-        let mut command = match tool {
-            Tool::Farshore => return Some(self.farshore(&["replicate", "--once"])),
-            Tool::Restic => self.command("restic"),
-            Tool::Borg => self.command("borg"),
-            Tool::Zstd => self.command("zstd"),
-        };
-        let archive = match step {
-            Step::First => "::first",
-            Step::Delta => "::delta",
-            Step::Idle => "::idle",
-        };
-        match tool {
-            Tool::Restic => command.args(["backup", "--quiet"]).arg(&self.image),
-            Tool::Zstd if step == Step::Idle => return None,
-            Tool::Zstd => command.args(["-1", "-T2", "-q", "-f"]).arg(&self.image).arg("-o").arg(self.compressed(step)),
-            _ => command.args(["create", "--compression", "zstd,1", archive]).arg(&self.image).arg(self.newer()),
-        };
-        Some(command)
-    }
-
-    /// Brings the newest copy back into a folder, which is there and empty; and where the file will be.
-    pub fn restore(&self, tool: Tool, to: &Path) -> Result<(Command, PathBuf)> {
-        let file = to.join("disk.raw");
-        // restic and borg keep the path of what they copied.
-        let kept = to.join(self.image.strip_prefix("/").context("the image's path is not absolute")?);
-        let mut command = match tool {
-            Tool::Farshore => {
-                let mut command = self.farshore(&["restore", GROUP, "--to"]);
-                command.arg(&file);
-                return Ok((command, file));
-            }
-            Tool::Restic => self.command("restic"),
-            Tool::Borg => self.command("borg"),
-            Tool::Zstd => self.command("zstd"),
-        };
-        match tool {
-            Tool::Restic => command.args(["restore", "latest", "--quiet", "--target"]).arg(to),
-            Tool::Zstd => {
-                command.args(["-d", "-q", "-f"]).arg(self.compressed(Step::Delta)).arg("-o").arg(&file);
-                return Ok((command, file));
-            }
-            _ => command.args(["extract", "--sparse", "::idle"]).current_dir(to),
-        };
-        Ok((command, kept))
-    }
-
-    fn compressed(&self, step: Step) -> PathBuf {
-        let name = if step == Step::First { "first.zst" } else { "delta.zst" };
-        self.repository(Tool::Zstd).join(name)
-    }
-
-    fn farshore(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(&self.farshore.binary);
-        command.arg("--config").arg(&self.farshore.configuration).arg("--json").args(arguments);
-        command
-    }
-
-    fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let home = self.folder.join("home");
-        let mut command = Command::new(program);
-        command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8").env("HOME", &home);
-        command.env("RESTIC_REPOSITORY", self.repository(Tool::Restic)).env("RESTIC_PASSWORD", PASSPHRASE);
-        command.env("BORG_REPO", self.repository(Tool::Borg)).env("BORG_PASSPHRASE", PASSPHRASE);
-        command.env("RESTIC_CACHE_DIR", home.join("restic")).env("BORG_BASE_DIR", &home);
-        command
+    /// The tools that are there, in the order of the tables.
+    pub fn tools(&self) -> Vec<Tool> {
+        Tool::ALL.into_iter().filter(|tool| *tool == Tool::Farshore || self.find(*tool).is_some()).collect()
     }
 }
 
 /// The first line that a program says of its version.
-pub fn version(program: impl AsRef<OsStr>, argument: &str, package: &str) -> Result<String> {
+pub fn version(program: impl AsRef<OsStr>, argument: &str, from: &str) -> Result<String> {
     let program = program.as_ref();
     let output = Command::new(program).arg(argument).output();
-    let output = output.with_context(|| {
-        format!("starting {}: is the Debian package {package} installed?", program.to_string_lossy())
-    })?;
+    let output = output.with_context(|| format!("starting {}: is {from} installed?", program.to_string_lossy()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let Some(line) = text.lines().find(|line| !line.trim().is_empty()) else {
         bail!("{} does not say its version", program.to_string_lossy());
     };
     Ok(line.trim_matches(['*', ' ']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_missing_is_not_measured() {
+        let programs = Programs { rustic: None, kopia: Some("/tools/kopia".into()) };
+        let tools = programs.tools();
+        assert!(tools.contains(&Tool::Farshore) && tools.contains(&Tool::Kopia) && !tools.contains(&Tool::Rustic));
+        assert!(tools.is_sorted());
+    }
 }

@@ -34,17 +34,28 @@ pub fn run(checkout: &Checkout, arguments: &[OsString], allow_costs: bool) -> Re
 /// The whole workspace is named so that libraries get the same features as in `cargo test --workspace`, and are built
 /// once for both.
 pub fn build_program(checkout: &Checkout) -> Result<PathBuf> {
-    build(checkout, "farshore", "host/daemon/Cargo.toml")
+    build_program_as(checkout, &[])
+}
+
+/// The same with options of `cargo build`.
+pub fn build_program_as(checkout: &Checkout, options: &[&str]) -> Result<PathBuf> {
+    build_by(process::cargo(checkout), checkout, options, "farshore", "host/daemon/Cargo.toml")
 }
 
 /// Builds the program of this name of the package with this manifest, and says where it is. See [`build_program`].
 pub fn build(checkout: &Checkout, program: &str, manifest: &str) -> Result<PathBuf> {
-    build_by(process::cargo(checkout), checkout, program, manifest)
+    build_by(process::cargo(checkout), checkout, &[], program, manifest)
 }
 
-/// The same, by this cargo.
-pub fn build_by(mut command: Command, checkout: &Checkout, program: &str, manifest: &str) -> Result<PathBuf> {
-    command.args(["build", "--workspace", "--bin", program, "--message-format=json-render-diagnostics"]);
+/// The same, by this cargo, with these options.
+pub fn build_by(
+    mut command: Command,
+    checkout: &Checkout,
+    options: &[&str],
+    program: &str,
+    manifest: &str,
+) -> Result<PathBuf> {
+    command.args(["build", "--workspace", "--bin", program, "--message-format=json-render-diagnostics"]).args(options);
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -84,7 +84,7 @@ pub fn all(checkout: &Checkout, seconds: u64) -> Result<()> {
 fn build(checkout: &Checkout) -> Result<PathBuf> {
     let mut cargo = process::cargo(checkout);
     cargo.env("RUSTC_WORKSPACE_WRAPPER", checkout.path("tests/fuzz/instrument.sh"));
-    demo::build_by(cargo, checkout, "farshore-fuzz", "tests/fuzz/Cargo.toml")
+    demo::build_by(cargo, checkout, &[], "farshore-fuzz", "tests/fuzz/Cargo.toml")
 }
 
 struct Fuzzer {

@@ -15,6 +15,7 @@ mod long;
 mod machine;
 mod needs;
 mod node_tools;
+mod peers;
 mod process;
 mod python_tools;
 mod scale;
@@ -66,7 +67,8 @@ enum Verb {
     Test(TestArguments),
     /// Install what is missing, build Farshore, and show it: a machine is protected, lost, and brought back.
     Demo(DemoArguments),
-    /// Install what is missing, build Farshore, and measure it beside restic, borg and zstd; writes tests/bench/RESULTS.md.
+    /// Install what is missing, build Farshore, and measure it beside restic, borg, rustic and kopia; writes
+    /// tests/bench/RESULTS.md.
     Bench(BenchArguments),
     /// Run worlds in which hosts, stores and clocks fail as seeds decide; the vault must keep its promises in all of them.
     Sim(SimArguments),
@@ -122,7 +124,10 @@ struct BenchArguments {
     /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
     #[arg(long)]
     yes: bool,
-    /// Passed on to the bench: --rounds, --mebibytes, --seed, --output. `-- --help` describes them.
+    /// Measure Farshore as built with cargo's profile `release`. Goes before what is passed on.
+    #[arg(long)]
+    release: bool,
+    /// Passed on to the bench: --rounds, --minutes, --mebibytes, --seed, --output. `-- --help` describes them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<OsString>,
 }
@@ -201,7 +206,9 @@ impl Command {
                 test::run(&checkout, &test::Request { filter, long, allow_costs: yes })
             }
             Verb::Demo(arguments) => demo::run(&checkout, &arguments.passed_on, arguments.yes),
-            Verb::Bench(arguments) => bench::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Bench(BenchArguments { yes, release, passed_on }) => {
+                bench::run(&checkout, &bench::Request { release, passed_on }, yes)
+            }
             Verb::Sim(arguments) => sim::run(&checkout, &arguments.passed_on, arguments.yes),
             Verb::Fuzz(FuzzArguments { seconds, target, input, yes }) => {
                 fuzz::run(&checkout, &fuzz::Request { seconds, target, input }, yes)
