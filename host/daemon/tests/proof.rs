@@ -113,3 +113,59 @@ fn a_standing_proof_goes_on_until_it_is_told_to_end() {
     let is_state = |name: &str| name.starts_with("prover-") && name.ends_with(".json");
     assert_eq!(kept.filter(|entry| entry.file_name().to_str().is_some_and(is_state)).count(), 1);
 }
+
+/// The configuration of a vault with two addresses.
+fn two(world: &World, metadata: &str) {
+    let data = format!("[vault.data]\naddress = \"file:{}\"\n", world.path("vault").display());
+    let text = support::CONFIGURATION.replace("[FOLDER]/vault", &format!("[FOLDER]/{metadata}"));
+    world.write("farshore.toml", &format!("{text}\n{data}"));
+}
+
+#[test]
+fn metadata_gets_an_address_of_its_own_is_lost_and_made_again() {
+    let world = world();
+    let before = json(&world, &["points", "harbour"]);
+    two(&world, "metadata");
+    let missing = world.run(&["points"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("FS1001"), "{missing:?}");
+    let planned = success(world.run(&["vault", "make-metadata"]));
+    assert!(planned.contains("Nothing was done; --execute does it") && !world.path("metadata").exists(), "{planned}");
+    success(world.run(&["vault", "make-metadata", "--execute"]));
+    assert_eq!(json(&world, &["points", "harbour"]), before);
+    let info = success(world.run(&["vault", "info"]));
+    assert!(info.contains("/metadata\n") && info.contains("data     file:") && info.contains("/vault\n"), "{info}");
+    let checked = json(&world, &["vault", "check", "--depth", "full"]);
+    assert_eq!(checked["findings"], Value::Array(Vec::new()));
+
+    // Something is missing at the data: it is found, and copied without any other copy.
+    let lost = files(&world.path("vault"), "commits").pop().expect("a commit");
+    fs::remove_file(&lost).expect("lost");
+    let found = world.run(&["vault", "check"]);
+    let told = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.status.code() == Some(3) && told.contains("FS1025") && told.contains("and not at that of the data"), "{told}");
+    let planned = world.run(&["vault", "repair"]);
+    let told = String::from_utf8_lossy(&planned.stdout).into_owned();
+    assert!(told.contains("to the address of the data") && !lost.exists(), "{told}");
+    let repaired = success(world.run(&["vault", "repair", "--execute"]));
+    assert!(repaired.contains("1 objects were copied to the address of the data") && lost.exists(), "{repaired}");
+
+    // The metadata is lost. The data alone is read, and not written to.
+    fs::remove_dir_all(world.path("metadata")).expect("lost");
+    let address = format!("file:{}", world.path("vault").display());
+    let rescue = ["--json", "--kit", "kit.toml", "rescue", "--vault", &address, "--passphrase-file", "passphrase"];
+    let rescued: Value = serde_json::from_str(&success(world.run(&rescue))).expect("JSON");
+    let numbers = |groups: &Value| {
+        let harbour = groups.as_array().expect("groups").iter().find(|group| group["group"] == "harbour").expect("there");
+        let points = harbour["points"].as_array().expect("points");
+        points.iter().map(|point| point["sequence"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&rescued), numbers(&before));
+    world.write("farshore.toml", support::CONFIGURATION);
+    let refused = world.run(&["vault", "join", "create", "newcomer", "--powers", "replicator", "--output", "join.toml"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("FS1025"), "{refused:?}");
+
+    two(&world, "elsewhere");
+    success(world.run(&["vault", "make-metadata", "--execute"]));
+    assert_eq!(json(&world, &["vault", "check"])["findings"], Value::Array(Vec::new()));
+    success(world.run(&["vault", "join", "create", "newcomer", "--powers", "replicator", "--output", "join.toml"]));
+}

@@ -1,5 +1,5 @@
-//! Story: production, its host and its configuration are gone. What is left is the store, the recovery kit and the passphrase,
-//! on a machine with nothing but the program; and a second program, in another language, that was written from the format's
+//! Story: production, its host, its configuration and the metadata of the vault are gone. What is left is the store of its data, the
+//! recovery kit and the passphrase, on a machine with nothing but the program; and a second program, in another language, that was written from the format's
 //! documents alone.
 
 use std::{
@@ -37,6 +37,11 @@ fn the_store_the_kit_and_the_passphrase_bring_disks_back() {
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
+    // The vault has two addresses.
+    let data = world.site.vault_folder().with_file_name("data");
+    let file = world.site.configuration_file();
+    let text = fs::read_to_string(&file).expect("the configuration");
+    fs::write(&file, format!("{text}\n[vault.data]\naddress = \"file:{}\"\n", data.display())).expect("written");
     world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("the first copy");
     world.guest("orders").start_workload("writer 16 512").expect("a writer");
@@ -48,10 +53,11 @@ fn the_store_the_kit_and_the_passphrase_bring_disks_back() {
     world.succeed(&["replicate", "--once"]).expect("another delta");
     world.guest_mut("orders").kill();
 
-    // Only these are carried to the clean machine; the store has moved too.
+    // Only these are carried to the clean machine; the store of the data has moved too.
     let there = tempfile::tempdir().expect("a folder");
     let at = |name: &str| there.path().join(name);
-    fs::rename(world.site.vault_folder(), at("bucket")).expect("moved");
+    fs::rename(&data, at("bucket")).expect("moved");
+    fs::remove_dir_all(world.site.vault_folder()).expect("the metadata is lost");
     fs::copy(world.site.kit_file(), at("kit.toml")).expect("copied");
     fs::copy(world.site.passphrase_file(), at("passphrase")).expect("copied");
     let address = format!("file:{}", at("bucket").display());
