@@ -133,7 +133,7 @@ pub struct Replicator {
     pub protection: Protection,
     /// What each point carries beside the disks. What the last point has too is not stored again.
     pub capsule: Vec<CapsuleDraft>,
-    /// Where the host keeps its diaries.
+    /// Where the host keeps its diaries, and the index of what the vault holds.
     pub state_folder: PathBuf,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
@@ -218,6 +218,7 @@ impl Replicator {
 
     async fn begin_point(&self) -> Result<(Lineage, PointWriter, Option<Point>), ReplicationError> {
         let lineage = self.lineage().await?;
+        lineage.keep_index(&self.state_folder.join("index"));
         let writer = lineage.begin_next_point(self.source.site()).await.map_err(|source| match source {
             VaultError::Fenced { group, site, current_generation, active_site, .. } => {
                 ReplicationError::Fenced { group, site, active: active_site, generation: current_generation }

@@ -83,6 +83,27 @@ fn noise(seed: u8, length: u64) -> Vec<u8> {
     (0..length).map(|index| (index.wrapping_mul(31).wrapping_add(u64::from(seed) * 97) % 251) as u8).collect()
 }
 
+/// What one machine has is not stored again for another, by a process that knows it from the index in the state folder.
+#[tokio::test]
+async fn what_another_machine_has_is_not_stored_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("elsewhere").await, SimulatedSite::new(&["web", "db"]));
+    let replicator = replicator(&vault, &site, &["web", "db"], folder.path());
+    let stop = CancellationToken::new();
+    let content: Vec<u8> = (0..8).flat_map(|seed| noise(seed, CHUNK_BYTES)).collect();
+    site.write("web", 0, &content);
+    replicator.cycle(&stop).await.expect("a cycle");
+    site.write("db", 4 * CHUNK_BYTES, &content);
+    let report = replicator.cycle(&stop).await.expect("a cycle");
+    let stats = report.point.stats;
+    assert_eq!((stats.bytes_changed, stats.bytes_deduplicated), (8 * CHUNK_BYTES, 8 * CHUNK_BYTES));
+    assert_eq!(stats.frames_written, 0);
+    assert!(restored(&vault, report.point.sequence, "db").await == site.content("db"));
+    let lineage = vault.lineage_id(&group());
+    let file = folder.path().join("index").join(vault.id().to_string()).join(format!("{lineage}.redb"));
+    assert!(file.is_file(), "{}", file.display());
+}
+
 #[tokio::test]
 async fn points_are_what_the_disks_were_and_cost_what_changed() {
     let folder = tempfile::tempdir().expect("a folder");

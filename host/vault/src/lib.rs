@@ -21,6 +21,7 @@ mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod header;
+mod index;
 mod keys;
 mod ledger;
 mod leftovers;

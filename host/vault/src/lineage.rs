@@ -6,7 +6,7 @@
 //! Fencing: a raise of the generation is a commit like any other. A writer that began before it wants the same number as
 //! the raise, or one that is taken already, so its create loses.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName, Timestamp};
@@ -19,6 +19,7 @@ use crate::{
     collection::Places,
     commit::{self, Commit, Event, StoredCommit, commit_folder, commit_key, commit_number, read_stored},
     frames::Frames,
+    index::Index,
     keys::{Access, Power},
     ledger::{Ledgers, Valid},
     log::{CommitLog, HeadCommit},
@@ -67,6 +68,7 @@ pub(crate) struct LineageShared {
     pub(crate) places: Arc<Places>,
     pub(crate) maps: Maps,
     pub(crate) frames: Frames,
+    pub(crate) index: Index,
 }
 
 impl LineageShared {
@@ -112,6 +114,7 @@ impl LineageShared {
         Ok(Some(Self {
             maps: Maps::new(store.clone(), id, metadata(), Arc::clone(&places)),
             frames,
+            index: Index::default(),
             log,
             ledgers,
             places,
@@ -356,6 +359,15 @@ impl Lineage {
             Created::Mine => Ok(generation),
             Created::Other => Err(lost()),
         }
+    }
+
+    /// From now on writers find what the newest point has at other places, with an index in this folder: one file for each vault and
+    /// lineage, of at most 1.25 GiB. It is a cache, and no other process may use it meanwhile: what is wrong with it is a warning,
+    /// and costs space in the vault. The first folder counts.
+    pub fn keep_index(&self, folder: &Path) {
+        let shared = &self.0;
+        let file = folder.join(shared.access.vault().to_string()).join(format!("{}.redb", shared.id));
+        shared.index.keep_at(file);
     }
 
     /// Begins the next point, on behalf of the site that the caller takes to be active in this generation.

@@ -126,8 +126,9 @@ impl Session {
             let accepted = self.accept(disk, leaf, slot..slot + count).await?;
             let changed = disk.map().apply(leaf, slot, accepted.ticket, vec![None; count]);
             if disk.is_disk() {
-                lock(&self.stats).bytes_changed += u64::try_from(changed).unwrap_or(0) * CHUNK_BYTES;
+                lock(&self.stats).bytes_changed += u64::try_from(changed.len()).unwrap_or(0) * CHUNK_BYTES;
             }
+            self.note_changes(disk, leaf, &changed).await;
             chunk = leaf_end;
         }
         Ok(())

@@ -87,6 +87,7 @@ impl Session {
         let Accepted { ticket, before } = accepted;
         let (session, bytes) = (Arc::clone(self), data.clone());
         let found = self.shared.context.workers.run(move || session.identify(&bytes, &before)).await?;
+        let found = self.resolve_elsewhere(found).await;
         let (found, reused) = self.resolve_leftovers(found).await?;
         // No frame is sealed while the store is behind: the memory of finished packs is bounded here.
         self.wait_until(|| *lock(&self.uploading) < PACKS_UPLOADING_MAX).await?;
@@ -95,7 +96,8 @@ impl Session {
         let (slots, zero, unchanged, new, completed) = self.shared.context.workers.run(seal).await??;
 
         let count = slots.len();
-        disk.map().apply(leaf, slot, ticket, slots);
+        let changed = disk.map().apply(leaf, slot, ticket, slots);
+        self.note_changes(&disk, leaf, &changed).await;
         {
             let chunk = u64::try_from(CHUNK).unwrap_or(u64::MAX);
             let bytes = |chunks: usize| u64::try_from(chunks).unwrap_or(u64::MAX).saturating_mul(chunk);
@@ -141,6 +143,23 @@ impl Session {
                     }
                 },
             });
+        }
+        found
+    }
+
+    /// Looks for what is not known yet at other places of the parent point.
+    async fn resolve_elsewhere(&self, mut found: Vec<Found>) -> Vec<Found> {
+        let unknown = |(number, found): (usize, &Found)| match found {
+            Found::New(identity) | Found::Leftover { identity, .. } => Some((number, *identity)),
+            Found::Zero | Found::Held { .. } | Found::Repeats(_) => None,
+        };
+        let unknown: Vec<(usize, Hash)> = found.iter().enumerate().filter_map(unknown).collect();
+        let slots = self.elsewhere(unknown.iter().map(|(_, identity)| *identity).collect()).await;
+        for ((number, identity), slot) in unknown.into_iter().zip(slots) {
+            if let Some(slot) = slot {
+                lock(&self.known).insert(identity, slot.clone());
+                found[number] = Found::Held { slot, same_place: false };
+            }
         }
         found
     }

@@ -9,7 +9,8 @@
 //!
 //! *Memory.* At most [`IN_FLIGHT_BYTES_MAX`] of given bytes are held; a write waits for room before it is accepted, and
 //! work waits while [`PACKS_UPLOADING_MAX`] packs are on their way to the store. With the packs that the accepted bytes
-//! can still fill, that is below 256 MiB. The map is bounded by `working`, the index of known chunks by a constant.
+//! can still fill, that is below 256 MiB. The map is bounded by `working`, the cache of known chunks by a constant, the
+//! index of the parent's chunks by `index`.
 //!
 //! *Cancellation.* Dropping the [`PointWriter`] gives the point up: accepted work ends at its next step. A failure is
 //! kept; every later call, and the commit, report it.
@@ -40,6 +41,7 @@ use crate::{
     cache::Cache,
     capsule::{WorkingItem, sound_items},
     commit::Event,
+    index::SessionIndex,
     leftovers::Leftovers,
     lineage::{LineageShared, check_note},
     log::HeadCommit,
@@ -91,6 +93,7 @@ pub(crate) struct Session {
     pub(crate) packer: Packer,
     pub(crate) known: Mutex<Cache<Hash, Slot>>,
     pub(crate) leftovers: Leftovers,
+    pub(crate) index: SessionIndex,
     pub(crate) disks: Mutex<BTreeMap<(MachineId, DiskId), Arc<WorkingDisk>>>,
     /// The capsule, by the items' names.
     pub(crate) items: Mutex<BTreeMap<String, WorkingItem>>,
@@ -220,6 +223,7 @@ impl PointWriter {
             packer: Packer::default(),
             known: Mutex::new(Cache::new(KNOWN_CHUNKS_HALF)),
             leftovers,
+            index: SessionIndex::new(parent.as_deref()),
             disks: Mutex::default(),
             items: Mutex::default(),
             sweeping: RwLock::new(()),
@@ -393,6 +397,7 @@ impl PointWriter {
             let event = Event::Point(Box::new(point.clone()));
             let (created, hash) = session.shared.log.create(&built_on, head, event).await?;
             if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
+                session.index_point(&point).await;
                 return Ok(point);
             }
             let (newest, _) = session.shared.newest_to_build_on().await?;

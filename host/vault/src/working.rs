@@ -19,6 +19,7 @@ use std::{
 use farshore_core::{DiskId, MachineId};
 
 use crate::{
+    index::MapTag,
     pack::PackRef,
     packer::NewPack,
     page::{LEVELS, LeafSlot, PageRef, SLOTS},
@@ -109,6 +110,14 @@ pub(crate) struct WorkingMap {
     last_ticket: u64,
 }
 
+/// A slot that has another content than before: the identities of its chunk; none for zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ChangedSlot {
+    pub(crate) slot: usize,
+    pub(crate) before: Option<Hash>,
+    pub(crate) after: Option<Hash>,
+}
+
 /// What a write that was accepted knows of its leaf.
 #[derive(Debug)]
 pub(crate) struct Accepted {
@@ -125,26 +134,27 @@ impl WorkingMap {
         Some(Accepted { ticket: self.last_ticket, before: working.slots[slots].to_vec() })
     }
 
-    /// Puts what a write found into the slots that no later write has changed, and ends the write. It returns how many
-    /// slots have another content than before.
+    /// Puts what a write found into the slots that no later write has changed, and ends the write. It returns the slots
+    /// that have another content than before.
     ///
     /// # Panics
     /// When the write was not accepted.
-    pub(crate) fn apply(&mut self, leaf: u64, first: usize, ticket: u64, found: Vec<Option<Slot>>) -> usize {
+    pub(crate) fn apply(&mut self, leaf: u64, first: usize, ticket: u64, found: Vec<Option<Slot>>) -> Vec<ChangedSlot> {
         let working = self.leaves.get_mut(&leaf).expect("a leaf with a write in flight is held");
-        let mut changed = 0;
+        let mut changed = Vec::new();
         for (number, slot) in (first..).zip(found) {
             if working.tickets[number] > ticket {
                 continue;
             }
             working.tickets[number] = ticket;
             let identity = |slot: &Option<Slot>| slot.as_ref().map(|slot| slot.identity);
-            if identity(&working.slots[number]) != identity(&slot) {
+            let (before, after) = (identity(&working.slots[number]), identity(&slot));
+            if before != after {
                 working.slots[number] = slot;
-                changed += 1;
+                changed.push(ChangedSlot { slot: number, before, after });
             }
         }
-        working.changed |= changed > 0;
+        working.changed |= !changed.is_empty();
         working.in_flight -= 1;
         changed
     }
@@ -214,13 +224,15 @@ impl fmt::Display for Owner {
 #[derive(Debug)]
 pub(crate) struct WorkingDisk {
     pub(crate) owner: Owner,
+    pub(crate) tag: MapTag,
     pub(crate) size_bytes: u64,
     map: Mutex<WorkingMap>,
 }
 
 impl WorkingDisk {
     pub(crate) fn new(owner: Owner, size_bytes: u64, root: Option<PageRef>) -> Self {
-        Self { owner, size_bytes, map: Mutex::new(WorkingMap { root, ..WorkingMap::default() }) }
+        let tag = MapTag::of(&owner);
+        Self { owner, tag, size_bytes, map: Mutex::new(WorkingMap { root, ..WorkingMap::default() }) }
     }
 
     /// Whether its bytes count among those of disks.

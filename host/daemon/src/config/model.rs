@@ -41,7 +41,7 @@ pub struct Document {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Host {
-    /// Journals of captures that are under way. Losing it loses no recovery point.
+    /// Journals of captures that are under way, and indexes of what newest points hold. Losing it loses no recovery point.
     pub state_folder: PathBuf,
     /// Compiled components. It can be emptied at any time.
     pub cache_folder: PathBuf,
