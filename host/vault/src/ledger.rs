@@ -420,7 +420,7 @@ impl Ledgers {
         }
         let mut moved: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, collection) in ledger.collections.iter().enumerate() {
-            for source in &collection.sources {
+            for source in collection.sources.iter().filter(|source| !self.store.is_rerouted(collection.id, **source)) {
                 moved.entry(*source).or_default().push(index);
             }
         }

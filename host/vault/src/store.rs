@@ -11,11 +11,12 @@
 //! Nothing is decided by a listing: it only proposes keys, each of which is then read.
 
 pub(crate) mod bucket;
+pub(crate) mod lending;
 mod s3;
 mod unhide;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     ops::Range,
     str::FromStr,
@@ -33,7 +34,7 @@ use object_store::{
 use tokio::sync::OnceCell;
 
 pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
-use self::{bucket::Bucket, s3::S3Bucket};
+use self::{bucket::Bucket, lending::Lender, s3::S3Bucket};
 use crate::{
     Address, Error, Result, StoreOptions, VaultLock,
     error::{NOT_DURABLE, SharedSource},
@@ -70,12 +71,6 @@ pub struct Store {
     lock_proven: Arc<Mutex<Option<(VaultLock, Duration)>>>,
     /// Another store that lends some objects, as if they were here.
     lender: Option<Arc<Lender>>,
-}
-
-/// A store, and the keys of the objects that it lends.
-struct Lender {
-    store: Store,
-    keys: BTreeSet<String>,
 }
 
 impl fmt::Debug for Store {
@@ -329,16 +324,6 @@ impl Store {
         Ok(Some((bytes, received_at)))
     }
 
-    /// The same store, for reading only, as it would be with these objects of another.
-    pub(crate) fn lending(&self, from: &Self, keys: BTreeSet<String>) -> Self {
-        Self { lender: Some(Arc::new(Lender { store: from.clone(), keys })), ..self.clone() }
-    }
-
-    /// The store that lends this object.
-    pub(crate) fn lender_of(&self, key: &str) -> Option<&Self> {
-        self.lender.as_ref().filter(|lender| lender.keys.contains(key)).map(|lender| &lender.store)
-    }
-
     /// At most the bytes of this range, fewer where the object ends; none if there is no object.
     ///
     /// # Errors
@@ -438,7 +423,9 @@ impl Store {
         let listed = listed.map_err(|error| Self::failed("list", folder, error))?;
         let mut names: Vec<String> =
             listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        names.extend(self.lent_folders(folder));
         names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 

@@ -14,7 +14,7 @@ use crate::{
     Error, PageRef, Result,
     collection::{
         COLLECTION_BYTES_MAX, COLLECTION_PIECES_MAX, COLLECTION_SOURCE_BYTES_MAX, Collection, CollectionMaker,
-        CollectionRef, HEADER_PIECE, Piece, Sort, find_piece, frame_piece,
+        CollectionRef, HEADER_PIECE, Piece, Sort, frame_piece,
     },
     ledger::Valid,
     lineage::LineageShared,
@@ -40,7 +40,7 @@ impl Move {
         Self::Map { pack, map: live.clone() }
     }
 
-    fn source(&self) -> (Sort, PackId, u64) {
+    pub(super) fn source(&self) -> (Sort, PackId, u64) {
         match self {
             Self::Data { reference, .. } => (Sort::Data, reference.pack, reference.base),
             Self::Map { pack, map } => (Sort::Map, *pack, map.base),
@@ -154,14 +154,14 @@ impl<'a> Mover<'a> {
 
     async fn data_pieces(&mut self, reference: &PackRef, frames: &Ordinals) -> Result<Vec<(u32, Bytes)>> {
         let pack = reference.pack;
-        let collections = self.shared.places.collections(self.valid, Sort::Data, pack).await?;
+        let places = self.shared.places.find(self.valid, Sort::Data, pack, frames.iter().map(frame_piece)).await?;
         let mut moved: BTreeMap<PackId, (Arc<Collection>, Vec<Piece>)> = BTreeMap::new();
         let mut rest = Vec::new();
         for ordinal in frames.iter() {
-            match find_piece(&collections, Sort::Data, pack, frame_piece(ordinal)) {
+            match places.get(&frame_piece(ordinal)) {
                 Some((collection, piece)) => {
                     let place = moved.entry(collection.reference.id);
-                    place.or_insert_with(|| (Arc::clone(collection), Vec::new())).1.push(piece);
+                    place.or_insert_with(|| (Arc::clone(collection), Vec::new())).1.push(*piece);
                 }
                 None => rest.push(ordinal),
             }

@@ -32,6 +32,8 @@ mod collect;
 mod extend;
 pub(crate) mod live;
 mod placement;
+mod publish;
+pub(crate) mod replace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,11 +50,12 @@ use self::{
     collect::Mover,
     live::Live,
     placement::{Collecting, Listed, Placement},
+    publish::Decision,
 };
 use crate::{
-    Error, Head, Lineage, Pin, Point, Result, Retention,
+    Error, Lineage, Pin, Point, Result, Retention,
     collection::CollectionRef,
-    commit::{Event, Pruned, commit_key},
+    commit::{Event, commit_key},
     keys::Power,
     ledger::{Batch, Condemned, JudgedPoint, LEDGER_BATCHES_MAX, LEDGER_OBJECTS_MAX, LEDGER_POINTS_MAX, Ledger, Valid},
     lineage::LineageShared,
@@ -60,7 +63,6 @@ use crate::{
     proof,
     retention::{Candidate, make_rising},
     seal::Hash,
-    store::Created,
 };
 
 /// How many commits are read side by side.
@@ -68,9 +70,6 @@ const COMMITS_READ_AT_ONCE: usize = 8;
 
 /// How many objects are deleted between two looks at whether to go on.
 const DELETED_AT_ONCE: usize = 1_000;
-
-/// How often the commit is tried under a later number because writers went on meanwhile.
-const REBASES_MAX: usize = 64;
 
 /// So many commits and ledgers are swept though there is nothing else to do.
 const SWEPT_ALONE_MIN: usize = 64;
@@ -399,16 +398,15 @@ impl Lineage {
         let mut collections = work.collections;
         collections.extend(moved.collections);
         let ledger = Ledger { points: work.points, batches, collections };
-        let name = (work.built_on.object_name(shared.entropy()), plan.judged);
-        let reference = ledger.store(&shared.store, &shared.context, &shared.keys.metadata, shared.id, name).await?;
-        let pruned = Pruned {
+        let decision = Decision {
             judged: plan.judged,
-            ledger: reference,
             retention: plan.retention,
             points_dropped: report.points_dropped,
             points_kept: plan.points_kept,
+            brings_back,
+            began_at,
         };
-        let commit = self.commit_prune(&work.built_on, &ledger, (pruned, brings_back), began_at).await?;
+        let commit = self.publish(&work.built_on, &ledger, decision).await?;
         report.commit = Some(commit);
         // Moving may have taken hours.
         shared.access.may_write(&shared.context).await?;
@@ -425,44 +423,6 @@ impl Lineage {
             report.proofs_deleted += to_u64(keys.len() - still_locked.len());
         }
         Ok(report)
-    }
-
-    /// Makes the ledger valid, under the number after the newest commit, whatever points came between.
-    ///
-    /// If points are brought back, the horizon of locks ends: nobody made the locks of what they need longer while they were
-    /// given up.
-    async fn commit_prune(
-        &self,
-        planned_on: &HeadCommit,
-        ledger: &Ledger,
-        (pruned, brings_back): (Pruned, bool),
-        began_at: Timestamp,
-    ) -> Result<Sequence> {
-        let shared = &*self.0;
-        let mut built_on = planned_on.clone();
-        for _ in 0..REBASES_MAX {
-            let sequence = built_on.head.sequence.next();
-            let ended =
-                |horizon: Timestamp| if brings_back { horizon.min(shared.context.clock.now()) } else { horizon };
-            // The ledger and the collections are locked from when they were stored.
-            let own = shared.access.ring().lock.map(|lock| lock.until(began_at));
-            let locked_until = built_on.head.locked_until.map(ended);
-            let locked_until = locked_until.map(|horizon| own.map_or(horizon, |own| own.min(horizon)));
-            let head = Head { sequence, pruned: Some(sequence), locked_until, ..built_on.head.clone() };
-            let event = Event::Pruned(Box::new(pruned.clone()));
-            if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
-                return Ok(sequence);
-            }
-            (built_on, _) = shared.newest_to_build_on().await?;
-            let stands = |point: Sequence| {
-                point > pruned.judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
-            };
-            let is_same_ledger = built_on.head.pruned == planned_on.head.pruned;
-            if !is_same_ledger || !built_on.head.pins.iter().all(|pin| stands(pin.point)) {
-                break;
-            }
-        }
-        Err(Error::LostRace { group: shared.group.clone(), sequence: built_on.head.sequence })
     }
 }
 
