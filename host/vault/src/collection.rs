@@ -321,6 +321,11 @@ impl CollectionMaker {
         self.sources.is_empty()
     }
 
+    /// The packs whose pieces it has.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Sort, PackId)> {
+        self.sources.keys().copied()
+    }
+
     /// Adds the pieces of a pack, in order of their keys.
     pub(crate) fn add(&mut self, sort: Sort, pack: PackId, base: u64, pieces: Vec<(u32, Bytes)>) {
         let mut source = Source { sort, pack, base, pieces: Vec::with_capacity(pieces.len()) };

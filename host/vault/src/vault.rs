@@ -67,7 +67,7 @@ pub struct UnreadableLineage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// By kind: `header`, `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
-    /// boundaries), `proofs`, `runs`, `other`.
+    /// boundaries), `proofs`, `reserves`, `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
     pub total: KindUsage,
@@ -433,6 +433,7 @@ impl Vault {
                 ["lineages", _, "collections", ..] => "collections",
                 ["lineages", _, "ledgers" | "boundaries", ..] => "ledgers",
                 ["lineages", _, "proofs", ..] => "proofs",
+                ["lineages", _, "reserves", ..] => "reserves",
                 ["runs", ..] => "runs",
                 ["keys", ..] | ["lineages", _, "hosts", ..] => "keys",
                 _ => "other",

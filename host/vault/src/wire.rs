@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Proof = 14,
     /// The private keys of an epoch, for each slot.
     EpochKeys = 15,
+    /// Room that a prune can give back in a full store.
+    Reserve = 16,
 }
 
 /// Begins an object.

@@ -23,6 +23,10 @@
 //! Before the commit nothing has changed: collections and a ledger that no commit names are condemned by a later prune. After
 //! it the deletion is repeated by the next prune, which therefore begins with it.
 //!
+//! ## A full store
+//! A prune writes before it deletes. What it writes at least fits into the room of its reserve (see `reserve`), which it deletes
+//! when a create fails; pieces are not moved then, and what they lie in stays.
+//!
 //! ## Grace
 //! It protects readers that have not pinned their point, and people who change their minds: until its batch is final, a
 //! dropped point comes back when a later prune's rules want it. It is measured in commits, by the pruner's clock, and by the
@@ -34,6 +38,7 @@ pub(crate) mod live;
 mod placement;
 mod publish;
 pub(crate) mod replace;
+pub(crate) mod reserve;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,6 +56,7 @@ use self::{
     live::Live,
     placement::{Collecting, Listed, Placement},
     publish::Decision,
+    reserve::Reserve,
 };
 use crate::{
     Error, Lineage, Pin, Point, Result, Retention,
@@ -190,6 +196,18 @@ struct Work {
     unfinished_judged: Option<Sequence>,
     /// Keys of proofs that say nothing any more.
     proofs: Vec<String>,
+    /// How many bytes the next prune may have to write, about.
+    next_bytes: u64,
+}
+
+/// How many bytes a prune writes, about, that has so many points more than are named in this ledger to decide upon, and may drop all
+/// of them.
+fn bytes_to_write(ledger: &Ledger, points: usize) -> u64 {
+    // A point, and its commit, pack and map pack that are condemned; a commit and a boundary.
+    const POINT_BYTES: u64 = 49 + 3 * 29;
+    const REST_BYTES: u64 = 16 * 1024;
+    let points = to_u64(points + ledger.points.len());
+    ledger.size_bytes().saturating_add(points.saturating_mul(POINT_BYTES)).saturating_add(REST_BYTES)
 }
 
 /// What a prune did.
@@ -296,6 +314,7 @@ impl Lineage {
         let known: BTreeMap<Sequence, Hash> = points.iter().map(|point| (point.sequence, point.hash)).collect();
         let gone = |point: Sequence| point <= judged && !known.contains_key(&point);
         let proofs = proof::removable(shared, &known, gone).await?;
+        let next_bytes = bytes_to_write(valid.map_or(&Ledger::default(), |valid| &valid.ledger), points.len());
         Ok(PrunePlan {
             group: shared.group.clone(),
             retention: *retention,
@@ -315,6 +334,7 @@ impl Lineage {
                 unfinished_judged: finals.map(|batch| batch.judged).max(),
                 points,
                 proofs,
+                next_bytes,
                 valid: newest_ledger.clone(),
                 built_on,
                 received_at: now,
@@ -346,7 +366,11 @@ impl Lineage {
             collections_written: 0,
             problems: Vec::new(),
         };
+        let reserve = Reserve::new(shared);
         if plan.is_empty() {
+            if shared.access.may_write(&shared.context).await.is_ok() {
+                reserve.restock(&plan.work.built_on, plan.work.next_bytes).await;
+            }
             return Ok(report);
         }
         let began_at = shared.context.clock.now();
@@ -359,7 +383,7 @@ impl Lineage {
         let work = plan.work;
         let mut still_locked = Vec::new();
         if let (Some(valid), Some(judged)) = (&work.valid, work.unfinished_judged) {
-            still_locked = delete(shared, valid.commit, judged, &work.unfinished).await?;
+            still_locked = delete(shared, &reserve, valid.commit, judged, &work.unfinished).await?;
         }
         report.still_locked = Amount::of(&still_locked);
         if is_only_unfinished && !still_locked.is_empty() {
@@ -369,7 +393,7 @@ impl Lineage {
         let mut mover = Mover::new(shared, work.valid.as_deref(), &work.built_on, plan.judged);
         let moved = mover.run(&work.collecting.moves).await?;
         report.collections_written = to_u64(moved.collections.len());
-        report.problems = moved.problems.iter().map(ToString::to_string).collect();
+        report.problems = moved.problems.iter().chain(&moved.full).map(ToString::to_string).collect();
         let stuck: BTreeSet<_> = moved.stuck.iter().copied().collect();
 
         let mut condemned = work.condemned;
@@ -406,14 +430,15 @@ impl Lineage {
             brings_back,
             began_at,
         };
-        let commit = self.publish(&work.built_on, &ledger, decision).await?;
+        let commit = self.publish(&work.built_on, &ledger, decision, Some(&reserve)).await?;
         report.commit = Some(commit);
         // Moving may have taken hours.
         shared.access.may_write(&shared.context).await?;
         let finals = || ledger.batches.iter().filter(|batch| batch.is_final);
         let objects: Vec<Condemned> = finals().flat_map(|batch| &batch.objects).copied().collect();
         if let Some(judged) = finals().map(|batch| batch.judged).max() {
-            let still_locked: BTreeSet<_> = delete(shared, commit, judged, &objects).await?.into_iter().collect();
+            let still_locked: BTreeSet<_> =
+                delete(shared, &reserve, commit, judged, &objects).await?.into_iter().collect();
             report.deleted = Amount::of(objects.iter().filter(|object| !still_locked.contains(object)));
             report.still_locked = Amount::of(&still_locked);
         }
@@ -422,6 +447,7 @@ impl Lineage {
             let still_locked = remove(shared, keys.to_vec()).await?;
             report.proofs_deleted += to_u64(keys.len() - still_locked.len());
         }
+        reserve.restock(&work.built_on, work.next_bytes).await;
         Ok(report)
     }
 }
@@ -436,12 +462,16 @@ fn to_u64(count: usize) -> u64 {
 /// In a locked vault all versions of an object are deleted: a plain deletion would only hide it.
 async fn delete(
     shared: &LineageShared,
+    reserve: &Reserve<'_>,
     commit: Sequence,
     judged: Sequence,
     objects: &[Condemned],
 ) -> Result<Vec<Condemned>> {
     if objects.iter().any(Condemned::is_commit) {
-        shared.log.raise_boundary(commit, judged).await?;
+        match shared.log.raise_boundary(commit, judged).await {
+            Err(error) if reserve.frees_room(&error).await => shared.log.raise_boundary(commit, judged).await?,
+            raised => raised?,
+        }
     }
     let mut still_locked = Vec::new();
     for objects in objects.chunks(DELETED_AT_ONCE) {

@@ -5,6 +5,7 @@
 
 use farshore_core::{Sequence, Timestamp};
 
+use super::reserve::Reserve;
 use crate::{
     Error, Head, Lineage, Result, Retention,
     commit::{Event, Pruned},
@@ -15,6 +16,14 @@ use crate::{
 
 /// How often the commit is tried under a later number because writers went on meanwhile.
 const REBASES_MAX: usize = 64;
+
+/// Whether a create that failed is worth another try.
+async fn frees_room(reserve: Option<&Reserve<'_>>, error: &Error) -> bool {
+    match reserve {
+        Some(reserve) => reserve.frees_room(error).await,
+        None => false,
+    }
+}
 
 /// What the commit says beside the ledger.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +51,19 @@ impl Lineage {
         planned_on: &HeadCommit,
         ledger: &Ledger,
         decision: Decision,
+        reserve: Option<&Reserve<'_>>,
     ) -> Result<Sequence> {
         let shared = &*self.0;
         let name = (planned_on.object_name(shared.entropy()), decision.judged);
-        let reference = ledger.store(&shared.store, &shared.context, &shared.keys.metadata, shared.id, name).await?;
-        self.commit_ledger(planned_on, ledger, reference, decision).await
+        let (object, bytes, reference) = ledger.object(&shared.context, &shared.keys.metadata, shared.id, name)?;
+        let created = match shared.store.create(&object, vec![bytes.clone()]).await {
+            Err(error) if frees_room(reserve, &error).await => shared.store.create(&object, vec![bytes]).await,
+            created => created,
+        };
+        match created? {
+            Created::Mine => self.commit_ledger(planned_on, ledger, reference, decision, reserve).await,
+            Created::Other => Err(Error::repeated_randomness(&object)),
+        }
     }
 
     /// If points are brought back, the horizon of locks ends: nobody made the locks of what they need longer while they were
@@ -57,6 +74,7 @@ impl Lineage {
         ledger: &Ledger,
         reference: LedgerRef,
         decision: Decision,
+        reserve: Option<&Reserve<'_>>,
     ) -> Result<Sequence> {
         let shared = &*self.0;
         let Decision { judged, retention, points_dropped, points_kept, brings_back, began_at } = decision;
@@ -71,11 +89,20 @@ impl Lineage {
             let locked_until = built_on.head.locked_until.map(ended);
             let locked_until = locked_until.map(|horizon| own.map_or(horizon, |own| own.min(horizon)));
             let head = Head { sequence, pruned: Some(sequence), locked_until, ..built_on.head.clone() };
-            let event = Event::Pruned(Box::new(pruned.clone()));
-            if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
+            let event = || Event::Pruned(Box::new(pruned.clone()));
+            let created = match shared.log.create(&built_on, head.clone(), event()).await {
+                Err(error) if frees_room(reserve, &error).await => shared.log.create(&built_on, head, event()).await,
+                created => created,
+            };
+            if created?.0 == Created::Mine {
                 return Ok(sequence);
             }
-            (built_on, _) = shared.newest_to_build_on().await?;
+            let valid;
+            (built_on, valid) = shared.newest_to_build_on().await?;
+            // A create whose outcome could not be told had come through.
+            if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
+                return Ok(own.commit);
+            }
             let stands = |point: Sequence| {
                 point > judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
             };

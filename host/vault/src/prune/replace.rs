@@ -136,11 +136,11 @@ impl Replacement {
         }
         let mut mover = Mover::new(view, seen.as_deref(), &built_on, judged);
         let wide: Vec<Move> = self.moves.values().cloned().collect();
-        let mut moved = mover.run(&wide).await?;
+        let mut moved = mover.run(&wide).await?.or_full()?;
         let stuck: Vec<Source> = std::mem::take(&mut moved.stuck);
         moved.problems.clear();
         let least: Vec<Move> = stuck.iter().filter_map(|source| self.least.get(source)).cloned().collect();
-        let Moved { collections, problems, .. } = mover.run(&least).await?;
+        let Moved { collections, problems, .. } = mover.run(&least).await?.or_full()?;
         moved.collections.extend(collections);
 
         // One that has more than was moved is still named: a point that comes back may find in it what is whole.
@@ -162,7 +162,7 @@ impl Replacement {
         ledger.collections.extend(moved.collections);
         let points_kept = to_u64(ledger.points.iter().filter(|point| point.stands).count());
         let decision = Decision { judged, retention, points_dropped: 0, points_kept, brings_back: false, began_at };
-        replaced.commit = Some(lineage.publish(&built_on, &ledger, decision).await?);
+        replaced.commit = Some(lineage.publish(&built_on, &ledger, decision, None).await?);
         Ok(replaced)
     }
 }

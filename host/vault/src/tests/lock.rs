@@ -423,6 +423,7 @@ async fn what_is_condemned_waits_for_its_lock_and_goes_with_all_its_versions() {
     let packs: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/packs/")).collect();
     let condemned = &packs[1..3];
     let report = world.prune(&KEEP_NEWEST).await;
+    assert!(!world.bucket.keys().iter().any(|key| key.contains("/reserves/")), "a reserve could not be given back");
     assert!(report.condemned.objects > 0, "{report:?}");
     // Without a grace the next prune would delete.
     world.point(0).await.expect("committed");
