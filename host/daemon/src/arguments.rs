@@ -123,7 +123,10 @@ pub enum VaultCommand {
     /// Say what is lost, and copy back from a copy of the vault what is missing and right there. It never deletes or overwrites.
     ///
     /// It prints a plan, and does nothing before it is told --execute (or --yes). A copy is a mirror of the bucket or folder, or
-    /// what it was before. What is damaged stays as it is until its owner moves it aside in the store.
+    /// what it was before. What is missing is copied back, also a group of which nothing is left. Packs and collections that
+    /// are damaged are replaced: what recovery points need of them is moved from the copy to another place, which takes the power of a
+    /// pruner, or the kit and the passphrase. Nothing is overwritten or deleted: a commit, a ledger, a boundary or a ring that is
+    /// damaged stays as it is until its owner moves it aside in the store.
     Repair(RepairArguments),
     /// Give up points as the groups' retention says, and delete what no point needs any more.
     ///
@@ -299,6 +302,9 @@ pub struct RepairArguments {
     /// secrets: these come from the store's usual environment variables.
     #[arg(long, value_name = "NAME=VALUE", value_parser = store_option, requires = "from")]
     pub option: Vec<(String, String)>,
+    /// How far to look for damage: `full` reads and opens all data first, which takes the power to read it.
+    #[arg(long, value_enum, value_name = "DEPTH", default_value = "structure")]
+    pub depth: RepairDepth,
     /// Do what the plan says.
     #[arg(long)]
     pub execute: bool,
@@ -310,6 +316,15 @@ pub struct MakeMetadataArguments {
     /// Do it. No host may write to the vault meanwhile, nor go on later with the configuration that it has now.
     #[arg(long)]
     pub execute: bool,
+}
+
+/// How much a repair looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RepairDepth {
+    /// What leads to the data.
+    Structure,
+    /// And all of the data.
+    Full,
 }
 
 /// How much a check looks at.

@@ -18,7 +18,7 @@
 //! ordinal n. It is 2 for a map pack: the key of a page is its offset there. Sources and pieces are in order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -321,6 +321,11 @@ impl CollectionMaker {
         self.sources.is_empty()
     }
 
+    /// The packs whose pieces it has.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (Sort, PackId)> {
+        self.sources.keys().copied()
+    }
+
     /// Adds the pieces of a pack, in order of their keys.
     pub(crate) fn add(&mut self, sort: Sort, pack: PackId, base: u64, pieces: Vec<(u32, Bytes)>) {
         let mut source = Source { sort, pack, base, pieces: Vec::with_capacity(pieces.len()) };
@@ -389,6 +394,9 @@ impl CollectionMaker {
     }
 }
 
+/// Pieces of a pack by their keys: the collection in which each is, and where in it.
+pub(crate) type Found = BTreeMap<u32, (Arc<Collection>, Piece)>;
+
 /// Where pieces of packs are now, as the newest ledger says that this handle has read. It is read when something is not where
 /// it was: what was moved stays where it was for a grace.
 #[derive(Debug)]
@@ -410,23 +418,35 @@ impl Places {
         self.ledgers.kept()
     }
 
-    /// The collections with pieces of a pack, as this ledger says; a piece that several have is taken from the first of these.
+    /// Where these pieces of a pack are, as this ledger says; those that are not among the answers are in the pack. A piece that
+    /// several collections have is taken from the last. One before it is not read when all pieces were found: what it held
+    /// may have been moved on because it is damaged.
     ///
     /// # Errors
-    /// One is missing or damaged, or the store failed.
-    pub(crate) async fn collections(
+    /// A collection that must be read is missing or damaged, or the store failed.
+    pub(crate) async fn find(
         &self,
         valid: Option<&Valid>,
         sort: Sort,
         pack: PackId,
-    ) -> Result<Vec<Arc<Collection>>> {
+        keys: impl IntoIterator<Item = u32>,
+    ) -> Result<Found> {
+        let mut found = Found::new();
         let indices = valid.and_then(|valid| valid.moved.get(&(sort, pack)).map(|indices| (valid, indices)));
-        let Some((valid, indices)) = indices else { return Ok(Vec::new()) };
-        let mut collections = Vec::with_capacity(indices.len());
+        let Some((valid, indices)) = indices else { return Ok(found) };
+        let mut wanted: BTreeSet<u32> = keys.into_iter().collect();
         for reference in indices.iter().rev().filter_map(|index| valid.ledger.collections.get(*index)) {
-            collections.push(self.collection(reference).await?);
+            if wanted.is_empty() {
+                break;
+            }
+            let collection = self.collection(reference).await?;
+            let Some(source) = collection.source(sort, pack) else { continue };
+            wanted.retain(|key| match source.piece(*key) {
+                Some(piece) => found.insert(*key, (Arc::clone(&collection), *piece)).is_some(),
+                None => true,
+            });
         }
-        Ok(collections)
+        Ok(found)
     }
 
     async fn collection(&self, reference: &CollectionRef) -> Result<Arc<Collection>> {
@@ -448,14 +468,4 @@ impl Places {
         let (_, now) = self.ledgers.newest().await?;
         Ok(now.filter(|now| before.is_none_or(|before| before.commit < now.commit)))
     }
-}
-
-/// The piece of this key, in the first of these collections that has it.
-pub(crate) fn find_piece(
-    collections: &[Arc<Collection>],
-    sort: Sort,
-    pack: PackId,
-    key: u32,
-) -> Option<(&Arc<Collection>, Piece)> {
-    collections.iter().find_map(|collection| Some((collection, *collection.source(sort, pack)?.piece(key)?)))
 }

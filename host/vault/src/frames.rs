@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use crate::{
     Error, Result, Store, Workers,
     cache::Cache,
-    collection::{Collection, HEADER_PIECE, Places, Sort, find_piece, frame_piece},
+    collection::{Collection, HEADER_PIECE, Places, Sort, frame_piece},
     keys::{Access, Power},
     ledger::Valid,
     pack::{CHUNK, Directory, PackRef, ReadingKeys},
@@ -198,11 +198,11 @@ impl Frames {
         pack: &PackRef,
         frames: &WantedFrames,
     ) -> Result<Vec<SlotBytes>> {
-        let collections = self.places.collections(valid, Sort::Data, pack.pack).await?;
+        let pieces = frames.keys().map(|ordinal| frame_piece(*ordinal));
+        let moved = self.places.find(valid, Sort::Data, pack.pack, pieces).await?;
         let mut by_place: BTreeMap<Option<PackId>, (Option<&Collection>, WantedFrames)> = BTreeMap::new();
         for (ordinal, wanted) in frames {
-            let moved = find_piece(&collections, Sort::Data, pack.pack, frame_piece(*ordinal));
-            let collection = moved.map(|(collection, _)| &**collection);
+            let collection = moved.get(&frame_piece(*ordinal)).map(|(collection, _)| &**collection);
             let place = by_place.entry(collection.map(|collection| collection.reference.id));
             place.or_insert_with(|| (collection, BTreeMap::new())).1.insert(*ordinal, wanted.clone());
         }

@@ -34,7 +34,6 @@ use crate::{
     pack::pack_key,
     page::map_key,
     seal::{Hash, Purpose, SEALED_OVERHEAD_BYTES, Sealer, stored_hash},
-    store::Created,
     wire::{Kind, PROLOGUE_BYTES, Reader, length_u32, open_prologue, prologue},
 };
 
@@ -258,18 +257,17 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Stores it under a fresh name.
+    /// Its object under a fresh name: the key, the bytes, and the reference to it.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`], or the store failed.
-    pub(crate) async fn store(
+    /// [`Error::LimitExceeded`].
+    pub(crate) fn object(
         &self,
-        store: &Store,
         context: &Context,
         sealer: &Sealer,
         lineage: LineageId,
         (id, judged): (PackId, Sequence),
-    ) -> Result<LedgerRef> {
+    ) -> Result<(String, Bytes, LedgerRef)> {
         let object = ledger_key(lineage, judged.get(), id);
         let plain = self.encode()?;
         // Nobody could prune or find moved pieces any more if a ledger were made valid that its readers refuse.
@@ -280,11 +278,18 @@ impl Ledger {
         let purpose = Purpose::Ledger { lineage, judged: judged.get(), ledger: id };
         let mut bytes = prologue(Kind::Ledger, length_u32(plain.len())).to_vec();
         bytes.extend_from_slice(&sealer.seal(&object, purpose, &plain, &*context.entropy)?);
-        let hash = stored_hash(&bytes);
-        match store.create(&object, vec![Bytes::from(bytes)]).await? {
-            Created::Mine => Ok(LedgerRef { id, hash }),
-            Created::Other => Err(Error::repeated_randomness(&object)),
-        }
+        let reference = LedgerRef { id, hash: stored_hash(&bytes) };
+        Ok((object, Bytes::from(bytes), reference))
+    }
+
+    /// How many bytes it has, about.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let objects: usize = self.batches.iter().map(|batch| batch.objects.len()).sum();
+        let sources: usize = self.collections.iter().map(|collection| collection.sources.len()).sum();
+        let (batches, collections) = (self.batches.len(), self.collections.len());
+        let bytes =
+            self.points.len() * 49 + (batches + objects) * 29 + collections * CollectionRef::BYTES_MIN + sources * 17;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     async fn read(
@@ -420,7 +425,7 @@ impl Ledgers {
         }
         let mut moved: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, collection) in ledger.collections.iter().enumerate() {
-            for source in &collection.sources {
+            for source in collection.sources.iter().filter(|source| !self.store.is_rerouted(collection.id, **source)) {
                 moved.entry(*source).or_default().push(index);
             }
         }

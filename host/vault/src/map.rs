@@ -15,7 +15,7 @@ use farshore_core::{LineageId, PackId};
 use crate::{
     Error, Result, Store,
     cache::Cache,
-    collection::{Places, Sort, find_piece},
+    collection::{Places, Sort},
     ledger::Valid,
     page::{self, LEVELS, LeafSlot, PAGE_BYTES_MAX, Page, PageRef, SLOT_BITS, SLOTS},
     seal::{self, Purpose, Sealer},
@@ -132,12 +132,12 @@ impl Maps {
     }
 
     async fn placed_page(&self, valid: Option<&Valid>, reference: &PageRef) -> Result<(String, Bytes)> {
-        let collections = self.places.collections(valid, Sort::Map, reference.pack).await?;
-        let moved = find_piece(&collections, Sort::Map, reference.pack, reference.offset);
-        let (object, id, offset) = match moved.filter(|(_, piece)| piece.length == reference.length) {
-            Some((collection, piece)) => (collection.object.clone(), collection.reference.id, piece.offset),
-            None => (reference.key(self.lineage), reference.pack, reference.offset),
-        };
+        let moved = self.places.find(valid, Sort::Map, reference.pack, [reference.offset]).await?;
+        let (object, id, offset) =
+            match moved.get(&reference.offset).filter(|(_, piece)| piece.length == reference.length) {
+                Some((collection, piece)) => (collection.object.clone(), collection.reference.id, piece.offset),
+                None => (reference.key(self.lineage), reference.pack, reference.offset),
+            };
         let bytes = self.read_piece(&object, id, offset, reference.length).await?;
         Ok((object, bytes))
     }

@@ -164,6 +164,8 @@ const GRANTS: &[Grant] = &[
     grant(&[Pruner], Verb::DeleteVersion, DELETED, In::Locked),
     grant(&[Pruner], Verb::ReadLock, &["vault", "keys/*", "lineages/*"], In::Locked),
     grant(&[Pruner], Verb::Lock, &["vault", "keys/*", "lineages/*"], In::Locked),
+    grant(&[Pruner], Verb::Create, RESERVES, In::NotLocked),
+    grant(&[Pruner], Verb::Delete, RESERVES, In::NotLocked),
     // What was proven.
     grant(ALL, Verb::Read, &["lineages/*/proofs/*"], In::All),
     grant(&[Recoverer, Controller, Pruner], Verb::Create, &["lineages/*/proofs/*"], In::All),
@@ -178,6 +180,9 @@ const GRANTS: &[Grant] = &[
         In::All,
     ),
 ];
+
+/// What a prune keeps so that it can delete in a full store; in a locked vault it could not be given back.
+const RESERVES: &[&str] = &["lineages/*/reserves/*"];
 
 /// What a prune may delete.
 const DELETED: &[&str] = &[

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     CheckFinding, Error, Power, ProofClaim, ProofKind, Result, SampleSize, Vault,
     check::{Dice, Suspect},
-    collection::{Collection, Sort, find_piece, frame_piece},
+    collection::{Collection, Sort, frame_piece},
     commit::{Event, commit_key},
     ledger::{Valid, ledger_key},
     lineage::LineageShared,
@@ -458,11 +458,10 @@ impl Known {
         let is_due = |id: PackId| due.contains(&phase_of(id)) || !self.looked.contains(&id);
         let (lineage, valid) = (&self.lineage, self.valid.as_deref());
         for (pack, live) in &self.live.data {
-            let collections = lineage.places.collections(valid, Sort::Data, *pack).await?;
+            let moved = lineage.places.find(valid, Sort::Data, *pack, live.frames.iter().map(frame_piece)).await?;
             let mut by_place: BTreeMap<Option<PackId>, Placed> = BTreeMap::new();
             for ordinal in live.frames.iter() {
-                let place = find_piece(&collections, Sort::Data, *pack, frame_piece(ordinal));
-                let place = place.map(|(collection, _)| Arc::clone(collection));
+                let place = moved.get(&frame_piece(ordinal)).map(|(collection, _)| Arc::clone(collection));
                 let id = place.as_ref().map(|collection| collection.reference.id);
                 by_place.entry(id).or_insert_with(|| (place, BTreeSet::new())).1.insert(ordinal);
             }
@@ -488,9 +487,9 @@ impl Known {
             }
         }
         for (pack, live) in &self.live.maps {
-            let collections = lineage.places.collections(valid, Sort::Map, *pack).await?;
+            let found = lineage.places.find(valid, Sort::Map, *pack, live.pages.keys().copied()).await?;
             for (offset, (length, hash)) in &live.pages {
-                let moved = find_piece(&collections, Sort::Map, *pack, *offset);
+                let moved = found.get(offset);
                 if !is_due(moved.map_or(*pack, |(collection, _)| collection.reference.id)) {
                     continue;
                 }
@@ -569,7 +568,7 @@ impl Look {
             if let Some((_, error)) = bad.first() {
                 let part = (pack.pack, place.as_ref().map(|collection| collection.reference.id));
                 let frames = bad.iter().map(|(ordinal, _)| *ordinal).collect();
-                seen.suspects.push(Suspect { part, error: error.clone(), frames });
+                seen.suspects.push(Suspect { lineage: lineage.id, part, error: error.clone(), frames });
             }
         }
         Ok(seen)

@@ -13,6 +13,7 @@
 //! A vault may have two addresses, one for its metadata and one for its data: `pair` says what lies where.
 
 pub(crate) mod bucket;
+pub(crate) mod lending;
 mod objects;
 mod pair;
 mod s3;
@@ -38,6 +39,7 @@ pub use self::pair::MetadataPlan;
 pub(crate) use self::pair::Uncopied;
 pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
 use self::{
+    lending::Lender,
     objects::Objects,
     pair::{DataSide, Kept, Layout, kept},
 };
@@ -61,12 +63,6 @@ pub struct Store {
     lock_proven: Arc<Mutex<Option<(VaultLock, Duration)>>>,
     /// Another store that lends some objects, as if they were here.
     lender: Option<Arc<Lender>>,
-}
-
-/// A store, and the keys of the objects that it lends.
-struct Lender {
-    store: Store,
-    keys: BTreeSet<String>,
 }
 
 impl fmt::Debug for Store {
@@ -164,16 +160,6 @@ impl Store {
         Ok(read)
     }
 
-    /// The same store, for reading only, as it would be with these objects of another.
-    pub(crate) fn lending(&self, from: &Self, keys: BTreeSet<String>) -> Self {
-        Self { lender: Some(Arc::new(Lender { store: from.clone(), keys })), ..self.clone() }
-    }
-
-    /// The store that lends this object.
-    pub(crate) fn lender_of(&self, key: &str) -> Option<&Self> {
-        self.lender.as_ref().filter(|lender| lender.keys.contains(key)).map(|lender| &lender.store)
-    }
-
     /// At most the bytes of this range, fewer where the object ends; none if there is no object.
     ///
     /// # Errors
@@ -243,7 +229,7 @@ impl Store {
 
     /// The names of the folders right below a folder, sorted.
     pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
-        let mut names = BTreeSet::new();
+        let mut names: BTreeSet<String> = self.lent_folders(folder).collect();
         for objects in self.all(folder) {
             names.extend(objects.folders(folder).await?);
         }

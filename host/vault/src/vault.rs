@@ -67,8 +67,8 @@ pub struct UnreadableLineage {
 /// What a vault takes up in its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// By kind: `header` (with what addresses say of themselves), `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`, `ledgers` (with
-    /// boundaries), `proofs`, `runs`, `other`.
+    /// By kind: `header` (with what addresses say of themselves), `probe`, `keys`, `commits`, `data packs`, `map packs`, `collections`,
+    /// `ledgers` (with boundaries), `proofs`, `reserves`, `runs`, `other`.
     pub kinds: BTreeMap<String, KindUsage>,
     /// All kinds together.
     pub total: KindUsage,
@@ -440,6 +440,7 @@ impl Vault {
                 ["lineages", _, "collections", ..] => "collections",
                 ["lineages", _, "ledgers" | "boundaries", ..] => "ledgers",
                 ["lineages", _, "proofs", ..] => "proofs",
+                ["lineages", _, "reserves", ..] => "reserves",
                 ["runs", ..] => "runs",
                 ["keys", ..] | ["lineages", _, "hosts", ..] => "keys",
                 _ => "other",

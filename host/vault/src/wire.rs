@@ -47,8 +47,10 @@ pub(crate) enum Kind {
     Proof = 14,
     /// The private keys of an epoch, for each slot.
     EpochKeys = 15,
+    /// Room that a prune can give back in a full store.
+    Reserve = 16,
     /// Which two addresses a vault has.
-    Addresses = 16,
+    Addresses = 17,
 }
 
 /// Begins an object.

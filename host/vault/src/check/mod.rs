@@ -208,6 +208,7 @@ type Verdict = Arc<Hurts>;
 /// What is known to be damaged before a check begins: so that it says whom that hurts.
 #[derive(Debug, Clone)]
 pub(crate) struct Suspect {
+    pub(crate) lineage: LineageId,
     pub(crate) part: Part,
     pub(crate) error: Error,
     /// The frames that do not open.
@@ -245,6 +246,8 @@ struct Check<'a> {
     none: Verdict,
     points: Vec<CheckedPoint>,
     suspects: &'a [Suspect],
+    /// What only reading has shown to be damaged.
+    rotten: Vec<Suspect>,
 }
 
 /// The frames of a pack that lie in the pack itself, or in the collection of this id.
@@ -261,6 +264,17 @@ impl Vault {
         depth: CheckDepth,
         progress: &(dyn Fn(&CheckProgress) + Send + Sync),
     ) -> Result<CheckReport> {
+        Ok(self.check_knowing(depth, &[], progress).await?.0)
+    }
+
+    /// The same where this is known to be damaged already; also what only reading has shown to be damaged, which another check
+    /// need not read again to know.
+    pub(crate) async fn check_knowing(
+        &self,
+        depth: CheckDepth,
+        suspects: &[Suspect],
+        progress: &(dyn Fn(&CheckProgress) + Send + Sync),
+    ) -> Result<(CheckReport, Vec<Suspect>)> {
         self.0.access.refresh().await?;
         let begun_at = self.0.context.clock.now();
         let share = match depth {
@@ -272,13 +286,14 @@ impl Vault {
             (_, None) => Look::Structure,
             (_, Some(share)) => Look::Sample(Arc::new(Dice::new(share, &*self.0.context.entropy))),
         };
-        let mut check = Check::new(look, &[], progress);
+        let mut check = Check::new(look, suspects, progress);
         check.own_objects(self).await?;
         check.copies(self).await?;
         for id in self.lineage_ids().await? {
             check.lineage_of(self, id).await?;
         }
-        Ok(check.report(depth, share, begun_at, self.0.context.clock.now()))
+        let rotten = std::mem::take(&mut check.rotten);
+        Ok((check.report(depth, share, begun_at, self.0.context.clock.now()), rotten))
     }
 
     /// Checks the structure of one lineage, and says whom these damages hurt.
@@ -313,6 +328,7 @@ impl<'a> Check<'a> {
             none: Arc::default(),
             points: Vec::new(),
             suspects,
+            rotten: Vec::new(),
         }
     }
 
@@ -403,6 +419,7 @@ impl Check<'_> {
         self.progress.group = lineage.group.to_string();
         for _ in 0..RECHECKS_MAX {
             let (findings, points, progress) = (self.findings.len(), self.points.len(), self.progress.clone());
+            let rotten = self.rotten.len();
             let counted = self.lineage_once(lineage).await?;
             if self.findings.len() == findings || !has_gone_on(lineage, counted).await? {
                 break;
@@ -410,6 +427,7 @@ impl Check<'_> {
             // What was not there may have been moved or deleted rightly: only what the newer ledger needs counts.
             self.findings.truncate(findings);
             self.points.truncate(points);
+            self.rotten.truncate(rotten);
             self.progress.points_checked = progress.points_checked;
             self.progress.points_total = progress.points_total;
         }
@@ -423,7 +441,7 @@ impl Check<'_> {
         self.packs.clear();
         self.unplaced.clear();
         self.collection = None;
-        for suspect in self.suspects {
+        for suspect in self.suspects.iter().filter(|suspect| suspect.lineage == lineage.id) {
             let finding = self.find(&suspect.error)?;
             self.packs.insert(suspect.part, PackVerdict::Frames(finding, Arc::new(suspect.frames.clone())));
         }
@@ -519,7 +537,10 @@ impl Check<'_> {
             let read = match read {
                 Ok(Some(commit)) => Ok(commit),
                 // Without a ledger nobody knows which of them were deleted; that the ledger is damaged is a finding.
-                Ok(None) if valid.is_none() && number <= lineage.log.deleted_to() => continue,
+                Ok(None) if valid.is_none() && number <= lineage.log.deleted_to() => {
+                    previous = None;
+                    continue;
+                }
                 Ok(None) => Err(Error::ObjectMissing { object, reason: "there are later commits".to_owned() }),
                 Err(error) => Err(error),
             };

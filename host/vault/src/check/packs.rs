@@ -9,10 +9,10 @@ use bytes::Bytes;
 use farshore_core::PackId;
 use futures::{StreamExt, stream};
 
-use super::{Check, Hurts, Look, PackVerdict, Part};
+use super::{Check, Hurts, Look, PackVerdict, Part, Suspect};
 use crate::{
     Error, Result,
-    collection::{COLLECTION_BYTES_MAX, Collection, Sort, find_piece, frame_piece},
+    collection::{COLLECTION_BYTES_MAX, Collection, Sort, frame_piece},
     lineage::LineageShared,
     pack::{Directory, PackRef},
     page::{LeafSlot, SLOTS},
@@ -57,7 +57,7 @@ impl Check<'_> {
             match &collection {
                 Some(collection) if !self.packs.contains_key(&part) => {
                     let checked = self.check_moved(lineage, &slot.pack, collection).await;
-                    self.take(part, &slot.pack, checked)?;
+                    self.take(lineage, part, &slot.pack, checked)?;
                 }
                 None if !self.packs.contains_key(&part) => {
                     unknown.insert(slot.pack.pack, Arc::clone(&slot.pack));
@@ -73,7 +73,7 @@ impl Check<'_> {
         });
         let checked: Vec<_> = checks.buffered(PACKS_AT_ONCE).collect().await;
         for (pack, checked) in checked {
-            self.take((pack.pack, None), &pack, checked)?;
+            self.take(lineage, (pack.pack, None), &pack, checked)?;
         }
         for (chunk, slot, part, collection) in places {
             let finding = match self.packs.get(&part) {
@@ -93,9 +93,21 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn take(&mut self, part: Part, pack: &PackRef, checked: Result<CheckedPack>) -> Result<()> {
+    fn take(
+        &mut self,
+        lineage: &LineageShared,
+        part: Part,
+        pack: &PackRef,
+        checked: Result<CheckedPack>,
+    ) -> Result<()> {
         let verdict = match checked {
-            Ok(checked) => self.take_pack(pack, checked)?,
+            Ok(checked) => {
+                if let Some(error) = checked.error.as_ref().filter(|_| !matches!(self.look, Look::Structure)) {
+                    let (lineage, error, frames) = (lineage.id, error.clone(), checked.bad_frames.clone());
+                    self.rotten.push(Suspect { lineage, part, error, frames });
+                }
+                self.take_pack(pack, checked)?
+            }
             Err(error) => PackVerdict::Lost(self.find(&error)?),
         };
         self.packs.insert(part, verdict);
@@ -169,9 +181,9 @@ impl Check<'_> {
 /// The collection into which the frame of a slot was moved; none if it was not.
 async fn place(lineage: &LineageShared, slot: &LeafSlot) -> Result<Option<Arc<Collection>>> {
     let valid = lineage.places.kept();
-    let collections = lineage.places.collections(valid.as_deref(), Sort::Data, slot.pack.pack).await?;
-    let found = find_piece(&collections, Sort::Data, slot.pack.pack, frame_piece(slot.ordinal));
-    Ok(found.map(|(collection, _)| Arc::clone(collection)))
+    let piece = frame_piece(slot.ordinal);
+    let mut found = lineage.places.find(valid.as_deref(), Sort::Data, slot.pack.pack, [piece]).await?;
+    Ok(found.remove(&piece).map(|(collection, _)| collection))
 }
 
 /// That a slot means a chunk which its pack does not have where the slot says.

@@ -14,7 +14,7 @@ use crate::{
     Error, PageRef, Result,
     collection::{
         COLLECTION_BYTES_MAX, COLLECTION_PIECES_MAX, COLLECTION_SOURCE_BYTES_MAX, Collection, CollectionMaker,
-        CollectionRef, HEADER_PIECE, Piece, Sort, find_piece, frame_piece,
+        CollectionRef, HEADER_PIECE, Piece, Sort, frame_piece,
     },
     ledger::Valid,
     lineage::LineageShared,
@@ -40,7 +40,7 @@ impl Move {
         Self::Map { pack, map: live.clone() }
     }
 
-    fn source(&self) -> (Sort, PackId, u64) {
+    pub(super) fn source(&self) -> (Sort, PackId, u64) {
         match self {
             Self::Data { reference, .. } => (Sort::Data, reference.pack, reference.base),
             Self::Map { pack, map } => (Sort::Map, *pack, map.base),
@@ -55,6 +55,18 @@ pub(super) struct Moved {
     /// Packs that could not be moved, because they are damaged or missing.
     pub(super) problems: Vec<Error>,
     pub(super) stuck: Vec<(Sort, PackId)>,
+    /// Why a collection could not be created; nothing was tried after that.
+    pub(super) full: Option<Error>,
+}
+
+impl Moved {
+    /// That every collection was stored.
+    pub(super) fn or_full(self) -> Result<Self> {
+        match self.full {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 /// Moves pieces into new collections.
@@ -77,10 +89,11 @@ impl<'a> Mover<'a> {
         Self { shared, valid, built_on, judged, read: None }
     }
 
-    /// Moves them all, pages and frames into collections of their own.
+    /// Moves them all, pages and frames into collections of their own. When one cannot be created, as in a store that is full,
+    /// what is left is stuck.
     ///
     /// # Errors
-    /// The store failed. Damage is part of the result.
+    /// The store failed to be read. Damage is part of the result.
     pub(super) async fn run(&mut self, moves: &[Move]) -> Result<Moved> {
         let mut moved = Moved::default();
         // Sources that lie in one collection come one after the other, so that it is read once.
@@ -94,6 +107,10 @@ impl<'a> Mover<'a> {
             let mut maker = CollectionMaker::default();
             for one in ordered.range((sort, None, PackId::from_bytes([0; 16]))..).take_while(|(key, _)| key.0 == sort) {
                 let (sort, pack, base) = one.1.source();
+                if moved.full.is_some() {
+                    moved.stuck.push((sort, pack));
+                    continue;
+                }
                 let pieces = match self.pieces(one.1).await {
                     Ok(pieces) if fit(&pieces) => pieces,
                     // No honest writer makes such a pack.
@@ -111,15 +128,28 @@ impl<'a> Mover<'a> {
                     Err(error) => return Err(error),
                 };
                 if maker.is_full(pieces.len()) {
-                    moved.collections.push(self.store(std::mem::take(&mut maker)).await?);
+                    self.store_or_stick(std::mem::take(&mut maker), &mut moved).await?;
                 }
                 maker.add(sort, pack, base, pieces);
             }
             if !maker.is_empty() {
-                moved.collections.push(self.store(maker).await?);
+                self.store_or_stick(maker, &mut moved).await?;
             }
         }
         Ok(moved)
+    }
+
+    async fn store_or_stick(&self, maker: CollectionMaker, moved: &mut Moved) -> Result<()> {
+        let sources: Vec<_> = maker.sources().collect();
+        match self.store(maker).await {
+            Ok(collection) => moved.collections.push(collection),
+            Err(error @ Error::Store { operation: "create", .. }) => {
+                moved.stuck.extend(sources);
+                moved.full = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn store(&self, maker: CollectionMaker) -> Result<CollectionRef> {
@@ -154,14 +184,14 @@ impl<'a> Mover<'a> {
 
     async fn data_pieces(&mut self, reference: &PackRef, frames: &Ordinals) -> Result<Vec<(u32, Bytes)>> {
         let pack = reference.pack;
-        let collections = self.shared.places.collections(self.valid, Sort::Data, pack).await?;
+        let places = self.shared.places.find(self.valid, Sort::Data, pack, frames.iter().map(frame_piece)).await?;
         let mut moved: BTreeMap<PackId, (Arc<Collection>, Vec<Piece>)> = BTreeMap::new();
         let mut rest = Vec::new();
         for ordinal in frames.iter() {
-            match find_piece(&collections, Sort::Data, pack, frame_piece(ordinal)) {
+            match places.get(&frame_piece(ordinal)) {
                 Some((collection, piece)) => {
                     let place = moved.entry(collection.reference.id);
-                    place.or_insert_with(|| (Arc::clone(collection), Vec::new())).1.push(piece);
+                    place.or_insert_with(|| (Arc::clone(collection), Vec::new())).1.push(*piece);
                 }
                 None => rest.push(ordinal),
             }

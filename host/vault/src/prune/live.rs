@@ -69,7 +69,7 @@ impl Live {
     /// # Errors
     /// A page is missing or damaged: then nobody knows what is needed, and nothing may be deleted. Or the store failed.
     pub(crate) async fn add(&mut self, maps: &Maps, point: &Point) -> Result<()> {
-        self.follow(maps, point).await.map_err(|error| match error {
+        self.follow(maps, point, false).await.map_err(|error| match error {
             Error::Damaged { object, problem } => Error::damaged(
                 object,
                 format!("{problem}; point {} needs it, and nothing is pruned before", point.sequence),
@@ -78,13 +78,29 @@ impl Live {
         })
     }
 
-    async fn follow(&mut self, maps: &Maps, point: &Point) -> Result<()> {
+    /// Adds what a point refers to as far as it can be told: pages that are missing or damaged are left out, with all that is
+    /// below them. What is deleted must not be decided by it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn add_readable(&mut self, maps: &Maps, point: &Point) -> Result<()> {
+        self.follow(maps, point, true).await
+    }
+
+    async fn follow(&mut self, maps: &Maps, point: &Point, passes_over: bool) -> Result<()> {
         let mut waiting: Vec<(PageRef, usize, u64)> = point.maps().map(|root| (root, LEVELS - 1, 0)).collect();
         while let Some((reference, level, index)) = waiting.pop() {
             if !self.add_page(&reference) {
                 continue;
             }
-            let page = maps.page(&reference, level, index).await?;
+            let page = match maps.page(&reference, level, index).await {
+                Ok(page) => page,
+                Err(error) if passes_over && error.is_damage() => {
+                    self.remove_page(&reference);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match &*page {
                 Page::Inner(children) => {
                     for (child, slot) in children.iter().zip(index * SLOTS as u64..) {
@@ -93,7 +109,10 @@ impl Live {
                 }
                 Page::Leaf(slots) => {
                     for slot in slots.iter().flatten() {
-                        self.add_frame(&slot.pack, slot.ordinal)?;
+                        match self.add_frame(&slot.pack, slot.ordinal) {
+                            Err(error) if !(passes_over && error.is_damage()) => return Err(error),
+                            Ok(()) | Err(_) => {}
+                        }
                     }
                 }
             }
@@ -106,6 +125,15 @@ impl Live {
         let map = self.maps.entry(reference.pack).or_default();
         map.base = reference.base;
         map.pages.insert(reference.offset, (reference.length, reference.hash)).is_none()
+    }
+
+    fn remove_page(&mut self, reference: &PageRef) {
+        if let Entry::Occupied(mut entry) = self.maps.entry(reference.pack) {
+            entry.get_mut().pages.remove(&reference.offset);
+            if entry.get().pages.is_empty() {
+                entry.remove();
+            }
+        }
     }
 
     fn add_frame(&mut self, pack: &Arc<PackRef>, ordinal: u32) -> Result<()> {

@@ -23,6 +23,10 @@
 //! Before the commit nothing has changed: collections and a ledger that no commit names are condemned by a later prune. After
 //! it the deletion is repeated by the next prune, which therefore begins with it.
 //!
+//! ## A full store
+//! A prune writes before it deletes. What it writes at least fits into the room of its reserve (see `reserve`), which it deletes
+//! when a create fails; pieces are not moved then, and what they lie in stays.
+//!
 //! ## Grace
 //! It protects readers that have not pinned their point, and people who change their minds: until its batch is final, a
 //! dropped point comes back when a later prune's rules want it. It is measured in commits, by the pruner's clock, and by the
@@ -32,6 +36,9 @@ mod collect;
 mod extend;
 pub(crate) mod live;
 mod placement;
+mod publish;
+pub(crate) mod replace;
+pub(crate) mod reserve;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,11 +55,13 @@ use self::{
     collect::Mover,
     live::Live,
     placement::{Collecting, Listed, Placement},
+    publish::Decision,
+    reserve::Reserve,
 };
 use crate::{
-    Error, Head, Lineage, Pin, Point, Result, Retention,
+    Error, Lineage, Pin, Point, Result, Retention,
     collection::CollectionRef,
-    commit::{Event, Pruned, commit_key},
+    commit::{Event, commit_key},
     keys::Power,
     ledger::{Batch, Condemned, JudgedPoint, LEDGER_BATCHES_MAX, LEDGER_OBJECTS_MAX, LEDGER_POINTS_MAX, Ledger, Valid},
     lineage::LineageShared,
@@ -60,7 +69,6 @@ use crate::{
     proof,
     retention::{Candidate, make_rising},
     seal::Hash,
-    store::Created,
 };
 
 /// How many commits are read side by side.
@@ -68,9 +76,6 @@ const COMMITS_READ_AT_ONCE: usize = 8;
 
 /// How many objects are deleted between two looks at whether to go on.
 const DELETED_AT_ONCE: usize = 1_000;
-
-/// How often the commit is tried under a later number because writers went on meanwhile.
-const REBASES_MAX: usize = 64;
 
 /// So many commits and ledgers are swept though there is nothing else to do.
 const SWEPT_ALONE_MIN: usize = 64;
@@ -191,6 +196,18 @@ struct Work {
     unfinished_judged: Option<Sequence>,
     /// Keys of proofs that say nothing any more.
     proofs: Vec<String>,
+    /// How many bytes the next prune may have to write, about.
+    next_bytes: u64,
+}
+
+/// How many bytes a prune writes, about, that has so many points more than are named in this ledger to decide upon, and may drop all
+/// of them.
+fn bytes_to_write(ledger: &Ledger, points: usize) -> u64 {
+    // A point, and its commit, pack and map pack that are condemned; a commit and a boundary.
+    const POINT_BYTES: u64 = 49 + 3 * 29;
+    const REST_BYTES: u64 = 16 * 1024;
+    let points = to_u64(points + ledger.points.len());
+    ledger.size_bytes().saturating_add(points.saturating_mul(POINT_BYTES)).saturating_add(REST_BYTES)
 }
 
 /// What a prune did.
@@ -297,6 +314,7 @@ impl Lineage {
         let known: BTreeMap<Sequence, Hash> = points.iter().map(|point| (point.sequence, point.hash)).collect();
         let gone = |point: Sequence| point <= judged && !known.contains_key(&point);
         let proofs = proof::removable(shared, &known, gone).await?;
+        let next_bytes = bytes_to_write(valid.map_or(&Ledger::default(), |valid| &valid.ledger), points.len());
         Ok(PrunePlan {
             group: shared.group.clone(),
             retention: *retention,
@@ -316,6 +334,7 @@ impl Lineage {
                 unfinished_judged: finals.map(|batch| batch.judged).max(),
                 points,
                 proofs,
+                next_bytes,
                 valid: newest_ledger.clone(),
                 built_on,
                 received_at: now,
@@ -347,7 +366,11 @@ impl Lineage {
             collections_written: 0,
             problems: Vec::new(),
         };
+        let reserve = Reserve::new(shared);
         if plan.is_empty() {
+            if shared.access.may_write(&shared.context).await.is_ok() {
+                reserve.restock(&plan.work.built_on, plan.work.next_bytes).await;
+            }
             return Ok(report);
         }
         let began_at = shared.context.clock.now();
@@ -360,7 +383,7 @@ impl Lineage {
         let work = plan.work;
         let mut still_locked = Vec::new();
         if let (Some(valid), Some(judged)) = (&work.valid, work.unfinished_judged) {
-            still_locked = delete(shared, valid.commit, judged, &work.unfinished).await?;
+            still_locked = delete(shared, &reserve, valid.commit, judged, &work.unfinished).await?;
         }
         report.still_locked = Amount::of(&still_locked);
         if is_only_unfinished && !still_locked.is_empty() {
@@ -370,7 +393,7 @@ impl Lineage {
         let mut mover = Mover::new(shared, work.valid.as_deref(), &work.built_on, plan.judged);
         let moved = mover.run(&work.collecting.moves).await?;
         report.collections_written = to_u64(moved.collections.len());
-        report.problems = moved.problems.iter().map(ToString::to_string).collect();
+        report.problems = moved.problems.iter().chain(&moved.full).map(ToString::to_string).collect();
         let stuck: BTreeSet<_> = moved.stuck.iter().copied().collect();
 
         let mut condemned = work.condemned;
@@ -399,23 +422,23 @@ impl Lineage {
         let mut collections = work.collections;
         collections.extend(moved.collections);
         let ledger = Ledger { points: work.points, batches, collections };
-        let name = (work.built_on.object_name(shared.entropy()), plan.judged);
-        let reference = ledger.store(&shared.store, &shared.context, &shared.keys.metadata, shared.id, name).await?;
-        let pruned = Pruned {
+        let decision = Decision {
             judged: plan.judged,
-            ledger: reference,
             retention: plan.retention,
             points_dropped: report.points_dropped,
             points_kept: plan.points_kept,
+            brings_back,
+            began_at,
         };
-        let commit = self.commit_prune(&work.built_on, &ledger, (pruned, brings_back), began_at).await?;
+        let commit = self.publish(&work.built_on, &ledger, decision, Some(&reserve)).await?;
         report.commit = Some(commit);
         // Moving may have taken hours.
         shared.access.may_write(&shared.context).await?;
         let finals = || ledger.batches.iter().filter(|batch| batch.is_final);
         let objects: Vec<Condemned> = finals().flat_map(|batch| &batch.objects).copied().collect();
         if let Some(judged) = finals().map(|batch| batch.judged).max() {
-            let still_locked: BTreeSet<_> = delete(shared, commit, judged, &objects).await?.into_iter().collect();
+            let still_locked: BTreeSet<_> =
+                delete(shared, &reserve, commit, judged, &objects).await?.into_iter().collect();
             report.deleted = Amount::of(objects.iter().filter(|object| !still_locked.contains(object)));
             report.still_locked = Amount::of(&still_locked);
         }
@@ -424,45 +447,8 @@ impl Lineage {
             let still_locked = remove(shared, keys.to_vec()).await?;
             report.proofs_deleted += to_u64(keys.len() - still_locked.len());
         }
+        reserve.restock(&work.built_on, work.next_bytes).await;
         Ok(report)
-    }
-
-    /// Makes the ledger valid, under the number after the newest commit, whatever points came between.
-    ///
-    /// If points are brought back, the horizon of locks ends: nobody made the locks of what they need longer while they were
-    /// given up.
-    async fn commit_prune(
-        &self,
-        planned_on: &HeadCommit,
-        ledger: &Ledger,
-        (pruned, brings_back): (Pruned, bool),
-        began_at: Timestamp,
-    ) -> Result<Sequence> {
-        let shared = &*self.0;
-        let mut built_on = planned_on.clone();
-        for _ in 0..REBASES_MAX {
-            let sequence = built_on.head.sequence.next();
-            let ended =
-                |horizon: Timestamp| if brings_back { horizon.min(shared.context.clock.now()) } else { horizon };
-            // The ledger and the collections are locked from when they were stored.
-            let own = shared.access.ring().lock.map(|lock| lock.until(began_at));
-            let locked_until = built_on.head.locked_until.map(ended);
-            let locked_until = locked_until.map(|horizon| own.map_or(horizon, |own| own.min(horizon)));
-            let head = Head { sequence, pruned: Some(sequence), locked_until, ..built_on.head.clone() };
-            let event = Event::Pruned(Box::new(pruned.clone()));
-            if shared.log.create(&built_on, head, event).await?.0 == Created::Mine {
-                return Ok(sequence);
-            }
-            (built_on, _) = shared.newest_to_build_on().await?;
-            let stands = |point: Sequence| {
-                point > pruned.judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
-            };
-            let is_same_ledger = built_on.head.pruned == planned_on.head.pruned;
-            if !is_same_ledger || !built_on.head.pins.iter().all(|pin| stands(pin.point)) {
-                break;
-            }
-        }
-        Err(Error::LostRace { group: shared.group.clone(), sequence: built_on.head.sequence })
     }
 }
 
@@ -476,12 +462,16 @@ fn to_u64(count: usize) -> u64 {
 /// In a locked vault all versions of an object are deleted: a plain deletion would only hide it.
 async fn delete(
     shared: &LineageShared,
+    reserve: &Reserve<'_>,
     commit: Sequence,
     judged: Sequence,
     objects: &[Condemned],
 ) -> Result<Vec<Condemned>> {
     if objects.iter().any(Condemned::is_commit) {
-        shared.log.raise_boundary(commit, judged).await?;
+        match shared.log.raise_boundary(commit, judged).await {
+            Err(error) if reserve.frees_room(&error).await => shared.log.raise_boundary(commit, judged).await?,
+            raised => raised?,
+        }
     }
     let mut still_locked = Vec::new();
     for objects in objects.chunks(DELETED_AT_ONCE) {

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use super::{Amount, collect::Move, live::Live};
 use crate::{
     Result,
-    collection::{Collection, HEADER_PIECE, Sort, collection_folder, find_piece, frame_piece},
+    collection::{Collection, CollectionRef, HEADER_PIECE, Sort, collection_folder, frame_piece},
     commit::{commit_folder, commit_number},
     ledger::{Condemned, LEDGER_COLLECTIONS_MAX, LEDGER_SOURCES_MAX, Valid, ledger_folder},
     lineage::LineageShared,
@@ -95,6 +95,13 @@ impl Listed {
     }
 }
 
+/// How many packs can be moved if these collections stay.
+pub(super) fn room_beside(staying: &[CollectionRef]) -> usize {
+    let sources: usize = staying.iter().map(|collection| collection.sources.len()).sum();
+    // Each source may get a collection of its own.
+    LEDGER_SOURCES_MAX.saturating_sub(sources).min(LEDGER_COLLECTIONS_MAX.saturating_sub(staying.len()))
+}
+
 /// How much of an object is needed.
 #[derive(Debug, Clone, Default)]
 struct Need {
@@ -127,10 +134,10 @@ impl Placement {
     ) -> Result<Self> {
         let mut placement = Self::default();
         for (pack, data) in &live.data {
-            let collections = shared.places.collections(valid, Sort::Data, *pack).await?;
+            let moved = shared.places.find(valid, Sort::Data, *pack, data.frames.iter().map(frame_piece)).await?;
             let mut rest = Vec::new();
             for ordinal in data.frames.iter() {
-                match find_piece(&collections, Sort::Data, *pack, frame_piece(ordinal)) {
+                match moved.get(&frame_piece(ordinal)) {
                     Some((collection, piece)) => placement.add_piece(collection, Sort::Data, *pack, piece.length),
                     None => rest.push(ordinal),
                 }
@@ -152,9 +159,9 @@ impl Placement {
             placement.add((Kind::DataPack, *pack), bytes, (Sort::Data, *pack));
         }
         for (pack, map) in &live.maps {
-            let collections = shared.places.collections(valid, Sort::Map, *pack).await?;
+            let moved = shared.places.find(valid, Sort::Map, *pack, map.pages.keys().copied()).await?;
             for (offset, (length, _)) in &map.pages {
-                match find_piece(&collections, Sort::Map, *pack, *offset) {
+                match moved.get(offset) {
                     Some((collection, _)) => placement.add_piece(collection, Sort::Map, *pack, *length),
                     None => placement.add((Kind::MapPack, *pack), u64::from(*length), (Sort::Map, *pack)),
                 }
@@ -209,7 +216,7 @@ impl Placement {
         live: &Live,
         listed: &Listed,
         previously_judged: u64,
-        staying: &[crate::collection::CollectionRef],
+        staying: &[CollectionRef],
     ) -> Collecting {
         let (mut chosen, mut small) = (Vec::new(), Vec::new());
         for (key, need) in &self.needs {
@@ -227,9 +234,7 @@ impl Placement {
         if small.len() >= SMALL_PACKS_MIN {
             chosen.extend(small);
         }
-        let sources: usize = staying.iter().map(|collection| collection.sources.len()).sum();
-        // Each source may get a collection of its own.
-        let room = LEDGER_SOURCES_MAX.saturating_sub(sources).min(LEDGER_COLLECTIONS_MAX.saturating_sub(staying.len()));
+        let room = room_beside(staying);
         let sources = chosen.iter().flat_map(|need| need.sources.iter().copied());
         let sources: BTreeSet<(Sort, PackId)> = sources.take(room).collect();
         let moves = sources.iter().filter_map(|(sort, pack)| match sort {

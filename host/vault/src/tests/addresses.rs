@@ -244,10 +244,10 @@ async fn what_one_address_lacks_is_found_and_copied() {
     let later = open().await.expect("opened");
     let report = later.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
     assert!(matches!(&report.findings[..], [finding] if finding.object == key), "{:?}", report.findings);
-    let plan = later.plan_repair(None).await.expect("planned");
+    let plan = later.plan_repair(None, CheckDepth::Structure).await.expect("planned");
     assert_eq!((plan.uncopied.as_slice(), plan.left.as_slice()), ([key.clone()].as_slice(), [].as_slice()));
-    let report = later.repair(None, &plan).await.expect("repaired");
-    assert_eq!((report.objects_mirrored, report.left), (1, Vec::new()));
+    later.copy_to_data(&plan).await.expect("copied");
+    assert_eq!(later.check(CheckDepth::Structure, &|_| {}).await.expect("checked").findings, []);
     let expected = BTreeMap::from([(point.sequence, 1)]);
     let rescued = open_with(alone(&objects, "d"), &kit, "correct horse").await.expect("opened");
     expect_in(&rescued, &expected, "repaired").await;
@@ -256,10 +256,10 @@ async fn what_one_address_lacks_is_found_and_copied() {
     objects.delete(&Path::from(format!("m/{key}"))).await.expect("lost");
     let later = open().await.expect("opened");
     let copy = alone(&objects, "d");
-    let plan = later.plan_repair(Some(&copy)).await.expect("planned");
+    let plan = later.plan_repair(Some(&copy), CheckDepth::Structure).await.expect("planned");
     let lost: Vec<_> = plan.objects.iter().map(|lost| lost.object.as_str()).collect();
     assert_eq!((lost, plan.left.as_slice()), (vec![key.as_str()], [].as_slice()));
-    later.repair(Some(&copy), &plan).await.expect("repaired");
+    later.repair(&copy, &plan).await.expect("repaired");
     expect_in(&open().await.expect("opened"), &expected, "repaired").await;
 }
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 use farshore_core::{RunId, Sequence};
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, path::Path,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, path::Path,
 };
 
 use super::{whole::lines, *};
@@ -29,8 +29,11 @@ struct Full {
     /// So many more objects, and bytes, can be written.
     writes_left: AtomicUsize,
     bytes_left: AtomicU64,
+    /// Bytes that were written, but for reserves.
     written: AtomicU64,
     refused: AtomicUsize,
+    /// What is deleted makes room.
+    gives_back: bool,
 }
 
 impl Full {
@@ -41,7 +44,15 @@ impl Full {
             bytes_left: AtomicU64::new(bytes_left),
             written: AtomicU64::new(0),
             refused: AtomicUsize::new(0),
+            gives_back: false,
         })
+    }
+
+    /// One in which what is deleted makes room.
+    fn giving_back(inner: &Arc<InMemory>, bytes_left: u64) -> Arc<Self> {
+        let mut full = Self::new(inner, usize::MAX, bytes_left);
+        Arc::get_mut(&mut full).expect("it is not shared yet").gives_back = true;
+        full
     }
 
     fn written(&self) -> u64 {
@@ -76,7 +87,9 @@ impl ObjectStore for Full {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(object_store::Error::Generic { store: "full", source: source.into() });
         }
-        self.written.fetch_add(bytes, Ordering::SeqCst);
+        if !location.as_ref().contains("/reserves/") {
+            self.written.fetch_add(bytes, Ordering::SeqCst);
+        }
         self.inner.put_opts(location, payload, options).await
     }
 
@@ -96,7 +109,15 @@ impl ObjectStore for Full {
         &self,
         paths: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(paths)
+        if !self.gives_back {
+            return self.inner.delete_stream(paths);
+        }
+        let paths: Vec<_> = futures::executor::block_on_stream(paths).collect();
+        for path in paths.iter().flatten() {
+            let there = futures::executor::block_on(self.inner.head(path));
+            self.bytes_left.fetch_add(there.map_or(0, |meta| meta.size), Ordering::SeqCst);
+        }
+        self.inner.delete_stream(futures::stream::iter(paths).boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
@@ -205,10 +226,9 @@ async fn a_store_that_is_full_at_any_write_harms_nothing() {
         let objects = Arc::new(InMemory::new());
         let full = Full::new(&objects, room, u64::MAX);
         let done = work(wrap(Arc::clone(&full) as Arc<dyn ObjectStore>)).await;
-        assert!(
-            done.refused > 0 && full.refused.load(Ordering::SeqCst) > 0,
-            "full after {room} writes, and nobody saw it"
-        );
+        assert!(full.refused.load(Ordering::SeqCst) > 0, "full after {room} writes, and nobody saw it");
+        // A reserve that does not fit is nobody's failure.
+        assert!(done.refused > 0 || room + 1 == writes, "full after {room} writes, and nobody was told");
         expect_unharmed(&objects, &done, &format!("full after {room} writes")).await;
         // With room again, everything goes on.
         let vault = vault_on(store(&objects), context()).await;
@@ -261,4 +281,112 @@ async fn a_prune_deletes_in_a_full_store_with_64_kib_of_room() {
     println!("{most} bytes were written to delete 39 points, {more} for 79: {per_point:.0} bytes a point");
     // A point, its commit, its pack and its map pack: what FORMAT.md says they take in a ledger.
     assert!(per_point < f64::from(49 + 3 * 29 + 40), "{per_point}");
+}
+
+/// The reserves that there are, by their bytes.
+async fn reserves(objects: &InMemory) -> Vec<u64> {
+    let there = self::objects(objects).await;
+    there.into_iter().filter(|(key, _)| key.contains("/reserves/")).map(|(_, bytes)| bytes).collect()
+}
+
+/// A point that changes one chunk, or nothing.
+async fn point(lineage: &Lineage, seed: Option<u64>) -> Sequence {
+    let writer = begin(lineage).await;
+    let disk = writer.add_disk(&machine_id(), &disk_id("d"), CHUNK as u64).await.expect("added");
+    if let Some(seed) = seed {
+        disk.write(0, Bytes::from(noise(seed, CHUNK))).await.expect("accepted");
+    }
+    writer.commit(details(&[(&machine_id(), &["d"])])).await.expect("committed").sequence
+}
+
+/// The ledger of a long history alone has more than 64 KiB.
+#[tokio::test]
+async fn a_long_history_is_pruned_in_a_full_store_and_the_reserve_is_made_again() {
+    const OLD: u64 = 300;
+    const YOUNG: u64 = 2_000;
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), seeded(1)).await;
+    let lineage = lineage(&vault).await;
+    for seed in 0..OLD {
+        point(&lineage, Some(seed)).await;
+    }
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let began = std::time::Instant::now();
+    for _ in 0..YOUNG {
+        point(&lineage, None).await;
+    }
+    // Every point stands that is younger than the idle ones were when the last of them came.
+    let young = Retention { all_seconds: began.elapsed().as_secs() + 1, ..KEEP_NEWEST };
+    // A prune that finds nothing to do sees to it that there is a reserve.
+    let plan = lineage.plan_prune(&KEEP_ALL, NO_GRACE).await.expect("planned");
+    assert!(plan.is_empty());
+    lineage.prune(plan).await.expect("pruned");
+    let [reserve] = reserves(&objects).await[..] else { panic!("one reserve") };
+    assert!(reserve >= 2 * (OLD + YOUNG) * 49, "{reserve}");
+
+    let without = Arc::new(objects.fork());
+    for (key, _) in self::objects(&without).await.iter().filter(|(key, _)| key.contains("/reserves/")) {
+        without.delete(&Path::from(key.as_str())).await.expect("deleted");
+    }
+    for (objects, has_reserve) in [(&without, false), (&objects, true)] {
+        let full = Full::giving_back(objects, DELETION_BYTES_MAX);
+        let vault = vault_on(wrap(full.clone()), seeded(3)).await;
+        let there = vault.lineage(&group()).await.expect("readable").expect("there");
+        let plan = there.plan_prune(&young, NO_GRACE).await.expect("planned");
+        assert!(plan.dropped.len() as u64 >= OLD && plan.points_kept >= YOUNG - OLD, "{:?}", plan.points_kept);
+        let pruned = there.prune(plan).await;
+        if !has_reserve {
+            assert!(matches!(pruned, Err(Error::Store { .. })), "its ledger alone is too large: {pruned:?}");
+            continue;
+        }
+        assert!(pruned.expect("there was a reserve").commit.is_some());
+        assert!(full.written() > DELETION_BYTES_MAX, "{} bytes were written", full.written());
+        assert_eq!(reserves(objects).await.len(), 1, "what room is left is kept");
+        // As full as before, though there is a reserve.
+        full.bytes_left.store(DELETION_BYTES_MAX, Ordering::SeqCst);
+        let plan = there.plan_prune(&young, NO_GRACE).await.expect("planned");
+        let report = there.prune(plan).await.expect("what was condemned is deleted");
+        assert!(report.deleted.objects >= 2 * OLD && report.deleted.bytes > (OLD - 1) * CHUNK as u64, "{report:?}");
+        assert_eq!(reserves(objects).await, [reserve]);
+    }
+    let report =
+        vault_on(store(&objects), context()).await.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked");
+    assert_eq!(report.findings, []);
+}
+
+/// What is needed is not moved when there is no room for it; what is not needed goes all the same.
+#[tokio::test]
+async fn a_prune_of_a_full_store_moves_nothing_and_deletes_what_it_can() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let there = lineage(&vault).await;
+    let mut content = noise(1, 24 * CHUNK);
+    for number in 0..24 {
+        content[number * CHUNK..(number + 1) * CHUNK].copy_from_slice(&noise(100 + number as u64, CHUNK));
+        commit_disk(&there, &content).await.expect("committed");
+    }
+    let plan = there.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
+    there.prune(plan).await.expect("pruned");
+    let full = Full::new(&objects, usize::MAX, DELETION_BYTES_MAX);
+    let vault = vault_on(wrap(full.clone()), context()).await;
+    let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+    let plan = lineage.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
+    assert!(plan.collected.objects > 0 && plan.deleted.objects > 0, "{plan:?}");
+    let report = lineage.prune(plan).await.expect("pruned");
+    assert!(report.deleted.objects > 0 && !report.problems.is_empty(), "{report:?}");
+    let packs = |there: Vec<(String, u64)>| there.iter().filter(|(key, _)| key.contains("/packs/")).count();
+    assert!(packs(self::objects(&objects).await) > 16, "what is needed stays where it is");
+    let restored = async || {
+        let vault = vault_on(store(&objects), context()).await;
+        assert_eq!(vault.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked").findings, []);
+        let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+        let newest = lineage.points(None, 1).await.expect("readable").remove(0);
+        restore(&lineage, &newest).await.expect("readable")
+    };
+    assert!(restored().await == content);
+    for _ in 0..3 {
+        let plan = there.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
+        there.prune(plan).await.expect("there is room again");
+    }
+    assert!(packs(self::objects(&objects).await) < 3 && restored().await == content);
 }

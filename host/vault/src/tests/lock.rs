@@ -423,6 +423,7 @@ async fn what_is_condemned_waits_for_its_lock_and_goes_with_all_its_versions() {
     let packs: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/packs/")).collect();
     let condemned = &packs[1..3];
     let report = world.prune(&KEEP_NEWEST).await;
+    assert!(!world.bucket.keys().iter().any(|key| key.contains("/reserves/")), "a reserve could not be given back");
     assert!(report.condemned.objects > 0, "{report:?}");
     // Without a grace the next prune would delete.
     world.point(0).await.expect("committed");
@@ -590,4 +591,47 @@ async fn what_is_hidden_is_found_without_keys_and_shown_again_and_no_object_is_t
     for point in lineage.points(None, 10).await.expect("readable") {
         assert!(restore(&lineage, &point).await.expect("whole") == world.history[&point.sequence]);
     }
+}
+
+/// What is put in the place of what is damaged is locked from then on, and the horizon promises no more than that.
+#[tokio::test]
+async fn what_a_repair_writes_is_locked_as_long_as_the_horizon_says() {
+    let mut world = World::new().await;
+    for number in 0..4 {
+        world.point(number).await.expect("committed");
+    }
+    world.bucket.clock.pass(3 * DAY);
+    world.extend().await.expect("extended");
+    let copy = world.bucket.survivors(farshore_core::Clock::now(&*world.bucket.clock)).await;
+    let packs: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/packs/")).collect();
+    // Whoever may write can put something above what is locked.
+    world.bucket.overwrite(&packs[0], b"an attacker's").await;
+    world.bucket.clock.pass(4 * DAY);
+    let vault = open_with(world.bucket.store(), &world.kit, "p").await.expect("opened");
+    let vault = vault.reopen(world.bucket.store(), world.bucket.context());
+    let plan = vault.plan_repair(Some(&store(&copy)), crate::CheckDepth::Structure).await.expect("planned");
+    assert_eq!((plan.replaced.len(), plan.left.len()), (1, 0), "{plan:?}");
+    let before = world.lineage.head().await.expect("readable").locked_until.expect("recorded");
+    let report = vault.repair(&store(&copy), &plan).await.expect("repaired");
+    assert_eq!(report.left, []);
+    let horizon = world.lineage.head().await.expect("readable").locked_until.expect("recorded");
+    assert!(horizon <= before.min(world.horizon(SPAN_DAYS)), "a repair raises no horizon");
+    for kind in ["/collections/", "/ledgers/"] {
+        let written: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains(kind)).collect();
+        assert!(!written.is_empty(), "{kind}");
+        for key in written {
+            assert!(world.bucket.locked_until(&key).is_some_and(|until| until >= horizon), "{key}");
+        }
+    }
+    world.audit().await;
+    // It goes on: locks are made longer, points come, and what is not needed goes when its lock has ended.
+    world.extend().await.expect("extended");
+    world.point(0).await.expect("committed");
+    for _ in 0..4 {
+        world.prune(&KEEP_NEWEST).await;
+        world.bucket.clock.pass(5 * DAY);
+        world.extend().await.expect("extended");
+        world.point(0).await.expect("committed");
+    }
+    world.audit().await;
 }

@@ -324,6 +324,11 @@ impl World {
             }
             let plan = lineage.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
             lineage.prune(plan).await.expect("pruned");
+            if !self.is_locked {
+                // As when the store is full.
+                let freed = crate::prune::reserve::Reserve::new(&lineage.0).delete_all().await.expect("deleted");
+                assert!(freed > 0, "there is a reserve");
+            }
         }
         if self.is_locked {
             let plan = lineage.plan_extension().await.expect("planned");

@@ -9,9 +9,9 @@ use object_store::{ObjectStoreExt, PutPayload, path::Path};
 use super::*;
 use crate::{CheckDepth, Error, Grace, RepairPlan};
 
-type Objects = BTreeMap<String, Bytes>;
+pub(super) type Objects = BTreeMap<String, Bytes>;
 
-async fn contents(objects: &InMemory) -> Objects {
+pub(super) async fn contents(objects: &InMemory) -> Objects {
     let mut contents = BTreeMap::new();
     for (key, _) in super::objects(objects).await {
         let bytes = objects.get(&Path::from(key.as_str())).await.expect("there").bytes().await.expect("there");
@@ -21,14 +21,14 @@ async fn contents(objects: &InMemory) -> Objects {
 }
 
 /// A store with the header of the vault that the tests share.
-async fn begin_objects() -> Arc<InMemory> {
+pub(super) async fn begin_objects() -> Arc<InMemory> {
     let objects = Arc::new(InMemory::new());
     let (key, header) = vault_on(store(&objects), seeded(1)).await.header_object();
     objects.put(&Path::from(format!("v/{key}")), header.into()).await.expect("written");
     objects
 }
 
-async fn store_of(contents: &Objects) -> Arc<InMemory> {
+pub(super) async fn store_of(contents: &Objects) -> Arc<InMemory> {
     let objects = Arc::new(InMemory::new());
     for (key, bytes) in contents {
         objects.put(&Path::from(key.as_str()), PutPayload::from(bytes.clone())).await.expect("written");
@@ -37,7 +37,7 @@ async fn store_of(contents: &Objects) -> Arc<InMemory> {
 }
 
 /// A vault with points before and after prunes, so that there are moved pieces and a ledger; and what each point holds.
-async fn original() -> (Objects, BTreeMap<Sequence, Vec<u8>>) {
+pub(super) async fn original() -> (Objects, BTreeMap<Sequence, Vec<u8>>) {
     let objects = begin_objects().await;
     let vault = vault_on(store(&objects), seeded(11)).await;
     let lineage = lineage(&vault).await;
@@ -63,12 +63,12 @@ async fn original() -> (Objects, BTreeMap<Sequence, Vec<u8>>) {
     (contents(&objects).await, points)
 }
 
-async fn open(objects: &Arc<InMemory>) -> Vault {
+pub(super) async fn open(objects: &Arc<InMemory>) -> Vault {
     vault_on(store(objects), seeded(5)).await
 }
 
 /// That the vault holds what it should.
-async fn assert_whole(objects: &Arc<InMemory>, points: &BTreeMap<Sequence, Vec<u8>>, what: &str) {
+pub(super) async fn assert_whole(objects: &Arc<InMemory>, points: &BTreeMap<Sequence, Vec<u8>>, what: &str) {
     let vault = open(objects).await;
     assert_eq!(vault.check(CheckDepth::Full, &|_| {}).await.expect("checked").findings, [], "{what}");
     let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
@@ -78,10 +78,10 @@ async fn assert_whole(objects: &Arc<InMemory>, points: &BTreeMap<Sequence, Vec<u
     }
 }
 
-async fn repair(objects: &Arc<InMemory>, copy: &Arc<InMemory>) -> (RepairPlan, crate::RepairReport) {
+pub(super) async fn repair(objects: &Arc<InMemory>, copy: &Arc<InMemory>) -> (RepairPlan, crate::RepairReport) {
     let vault = open(objects).await;
-    let plan = vault.plan_repair(Some(&store(copy))).await.expect("planned");
-    let report = vault.repair(Some(&store(copy)), &plan).await.expect("repaired");
+    let plan = vault.plan_repair(Some(&store(copy)), CheckDepth::Structure).await.expect("planned");
+    let report = vault.repair(&store(copy), &plan).await.expect("repaired");
     (plan, report)
 }
 
@@ -160,7 +160,7 @@ async fn what_the_loss_had_hidden_comes_back_too() {
     damaged.retain(|key, _| !["/packs/", "/maps/", "/collections/"].iter().any(|kind| key.contains(kind)));
     let objects = store_of(&damaged).await;
     let vault = open(&objects).await;
-    let alone = vault.plan_repair(None).await.expect("planned");
+    let alone = vault.plan_repair(None, CheckDepth::Structure).await.expect("planned");
     assert!(alone.objects.is_empty() && alone.left == alone.findings && !alone.findings.is_empty());
     let (plan, report) = repair(&objects, &copy).await;
     assert!(plan.objects.len() > plan.findings.len());
@@ -173,25 +173,29 @@ async fn what_the_loss_had_hidden_comes_back_too() {
     assert_eq!((plan.findings.len(), report.objects_copied), (0, 0));
 }
 
+/// Commits and ledgers have one name only, and readers look nowhere else.
 #[tokio::test]
-async fn a_damaged_object_is_left_alone_and_can_be_repaired_once_it_was_moved_aside() {
+async fn a_damaged_commit_or_ledger_is_left_alone_and_can_be_repaired_once_it_was_moved_aside() {
     let (original, points) = original().await;
     let copy = store_of(&original).await;
     let newest = points.keys().next_back().expect("points").get();
-    let folder = format!("/packs/{:020}/", newest - 1);
-    let key = original.keys().find(|key| key.contains(&folder)).expect("the newest point's pack").clone();
-    let mut damaged = original.clone();
-    let mut bytes = damaged[&key].to_vec();
-    bytes.truncate(bytes.len() - 100);
-    damaged.insert(key.clone(), Bytes::from(bytes));
-    let objects = store_of(&damaged).await;
-    let (plan, report) = repair(&objects, &copy).await;
-    assert_eq!((plan.objects.len(), plan.left.len(), report.left.len()), (0, 1, 1));
-    assert_eq!(contents(&objects).await.get(&key), damaged.get(&key));
-    objects.delete(&Path::from(key.as_str())).await.expect("moved aside");
-    let (plan, report) = repair(&objects, &copy).await;
-    assert_eq!((plan.healed.len(), report.left.len()), (1, 0), "{:?}", plan.healed);
-    assert_whole(&objects, &points, "moved aside").await;
+    let commit = format!("/commits/{:020}", newest - 1);
+    for kind in [commit.as_str(), "/ledgers/"] {
+        let key = original.keys().rfind(|key| key.contains(kind)).expect("one").clone();
+        let mut damaged = original.clone();
+        let mut bytes = damaged[&key].to_vec();
+        bytes.truncate(bytes.len() - 10);
+        damaged.insert(key.clone(), Bytes::from(bytes));
+        let objects = store_of(&damaged).await;
+        let (plan, report) = repair(&objects, &copy).await;
+        assert!(plan.is_empty() && plan.replaced.is_empty() && !plan.left.is_empty(), "{plan:?}");
+        assert_eq!(report.left, plan.left);
+        assert_eq!(contents(&objects).await, damaged, "{key}");
+        objects.delete(&Path::from(key.as_str())).await.expect("moved aside");
+        let (plan, report) = repair(&objects, &copy).await;
+        assert_eq!((plan.objects.len(), report.left.len()), (1, 0), "{plan:?}");
+        assert_whole(&objects, &points, "moved aside").await;
+    }
 }
 
 /// Two hosts that each believed to have the vault have gone on apart: their histories are not mixed.
@@ -221,6 +225,12 @@ async fn only_a_copy_of_the_same_vault_is_one() {
     let (vault, _) = make(store(&objects), "p").await.expect("made");
     let other = Arc::new(InMemory::new());
     make(store(&other), "p").await.expect("made");
-    assert!(matches!(vault.plan_repair(Some(&store(&other))).await, Err(Error::OtherVault { .. })));
-    assert!(matches!(vault.plan_repair(Some(&store(&Arc::default()))).await, Err(Error::OtherVault { .. })));
+    assert!(matches!(
+        vault.plan_repair(Some(&store(&other)), CheckDepth::Structure).await,
+        Err(Error::OtherVault { .. })
+    ));
+    assert!(matches!(
+        vault.plan_repair(Some(&store(&Arc::default())), CheckDepth::Structure).await,
+        Err(Error::OtherVault { .. })
+    ));
 }

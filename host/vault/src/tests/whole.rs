@@ -258,6 +258,7 @@ impl Whole {
                 Some("boundaries") => "boundary",
                 Some("ledgers") => "ledger",
                 Some("collections") => "collection",
+                Some("reserves") => "reserve",
                 other => panic!("{other:?} is left: {key}"),
             };
             let count = counts.entry(kind).or_default();
