@@ -650,6 +650,8 @@ enum Fate {
     Old,
     /// All contents are at places where they may not be.
     Lies(u64),
+    /// It says what a point had, so many before the newest.
+    Past(usize),
 }
 
 /// Says of each chunk that it is at a random place.
@@ -665,8 +667,19 @@ fn lie(file: &Path, name: &str, identities: &[crate::seal::Hash], seed: u64) {
     table.apply(identities.iter().zip(random.chunks(2)).map(lie).collect(), &[]).expect("usable");
 }
 
+/// Says of each chunk of a disk that it is at its place.
+fn tell_of(file: &Path, name: &str, keys: &crate::seal::ContentKeys, disk: &str, content: &[u8]) {
+    let Ok(table) = Table::open(file, FILE_BYTES_MAX, name) else { return };
+    let map = MapTag::of_disk(&machine_id(), &disk_id(disk));
+    let tell = |(number, chunk): (usize, &[u8])| {
+        let place = Place::new(map, number as u64 / 64, number % 64);
+        Change { key: EntryKey::from(&keys.identify(chunk)), place, has_it: true }
+    };
+    table.apply(content.chunks(CHUNK).enumerate().map(tell).collect(), &[]).expect("usable");
+}
+
 /// How many contents are written, and four more: few, so that they come back.
-const CONTENTS: u64 = 12;
+const CONTENTS: u64 = 40;
 
 const CHUNKS: usize = 90;
 const NAMES: [&str; 2] = ["d", "e"];
@@ -674,7 +687,7 @@ const NAMES: [&str; 2] = ["d", "e"];
 fn step() -> impl Strategy<Value = Step> {
     let (disk, chunk, count) = (0..2usize, 0..CHUNKS, 1..20usize);
     prop_oneof![
-        6 => (disk.clone(), chunk.clone(), count.clone(), 0..CONTENTS as u8)
+        8 => (disk.clone(), chunk.clone(), count.clone(), 0..CONTENTS as u8)
             .prop_map(|(disk, chunk, count, content)| Step::Write { disk, chunk, count, content }),
         5 => (disk.clone(), disk.clone(), chunk.clone(), count.clone(), chunk.clone())
             .prop_map(|(from, to, chunk, count, target)| Step::Move { from, to, chunk, count, target }),
@@ -689,7 +702,7 @@ fn step() -> impl Strategy<Value = Step> {
             any::<u64>().prop_map(Fate::Hurt),
             Just(Fate::Old),
             any::<u64>().prop_map(Fate::Lies),
-            any::<u64>().prop_map(Fate::Lies),
+            (1..4usize).prop_map(Fate::Past),
         ].prop_map(Step::Index),
     ]
 }
@@ -819,11 +832,19 @@ impl Player {
                 let name = format!("{} {}", process.0.id(), process.1.id());
                 let contents: Vec<u8> = (0..CONTENTS + 4).flat_map(|content| noise(content, CHUNK)).collect();
                 let identities = identities(&process.1.0, &contents);
+                let keys = process.1.0.keys.content.clone().expect("a writer's keys");
                 self.give_up();
                 self.process = None;
                 let Ok(mut bytes) = std::fs::read(&file) else { return };
                 match fate {
                     Fate::Lost => std::fs::remove_file(&file).expect("removed"),
+                    Fate::Past(back) => {
+                        if let Some((_, past)) = self.points.iter().rev().nth(back) {
+                            past.iter()
+                                .zip(NAMES)
+                                .for_each(|(content, disk)| tell_of(&file, &name, &keys, disk, content));
+                        }
+                    }
                     Fate::Lies(seed) => lie(&file, &name, &identities, seed),
                     Fate::Hurt(seed) => {
                         hurt(&mut bytes, &SeededEntropy::new(seed));
