@@ -57,7 +57,9 @@ mod tests;
 
 pub use address::{Address, StoreOptions};
 pub use capsule::{CAPSULE_ITEM_BYTES_MAX, CAPSULE_ITEMS_MAX, CapsuleDraft, CapsuleItem};
-pub use check::{CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtExtent, HurtPoint, SampleSize};
+pub use check::{
+    CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtExtent, HurtPoint, Means, SampleSize,
+};
 pub use context::{Context, Workers};
 pub use error::{CODES, Error, Result, SharedSource};
 pub use keys::{
@@ -72,7 +74,7 @@ pub use point::{
     Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
 };
 pub use policy::{StoreRole, bucket_policy};
-pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind};
+pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind, telling_proofs};
 pub use prove::{ProveOptions, ProveReport, Prover, ProverState};
 pub use prune::{Amount, ExtensionPlan, ExtensionReport, Grace, PrunePlan, PruneReport, PrunedPoint};
 pub use reader::{DiskReader, Piece, PointReader, READ_BYTES_MAX};

@@ -14,10 +14,14 @@
 //! free again) is none. A reader refuses a proof whose author has not the power for it: who cannot read data cannot have read
 //! it. Times are the author's; a proof counts from the earlier of its end and of when the store received it.
 //!
+//! *Hurt points.* That a point is hurt holds until it is answered: by a newer proof that found it whole and had to see the damage. A
+//! sample need not, so a sample that found rotten data is answered by a whole look at all data only.
+//!
 //! *Deleting.* A prune deletes proofs of points that are finally gone. Of a point that can still stand, it keeps of each kind
-//! the newest that found it whole, and the newest of all; the others say nothing that these do not.
+//! the newest that found it whole, and the newest that found it hurt if nothing answers that; the others say nothing that
+//! these do not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use farshore_core::{HostId, LineageId, PackId, Sequence, Timestamp};
@@ -39,8 +43,8 @@ use crate::{
 /// The most bytes of a proof before it is sealed.
 const PROOF_BYTES_MAX: usize = 4 * 1024;
 
-/// The most proofs of one point that are read: the newest, as the store counts time.
-const PROOFS_READ_MAX: usize = 64;
+/// The most proofs of one point that are read: the newest, as the store counts time. Where prunes run there are few.
+const PROOFS_READ_MAX: usize = 256;
 
 /// How many proofs are read or written side by side.
 const PROOFS_AT_ONCE: usize = 8;
@@ -141,6 +145,19 @@ impl Proof {
     /// Whether the point was found whole.
     pub const fn is_whole(&self) -> bool {
         self.claim.hurt.is_none()
+    }
+
+    /// Whether this one, which is newer, says that what the other found is mended. Where objects were missing or cut short any
+    /// look at the whole structure tells; where data was rotten only a look at all data does: another sample may have looked
+    /// elsewhere.
+    fn answers(&self, other: &Self) -> bool {
+        let sees_it = match other.claim.what {
+            ProofKind::Structure => true,
+            ProofKind::Sample { .. } | ProofKind::Full | ProofKind::Restored | ProofKind::Drill => {
+                matches!(self.claim.what, ProofKind::Full | ProofKind::Restored | ProofKind::Drill)
+            }
+        };
+        self.is_whole() && !other.is_whole() && sees_it
     }
 }
 
@@ -254,15 +271,43 @@ async fn read_all(
     Ok(proofs)
 }
 
-/// Those of a point's proofs, the newest first, that say nothing which others do not.
+/// Those of a point's proofs, the newest first, that say nothing which others do not: whole ones of which there is a newer whole one
+/// of the same kind, and hurt ones that are answered, or of which there is a newer hurt one of the same kind.
 fn superseded(proofs: &[Proof]) -> impl Iterator<Item = &Proof> {
-    let (mut whole, mut any) = (BTreeSet::new(), BTreeSet::new());
-    proofs.iter().filter(move |proof| {
-        let name = proof.claim.what.name();
-        let is_newest = any.insert(name);
-        let is_newest_whole = proof.is_whole() && whole.insert(name);
-        !is_newest && !is_newest_whole
+    proofs.iter().enumerate().filter_map(|(at, proof)| {
+        let newer = proofs.get(..at).unwrap_or_default();
+        let is_repeated = newer
+            .iter()
+            .any(|newer| newer.claim.what.name() == proof.claim.what.name() && newer.is_whole() == proof.is_whole());
+        (is_repeated || newer.iter().any(|newer| newer.answers(proof))).then_some(proof)
     })
+}
+
+/// Those of a point's proofs, the newest first, that tell what is known of it: of each kind the newest that found it hurt, as long as
+/// no newer one answers that; then of each kind the newest that found it whole, the one that says most first, and none that is
+/// older than one which says more.
+pub fn telling_proofs(proofs: &[Proof]) -> Vec<&Proof> {
+    let mut telling: Vec<&Proof> = Vec::new();
+    for is_whole in [false, true] {
+        let mut newest: Vec<&Proof> = Vec::new();
+        for (at, proof) in proofs.iter().enumerate().filter(|(_, proof)| proof.is_whole() == is_whole) {
+            let is_answered = proofs.iter().take(at).any(|newer| newer.answers(proof));
+            let is_known = newest.iter().any(|other| other.claim.what.name() == proof.claim.what.name());
+            if !is_answered && !is_known {
+                newest.push(proof);
+            }
+        }
+        newest.sort_by_key(|proof| std::cmp::Reverse(proof.claim.what));
+        let mut since = None;
+        for proof in newest {
+            let at = proof.proven_at();
+            if !is_whole || since.is_none_or(|since| at > since) {
+                telling.push(proof);
+                since = Some(at);
+            }
+        }
+    }
+    telling
 }
 
 /// The keys of proofs that may be deleted: those of points that are finally gone, and of `standing` points those that are
@@ -374,6 +419,8 @@ impl CheckReport {
         let hurt = ProofHurt { objects: count(point.findings), machines: count(point.machines), bytes: point.bytes };
         ProofClaim {
             what: match (self.depth, self.sampled_billionths) {
+                // What was found without reading data needs no look at all data to be answered.
+                _ if point.findings > 0 && !point.is_rotten => ProofKind::Structure,
                 (CheckDepth::Full, _) => ProofKind::Full,
                 (CheckDepth::Sample(_), Some(billionths)) => ProofKind::Sample { billionths },
                 (CheckDepth::Sample(_) | CheckDepth::Structure, _) => ProofKind::Structure,
@@ -432,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn of_each_kind_the_newest_stays_and_the_newest_that_found_the_point_whole() {
+    fn of_each_kind_the_newest_whole_stays_and_the_newest_that_found_the_point_hurt() {
         let sample = |billionths| ProofKind::Sample { billionths };
         let proofs = [
             proof(9, ProofKind::Full, false),
@@ -443,8 +490,34 @@ mod tests {
             proof(4, ProofKind::Full, true),
             proof(3, ProofKind::Structure, true),
         ];
-        let gone: Vec<_> = superseded(&proofs).map(|proof| proof.received_at.as_unix_milliseconds() / 60_000).collect();
+        let gone: Vec<_> = superseded(&proofs).map(minute).collect();
         assert_eq!(gone, [7, 5, 4]);
+    }
+
+    fn minute(proof: &Proof) -> i64 {
+        proof.received_at.as_unix_milliseconds() / 60_000
+    }
+
+    /// A sample that found rotten data is not covered by a later one that looked elsewhere.
+    #[test]
+    fn a_point_stays_hurt_until_a_proof_answers_that_had_to_see_it() {
+        let sample = ProofKind::Sample { billionths: 7 };
+        let kinds = [ProofKind::Structure, sample, ProofKind::Full, ProofKind::Restored, ProofKind::Drill];
+        for hurt in kinds {
+            for later in kinds {
+                let proofs = [proof(9, later, true), proof(5, hurt, false)];
+                let answers = hurt == ProofKind::Structure || ![ProofKind::Structure, sample].contains(&later);
+                let expected: &[i64] = if answers { &[9] } else { &[5, 9] };
+                let told: Vec<_> = telling_proofs(&proofs).into_iter().map(minute).collect();
+                assert_eq!(told, expected, "{hurt:?}, then {later:?}");
+                let gone: Vec<_> = superseded(&proofs).map(minute).collect();
+                assert_eq!(gone, if answers { vec![5] } else { vec![] }, "{hurt:?}, then {later:?}");
+                // One that came before answers nothing.
+                let proofs = [proof(5, hurt, false), proof(3, later, true)];
+                assert_eq!(superseded(&proofs).count(), 0);
+                assert_eq!(minute(telling_proofs(&proofs)[0]), 5);
+            }
+        }
     }
 
     #[test]

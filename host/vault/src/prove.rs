@@ -343,7 +343,7 @@ impl Prover {
             let is_news = is_hurt && alarm.told.insert(point.point);
             let is_new = new.is_some_and(|new| new.contains(&point.point));
             if is_news || is_new || due.contains(&phase_of_point(point.point)) {
-                let what = if is_hurt && !suspects.is_empty() { kind } else { ProofKind::Structure };
+                let what = if is_hurt && point.is_rotten { kind } else { ProofKind::Structure };
                 claims.push((id, point.point, point.hash, ProofClaim { what, ..checked.claim(point) }));
             }
         }

@@ -1,7 +1,7 @@
 //! `points`.
 
 use farshore_core::{Basis, Consistency, GroupName, Instant, LineageId, Sequence, SiteName, Timestamp};
-use farshore_vault::{Lineage, Point, Proof, ProofKind, SampleSize, Vault};
+use farshore_vault::{Lineage, Point, Proof, ProofKind, SampleSize, Vault, telling_proofs};
 use serde::Serialize;
 
 use crate::{
@@ -178,30 +178,13 @@ pub fn basis(point: &Point) -> String {
     words.join("+")
 }
 
-/// What is known of a point: of each kind the newest proof, the one that says most first; none that is older than one which
-/// says more. `-` if nothing was ever proven.
+/// What is known of a point in a few words; `-` if nothing was ever proven.
 fn proven(proofs: &[Proof], now: Timestamp) -> String {
-    let mut newest: Vec<&Proof> = Vec::new();
-    for proof in proofs {
-        if !newest.iter().any(|other| other.claim.what.name() == proof.claim.what.name()) {
-            newest.push(proof);
-        }
-    }
-    newest.sort_by_key(|proof| std::cmp::Reverse(proof.claim.what));
-    let mut since = None;
-    let mut words = Vec::new();
-    for proof in newest {
-        let at = proof.proven_at();
-        if since.is_none_or(|since| at > since) {
-            words.push(format!(
-                "{}{} {}",
-                if proof.is_whole() { "" } else { "HURT " },
-                kind(proof),
-                human::age(at, now)
-            ));
-            since = Some(at);
-        }
-    }
+    let word = |proof: &Proof| {
+        let hurt = if proof.is_whole() { "" } else { "HURT " };
+        format!("{hurt}{} {}", kind(proof), human::age(proof.proven_at(), now))
+    };
+    let words: Vec<String> = telling_proofs(proofs).into_iter().map(word).collect();
     if words.is_empty() { "-".to_owned() } else { words.join("; ") }
 }
 
@@ -247,12 +230,17 @@ mod tests {
                 "full 2 h ago; structure 5 min ago",
             ),
             (
+                vec![proof(5, sample, true), proof(180, sample, false)],
+                "HURT sample 1 %, 3 h ago; sample 1 %, 5 min ago",
+            ),
+            (vec![proof(5, sample, true), proof(180, ProofKind::Structure, false)], "sample 1 %, 5 min ago"),
+            (
                 vec![
                     proof(5, ProofKind::Structure, false),
                     proof(6, ProofKind::Structure, true),
                     proof(9, sample, true),
                 ],
-                "sample 1 %, 9 min ago; HURT structure 5 min ago",
+                "HURT structure 5 min ago; sample 1 %, 9 min ago",
             ),
         ] {
             assert_eq!(proven(&proofs, now), expected);

@@ -121,6 +121,21 @@ pub struct CheckFinding {
     /// Nobody, or not everybody, can open the points of this lineage without the object; of all lineages, if it is the vault's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closes: Option<Closes>,
+    /// What else it means, though no point is hurt by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub means: Option<Means>,
+}
+
+/// What a finding means that hurts no point by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Means {
+    /// The object is a commit that was not written on top of the one before it that is there: one of the two was exchanged, or
+    /// two histories were mixed.
+    BrokenChain,
+    /// Without it nobody can tell what the newest commit of the lineage is, or by which ledger points stand: nothing can be added
+    /// or pruned, and points are found by what was true before.
+    NoNewest(LineageId),
 }
 
 /// Whose points cannot be opened without an object.
@@ -174,6 +189,8 @@ pub(crate) struct CheckedPoint {
     pub(crate) findings: usize,
     pub(crate) machines: usize,
     pub(crate) bytes: u64,
+    /// One of the findings is of data that was read.
+    pub(crate) is_rotten: bool,
 }
 
 /// The chunks of a disk that a finding hurts, in order: the first ranges, and how many there are in all.
@@ -248,6 +265,8 @@ struct Check<'a> {
     suspects: &'a [Suspect],
     /// What only reading has shown to be damaged.
     rotten: Vec<Suspect>,
+    /// The findings that say so.
+    rotten_findings: BTreeSet<usize>,
 }
 
 /// The frames of a pack that lie in the pack itself, or in the collection of this id.
@@ -329,6 +348,7 @@ impl<'a> Check<'a> {
             points: Vec::new(),
             suspects,
             rotten: Vec::new(),
+            rotten_findings: BTreeSet::new(),
         }
     }
 
@@ -362,7 +382,14 @@ impl Check<'_> {
         };
         let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
         let problem = format!("{error}{advice}");
-        self.findings.push(CheckFinding { object, code: error.code(), problem, points: Vec::new(), closes: None });
+        self.findings.push(CheckFinding {
+            object,
+            code: error.code(),
+            problem,
+            points: Vec::new(),
+            closes: None,
+            means: None,
+        });
         Ok(self.findings.len() - 1)
     }
 
@@ -428,6 +455,7 @@ impl Check<'_> {
             self.findings.truncate(findings);
             self.points.truncate(points);
             self.rotten.truncate(rotten);
+            self.rotten_findings.split_off(&findings);
             self.progress.points_checked = progress.points_checked;
             self.progress.points_total = progress.points_total;
         }
@@ -443,6 +471,7 @@ impl Check<'_> {
         self.collection = None;
         for suspect in self.suspects.iter().filter(|suspect| suspect.lineage == lineage.id) {
             let finding = self.find(&suspect.error)?;
+            self.rotten_findings.insert(finding);
             self.packs.insert(suspect.part, PackVerdict::Frames(finding, Arc::new(suspect.frames.clone())));
         }
         let head = lineage.ledgers.newest().await;
@@ -462,6 +491,7 @@ impl Check<'_> {
         if let Err(error) = head {
             let finding = self.find(&error)?;
             // The newest commit itself was looked at with all others.
+            self.findings[finding].means = Some(Means::NoNewest(lineage.id));
             let object = self.findings[finding].object.clone();
             if self.findings[found..finding].iter().any(|other| other.object == object) {
                 self.findings.remove(finding);
@@ -560,7 +590,8 @@ impl Check<'_> {
             if let Some(previous) = previous.filter(|previous| *previous != commit.body.previous) {
                 let expected = crate::wire::hex::encode(&previous);
                 let problem = format!("it does not follow commit {}, whose hash is {expected}", number - 1);
-                self.find(&Error::damaged(commit_key(lineage.id, sequence), problem))?;
+                let finding = self.find(&Error::damaged(commit_key(lineage.id, sequence), problem))?;
+                self.findings[finding].means = Some(Means::BrokenChain);
             }
             previous = Some(commit.hash);
             if matches!(commit.body.event, Event::Point(_)) {
@@ -599,6 +630,7 @@ impl Check<'_> {
             findings: hurt.len(),
             machines: machines.len(),
             bytes: hurt.values().fold(0, |sum, hurt| sum.saturating_add(hurt.bytes)),
+            is_rotten: hurt.keys().any(|finding| self.rotten_findings.contains(finding)),
         });
         for (finding, hurt) in hurt {
             self.findings[finding].points.push(hurt);

@@ -173,6 +173,9 @@ impl Check<'_> {
         self.frames_verified += checked.frames_verified;
         let Some(error) = checked.error else { return Ok(PackVerdict::Whole) };
         let finding = self.find(&error)?;
+        if !matches!(self.look, Look::Structure) {
+            self.rotten_findings.insert(finding);
+        }
         tracing::debug!(pack = %pack.pack, frames = checked.bad_frames.len(), "a pack is damaged");
         Ok(PackVerdict::Frames(finding, Arc::new(checked.bad_frames)))
     }

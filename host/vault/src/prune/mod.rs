@@ -200,14 +200,12 @@ struct Work {
     next_bytes: u64,
 }
 
-/// How many bytes a prune writes, about, that has so many points more than are named in this ledger to decide upon, and may drop all
-/// of them.
+/// How many bytes a prune writes, about, that follows this ledger and has so many points to decide upon: as if it dropped all.
 fn bytes_to_write(ledger: &Ledger, points: usize) -> u64 {
     // A point, and its commit, pack and map pack that are condemned; a commit and a boundary.
     const POINT_BYTES: u64 = 49 + 3 * 29;
     const REST_BYTES: u64 = 16 * 1024;
-    let points = to_u64(points + ledger.points.len());
-    ledger.size_bytes().saturating_add(points.saturating_mul(POINT_BYTES)).saturating_add(REST_BYTES)
+    ledger.size_bytes().saturating_add(to_u64(points).saturating_mul(POINT_BYTES)).saturating_add(REST_BYTES)
 }
 
 /// What a prune did.
@@ -314,7 +312,7 @@ impl Lineage {
         let known: BTreeMap<Sequence, Hash> = points.iter().map(|point| (point.sequence, point.hash)).collect();
         let gone = |point: Sequence| point <= judged && !known.contains_key(&point);
         let proofs = proof::removable(shared, &known, gone).await?;
-        let next_bytes = bytes_to_write(valid.map_or(&Ledger::default(), |valid| &valid.ledger), points.len());
+        let next_bytes = bytes_to_write(valid.map_or(&Ledger::default(), |valid| &valid.ledger), candidates.len());
         Ok(PrunePlan {
             group: shared.group.clone(),
             retention: *retention,

@@ -465,6 +465,7 @@ fn lost_lineage(id: LineageId) -> CheckFinding {
         problem: error.to_string(),
         points: Vec::new(),
         closes: Some(Closes::Lineage(id)),
+        means: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use farshore_core::{RunId, Sequence};
+use farshore_core::{Clock, RunId, Sequence};
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
@@ -310,13 +310,13 @@ async fn a_long_history_is_pruned_in_a_full_store_and_the_reserve_is_made_again(
     for seed in 0..OLD {
         point(&lineage, Some(seed)).await;
     }
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    let began = std::time::Instant::now();
+    SystemClock.sleep(std::time::Duration::from_secs(2)).await;
+    let began = SystemClock.monotonic();
     for _ in 0..YOUNG {
         point(&lineage, None).await;
     }
     // Every point stands that is younger than the idle ones were when the last of them came.
-    let young = Retention { all_seconds: began.elapsed().as_secs() + 1, ..KEEP_NEWEST };
+    let young = Retention { all_seconds: (SystemClock.monotonic() - began).as_secs() + 1, ..KEEP_NEWEST };
     // A prune that finds nothing to do sees to it that there is a reserve.
     let plan = lineage.plan_prune(&KEEP_ALL, NO_GRACE).await.expect("planned");
     assert!(plan.is_empty());
@@ -347,7 +347,7 @@ async fn a_long_history_is_pruned_in_a_full_store_and_the_reserve_is_made_again(
         let plan = there.plan_prune(&young, NO_GRACE).await.expect("planned");
         let report = there.prune(plan).await.expect("what was condemned is deleted");
         assert!(report.deleted.objects >= 2 * OLD && report.deleted.bytes > (OLD - 1) * CHUNK as u64, "{report:?}");
-        assert_eq!(reserves(objects).await, [reserve]);
+        assert!(matches!(reserves(objects).await[..], [again] if again >= reserve), "it is there again");
     }
     let report =
         vault_on(store(&objects), context()).await.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked");

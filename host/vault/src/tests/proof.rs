@@ -4,7 +4,7 @@ use farshore_core::Sequence;
 use object_store::{ObjectStoreExt, path::Path};
 
 use super::{powers::World, *};
-use crate::{CheckDepth, Error, Grace, Power, ProofClaim, ProofKind, SampleSize};
+use crate::{CheckDepth, Error, Grace, Power, ProofClaim, ProofKind, SampleSize, telling_proofs};
 
 const KINDS: [ProofKind; 5] = [
     ProofKind::Structure,
@@ -193,4 +193,43 @@ async fn a_proof_of_a_point_that_is_not_there_is_refused() {
     let refused = lineage.record_proof(Sequence::new(1), &claim(ProofKind::Full)).await;
     assert!(matches!(refused, Err(Error::PointMissing { .. })), "the first commit is no point");
     assert!(matches!(lineage.proofs(Sequence::new(9)).await, Err(Error::PointMissing { .. })));
+}
+
+/// A sample that looks elsewhere does not make a point whole: neither for people nor for a prune.
+#[tokio::test]
+async fn a_point_that_was_found_hurt_stays_so_until_all_its_data_was_read() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    // One that prunes give up, so that they have something to do.
+    commit_disk(&lineage, &noise(2, 64 * CHUNK)).await.expect("committed");
+    let point = commit_disk(&lineage, &noise(1, 64 * CHUNK)).await.expect("committed").sequence;
+    let (key, _) = super::objects(&objects).await.into_iter().rfind(|(key, _)| key.contains("/packs/")).expect("one");
+    let whole = objects.get(&Path::from(key.as_str())).await.expect("there").bytes().await.expect("there");
+    let mut rotten = whole.to_vec();
+    *rotten.last_mut().expect("not empty") ^= 1;
+    objects.put(&Path::from(key.as_str()), rotten.into()).await.expect("written");
+    let all = CheckDepth::Sample(SampleSize::Billionths(1_000_000_000));
+    let none = CheckDepth::Sample(SampleSize::Billionths(1));
+    let told = async || {
+        let proofs = lineage.proofs(point).await.expect("readable");
+        telling_proofs(&proofs).first().map(|proof| (proof.claim.what.name(), proof.is_whole())).expect("proven")
+    };
+    for (depth, expected) in
+        [(all, ("sample", false)), (none, ("sample", false)), (CheckDepth::Structure, ("sample", false))]
+    {
+        let report = vault.check(depth, &|_| {}).await.expect("checked");
+        vault.record(&report).await.expect("kept");
+        assert_eq!(told().await, expected, "{depth:?}");
+        a_moment().await;
+    }
+    for _ in 0..3 {
+        let plan = lineage.plan_prune(&KEEP_NEWEST, Grace { seconds: 0, commits: 0 }).await.expect("planned");
+        lineage.prune(plan).await.expect("pruned");
+    }
+    assert_eq!(told().await, ("sample", false), "no prune makes it forgotten");
+    objects.put(&Path::from(key.as_str()), whole.into()).await.expect("mended");
+    let report = vault.check(CheckDepth::Full, &|_| {}).await.expect("checked");
+    vault.record(&report).await.expect("kept");
+    assert_eq!(told().await, ("full", true));
 }

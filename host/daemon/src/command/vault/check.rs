@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Mutex};
 
 use farshore_core::GroupName;
-use farshore_vault::{CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtPoint, Power, Vault};
+use farshore_vault::{CheckDepth, CheckFinding, CheckProgress, CheckReport, Closes, HurtPoint, Means, Power, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -90,7 +90,21 @@ pub fn render_findings(findings: &[CheckFinding]) -> String {
                 text.push_str(&format!("  hurts every point of lineage {lineage}: nobody can open them without it\n"));
             }
             Some(Closes::Vault) => text.push_str("  hurts all that was sealed with the keys in it\n"),
-            None if finding.points.is_empty() => text.push_str("  no recovery point needs it\n"),
+            None => {}
+        }
+        match finding.means {
+            Some(Means::BrokenChain) => text.push_str(
+                "  it was not written on top of the commit before it that is there: one of the two was exchanged, or the store \
+                 was put back to an older state and written to again. Both can be read, and no point is hurt by that alone; look \
+                 which of them is the true one before more is written\n",
+            ),
+            Some(Means::NoNewest(lineage)) => text.push_str(&format!(
+                "  nothing can be added to lineage {lineage}, or pruned, before it is right again; which points it has is told by \
+                 what was true before\n"
+            )),
+            None if finding.points.is_empty() && finding.closes.is_none() => {
+                text.push_str("  no recovery point needs it\n");
+            }
             None => {}
         }
     }
