@@ -228,6 +228,46 @@ async fn a_collection_is_made_again_out_of_the_packs_of_an_older_copy() {
     }
 }
 
+/// Something that only a point needs that was given up is in no copy: then the damaged collection is still named, and in the way
+/// of nobody who finds all pieces in the new one.
+#[tokio::test]
+async fn a_damaged_collection_that_is_still_named_is_in_nobodys_way() {
+    let objects = begin_objects().await;
+    let there = lineage(&vault_on(store(&objects), seeded(11)).await).await;
+    let mut content = noise(1, 40 * CHUNK);
+    let mut points = Vec::new();
+    // The last one overwrites what the sixth wrote: only those between need that.
+    for (number, at) in (0..24usize).chain([5]).enumerate() {
+        content[at * CHUNK..(at + 1) * CHUNK].copy_from_slice(&noise(number as u64 + 100, CHUNK));
+        points.push(commit_disk(&there, &content).await.expect("committed"));
+    }
+    let newest = points.last().expect("points");
+    let mut older = contents(&objects).await;
+    let mut live = crate::prune::live::Live::default();
+    live.add(&there.0.maps, newest).await.expect("whole");
+    older.retain(|key, _| !key.contains("/packs/") || live.data.keys().any(|pack| key.ends_with(&pack.to_string())));
+    let run = farshore_core::RunId::from_bytes([1; 16]);
+    there.pin(run, points[12].sequence).await.expect("pinned");
+    prune_to_the_end(&objects, &KEEP_NEWEST).await;
+    there.unpin(run).await.expect("given up");
+    let plan = there.plan_prune(&KEEP_NEWEST, Grace { seconds: 0, commits: 1_000 }).await.expect("planned");
+    assert_eq!(plan.dropped.len(), 1);
+    there.prune(plan).await.expect("pruned");
+    // The collection of frames is the larger one.
+    let mut damaged = contents(&objects).await;
+    let collections = of_kinds(&damaged, &["/collections/"]);
+    let key = collections.max_by_key(|key| damaged[*key].len()).expect("one").clone();
+    let header = damages(&damaged[&key]).remove(4).1;
+    damaged.insert(key.clone(), header);
+    let objects = store_of(&damaged).await;
+    let (plan, report) = repair(&objects, &store_of(&older).await).await;
+    assert_eq!((plan.replaced.len(), report.left.len(), report.commits.len()), (1, 0, 1), "{plan:?}");
+    let (_, valid) = group_of(&objects).await.0.ledgers.newest().await.expect("readable");
+    let named = &valid.expect("there is one").ledger.collections;
+    assert!(named.iter().any(|collection| key.ends_with(&collection.id.to_string())), "it is still named");
+    assert_whole(&objects, &BTreeMap::from([(newest.sequence, content)]), "the newest").await;
+}
+
 /// A point that was given up and can be brought back needs of a damaged pack what no other point needs.
 #[tokio::test]
 async fn what_points_need_that_can_come_back_is_moved_too() {
