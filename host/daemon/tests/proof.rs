@@ -142,7 +142,10 @@ fn metadata_gets_an_address_of_its_own_is_lost_and_made_again() {
     fs::remove_file(&lost).expect("lost");
     let found = world.run(&["vault", "check"]);
     let told = String::from_utf8_lossy(&found.stdout).into_owned();
-    assert!(found.status.code() == Some(3) && told.contains("FS1025") && told.contains("and not at that of the data"), "{told}");
+    assert!(
+        found.status.code() == Some(3) && told.contains("FS1025") && told.contains("and not at that of the data"),
+        "{told}"
+    );
     let planned = world.run(&["vault", "repair"]);
     let told = String::from_utf8_lossy(&planned.stdout).into_owned();
     assert!(told.contains("to the address of the data") && !lost.exists(), "{told}");
@@ -155,13 +158,15 @@ fn metadata_gets_an_address_of_its_own_is_lost_and_made_again() {
     let rescue = ["--json", "--kit", "kit.toml", "rescue", "--vault", &address, "--passphrase-file", "passphrase"];
     let rescued: Value = serde_json::from_str(&success(world.run(&rescue))).expect("JSON");
     let numbers = |groups: &Value| {
-        let harbour = groups.as_array().expect("groups").iter().find(|group| group["group"] == "harbour").expect("there");
+        let harbour =
+            groups.as_array().expect("groups").iter().find(|group| group["group"] == "harbour").expect("there");
         let points = harbour["points"].as_array().expect("points");
         points.iter().map(|point| point["sequence"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(numbers(&rescued), numbers(&before));
     world.write("farshore.toml", support::CONFIGURATION);
-    let refused = world.run(&["vault", "join", "create", "newcomer", "--powers", "replicator", "--output", "join.toml"]);
+    let refused =
+        world.run(&["vault", "join", "create", "newcomer", "--powers", "replicator", "--output", "join.toml"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("FS1025"), "{refused:?}");
 
     two(&world, "elsewhere");

@@ -309,7 +309,8 @@ impl Store {
     }
 
     /// What is at the metadata, and should be at the data, and is not; in the order of keys. With `compare` also what differs there,
-    /// which costs a reading of it at both. Ledgers are left out: what an interrupted prune left of them nobody needs.
+    /// which costs a reading of it at both. Ledgers and reserves are left out: what an interrupted
+    /// prune left of them nobody needs.
     ///
     /// # Errors
     /// A store failed.
@@ -318,7 +319,8 @@ impl Store {
         let mut proposed = BTreeMap::new();
         let mut listed = std::pin::pin!(self.objects.list(""));
         while let Some(object) = listed.try_next().await? {
-            if kept(&object.key) == Kept::Both && !is_own(&object.key) && !object.key.contains("/ledgers/") {
+            let is_idle = ["/ledgers/", "/reserves/"].iter().any(|folder| object.key.contains(folder));
+            if kept(&object.key) == Kept::Both && !is_own(&object.key) && !is_idle {
                 proposed.insert(object.key, (object.bytes, None));
             }
         }
