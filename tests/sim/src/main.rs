@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let threads = arguments.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
     let plan = arguments.plan.as_deref().map(|name| (FaultPlan::named(name, 0).name, arguments.permille));
-    let settings = Settings { plan, clocks: None };
+    let settings = Settings { plan, ..Settings::default() };
     let clock = SystemClock;
     let began = clock.monotonic();
     let told = Mutex::new(began);

@@ -40,6 +40,8 @@ pub struct Settings {
     pub plan: Option<(&'static str, u32)>,
     /// Other clocks than those that the seed draws.
     pub clocks: Option<ClockPlan>,
+    /// Whether the vault has two addresses, whatever the seed draws.
+    pub is_paired: Option<bool>,
 }
 
 /// What became of a world.
@@ -86,7 +88,7 @@ pub fn seed(seed: u64, settings: &Settings) -> Outcome {
     let has_wrong_clocks = dice.permille(500);
     let clocks = settings.clocks.unwrap_or(if has_wrong_clocks { ClockPlan::Wrong } else { ClockPlan::Right });
     let with_probe = dice.permille(500);
-    let is_paired = dice.permille(PAIRED_PERMILLE);
+    let is_paired = settings.is_paired.unwrap_or_else(|| dice.permille(PAIRED_PERMILLE));
     let objects = if is_paired { template.paired_objects(with_probe) } else { template.objects(with_probe) };
     let world = World::new(seed, plan, clocks, Objects::new(objects, Conditions::Honoured));
     let outcome = judge(&world, &template, live(&world, &template));

@@ -38,7 +38,7 @@ fn every_plan_at_its_worst_keeps_every_promise() {
     let count = if is_long() { 300 } else { 12 };
     for name in PLAN_NAMES {
         let plan = Some((name, 300));
-        hold(1_000_000, count, &Settings { plan, clocks: None });
+        hold(1_000_000, count, &Settings { plan, ..Settings::default() });
     }
 }
 
@@ -47,16 +47,24 @@ fn every_plan_at_its_worst_keeps_every_promise() {
 fn what_a_sleeper_slept_through_is_neither_lost_nor_committed_again() {
     let count = if is_long() { 600 } else { 60 };
     let plan = Some(("sleeper", 0));
-    hold(4_000_000, count, &Settings { plan, clocks: None });
+    hold(4_000_000, count, &Settings { plan, ..Settings::default() });
 }
 
 /// What each of these found in the vault is told in `host/decisions/2026-11-26-simulator-pruning.md`.
 #[test]
 fn worlds_that_broke_a_promise_once_do_not_break_it_again() {
+    let one_address = Settings { is_paired: Some(false), ..Settings::default() };
     for seed in [26, 31, 2_064, 2_070] {
-        hold(seed, 1, &Settings::default());
+        hold(seed, 1, &one_address);
     }
-    hold(5_000_142, 1, &Settings { plan: Some(("stalls", 300)), clocks: None });
+    hold(5_000_142, 1, &Settings { plan: Some(("stalls", 300)), ..one_address });
+    hold(3_000_138, 1, &Settings { clocks: Some(ClockPlan::Wrong), ..one_address });
+}
+
+#[test]
+fn vaults_with_two_addresses_keep_every_promise() {
+    let count = if is_long() { 300 } else { 30 };
+    hold(6_000_000, count, &Settings { is_paired: Some(true), ..Settings::default() });
 }
 
 #[test]
@@ -76,7 +84,7 @@ fn a_seed_is_a_world() {
 fn clocks_change_no_verdict() {
     let count = if is_long() { 300 } else { 40 };
     for seed in 3_000_000..3_000_000 + count {
-        let with = |clocks| run::seed(seed, &Settings { plan: None, clocks: Some(clocks) });
+        let with = |clocks| run::seed(seed, &Settings { clocks: Some(clocks), ..Settings::default() });
         let (right, wrong) = (with(ClockPlan::Right), with(ClockPlan::Wrong));
         // The course may be another: a pruner whose clock is late takes points for younger and waits longer. That it never
         // drops or deletes sooner is for the checkers.

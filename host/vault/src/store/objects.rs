@@ -251,7 +251,15 @@ impl Objects {
     pub(super) async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         let options = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
         let result = match self.client.get_opts(&self.path(key), options).await {
-            Ok(result) => result.bytes().await,
+            Ok(result) => {
+                let expected =
+                    usize::try_from(result.range.end.saturating_sub(result.range.start)).unwrap_or(usize::MAX);
+                match result.bytes().await {
+                    // The store says that there is more: it is not damaged, as far as anybody knows.
+                    Ok(bytes) if bytes.len() < expected => Err(cut_short(bytes.len(), expected)),
+                    bytes => bytes,
+                }
+            }
             Err(error) => Err(error),
         };
         match result {

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use object_store::{ObjectStoreExt, path::Path};
 
-use super::*;
-use crate::{CheckDepth, HurtExtent, SampleSize};
+use super::{faulty::FaultyStore, *};
+use crate::{CheckDepth, Error, HurtExtent, SampleSize};
 
 #[tokio::test]
 async fn a_damaged_frame_hurts_the_machine_and_the_points_that_need_it_only() {
@@ -187,4 +187,24 @@ async fn a_damaged_commit_hides_no_other_point_and_a_damaged_lineage_no_other_gr
     let info = vault.info().await.expect("listed");
     assert_eq!(info.lineages.iter().map(|known| &known.group).collect::<Vec<_>>(), [&group()]);
     assert_eq!(info.unreadable.iter().map(|unreadable| unreadable.id).collect::<Vec<_>>(), [other.id()]);
+}
+
+/// A reply that ends early says nothing about the object: the next may be whole.
+#[tokio::test]
+async fn a_reply_that_ends_early_is_no_damage() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), context()).await;
+    commit_disk(&lineage(&vault).await, &noise(5, 3 * CHUNK)).await.expect("committed");
+    let key = self::objects(&objects).await.into_iter().map(|(key, _)| key).find(|key| key.contains("/packs/"));
+    let key = key.expect("a pack").trim_start_matches("v/").to_owned();
+    let mut cut = FaultyStore::sound(&objects);
+    cut.cuts_replies = true;
+    let cut = wrap(Arc::new(cut));
+    let failed = cut.read_exact(&key, 0..100, "a test").await.expect_err("half of it is missing");
+    assert!(matches!(failed, Error::Store { .. }) && !failed.is_damage(), "{failed}");
+    let failed = cut.read(&key, 1 << 30).await.expect_err("half of it is missing");
+    assert!(matches!(failed, Error::Store { .. }), "{failed}");
+    // Past its end there is no more: that is damage.
+    let failed = store(&objects).read_exact(&key, 0..1 << 30, "a test").await.expect_err("it is shorter");
+    assert!(failed.is_damage(), "{failed}");
 }

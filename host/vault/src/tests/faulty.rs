@@ -11,8 +11,8 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use tokio::sync::Notify;
 
@@ -39,6 +39,8 @@ pub(crate) struct FaultyStore {
     pub(crate) ignores_conditions: bool,
     /// Nothing may be written, as with credentials that may only read.
     pub(crate) read_only: bool,
+    /// Replies end in the middle, and nobody is told.
+    pub(crate) cuts_replies: bool,
     /// Objects with this in their keys may not be written.
     pub(crate) denied: Option<&'static str>,
     /// Objects with this in their keys: the first is told when one was created; its reply waits for the second.
@@ -61,6 +63,7 @@ impl FaultyStore {
             ignores_conditions: false,
             read_only: false,
             denied: None,
+            cuts_replies: false,
             held: None,
             left_out: None,
         }
@@ -145,6 +148,12 @@ impl ObjectStore for FaultyStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         match self.next() {
             Some(_) => Err(Self::error()),
+            None if self.cuts_replies => {
+                let whole = self.inner.get_opts(location, options.clone()).await?.bytes().await?;
+                let half = whole.slice(..whole.len() / 2);
+                let payload = GetResultPayload::Stream(futures::stream::iter([Ok(half)]).boxed());
+                Ok(GetResult { payload, ..self.inner.get_opts(location, options).await? })
+            }
             None => self.inner.get_opts(location, options).await,
         }
     }
