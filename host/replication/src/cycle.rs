@@ -399,7 +399,7 @@ impl Replicator {
     /// The point of a capture whose commit failed: the store may have kept it and lost the answer. If the vault cannot be
     /// asked either, the capture is abandoned; should the point be there after all, the next cycle compares.
     async fn committed_all_the_same(&self, lineage: &Lineage, capture: &Capture) -> Option<Point> {
-        let newest = lineage.head().await.ok()?.newest_point?;
+        let newest = lineage.settled_head().await.ok()?.newest_point?;
         let point = lineage.point(newest).await.ok()?;
         (point.capture == Some(capture.entry.request.id)).then_some(point)
     }

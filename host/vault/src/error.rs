@@ -497,7 +497,9 @@ impl Coded for Error {
                  this one in [vault.data]"
                     .to_owned()
             }
-            Self::NotAtData { .. } => "`farshore vault repair --execute` copies it".to_owned(),
+            Self::NotAtData { .. } => {
+                "`farshore vault repair --execute` copies it, with the recovery kit and the passphrase if this host may not".to_owned()
+            }
             Self::AddressesDiffer { .. } => {
                 "stop writing, and find out whether one of the two stores was replaced or set back: `farshore explain FS1025`"
                     .to_owned()

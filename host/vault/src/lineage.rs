@@ -268,6 +268,16 @@ impl Lineage {
         Ok(self.0.log.newest().await?.head)
     }
 
+    /// The same, once it is at both addresses of a vault that has two: what it says may then be told as durable.
+    ///
+    /// # Errors
+    /// [`Error::NotAtData`], [`Error::AddressesDiffer`]; a commit is missing or damaged; or a store failed.
+    pub async fn settled_head(&self) -> Result<Head> {
+        let head = self.head().await?;
+        self.0.store.settle().await?;
+        Ok(head)
+    }
+
     /// At most `limit` points, newest first: all, or those before the commit of this number.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ impl Lineage {
         for _ in 0..RACES_MAX {
             let (built_on, valid) = shared.newest_to_build_on().await?;
             if built_on.head.pins.iter().any(|pin| pin.run == run && pin.point == point) {
-                return Ok(());
+                return shared.store.settle().await;
             }
             shared.point_in(valid.as_deref(), point).await?;
             let mut pins = built_on.head.pins.clone();
@@ -56,7 +56,7 @@ impl Lineage {
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
             if pins.len() == built_on.head.pins.len() {
-                return Ok(());
+                return shared.store.settle().await;
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {

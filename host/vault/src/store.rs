@@ -258,7 +258,9 @@ impl Store {
     /// [`Error::Store`] for the first that could not be deleted; others may be gone.
     pub(crate) async fn delete(&self, keys: Vec<String>) -> Result<()> {
         let Some(data) = &self.data else { return self.objects.delete(keys).await };
-        self.copy_seen(data, true).await?;
+        if keys.iter().any(|key| kept(key) == Kept::Both) {
+            self.copy_seen(data, true).await?;
+        }
         let at = |place: Kept| keys.iter().filter(move |key| kept(key) != place).cloned().collect::<Vec<_>>();
         // Who finds an object at the metadata copies it to the data: so it goes there first.
         self.objects.delete(at(Kept::Data)).await?;

@@ -235,7 +235,7 @@ async fn compare(
 fn place(key: &str, is_paired: bool) -> Option<String> {
     let is_data = |key: &str| {
         let folder = key.strip_prefix("/lineages/").and_then(|rest| rest.split('/').nth(1));
-        matches!(folder, Some("packs" | "maps" | "collections"))
+        matches!(folder, Some("packs" | "maps" | "collections" | "reserves"))
     };
     match key.strip_prefix(DATA_PREFIX).filter(|_| is_paired) {
         Some(rest) if rest.starts_with('/') => is_data(rest).then(|| format!("{PREFIX}{rest}")),

@@ -98,8 +98,13 @@ fn check_vault(vault: &Vault, places: &Places, problems: &mut Vec<Problem>) {
     if let Some(data) = &vault.data {
         let span = places.value(&place!["vault", "data", "address"]);
         problems.extend(check_address(&data.address, span.clone()));
-        if data.address == vault.address {
-            let problem = Problem::error(span, "the vault's data is at the address of its metadata");
+        let folder = |address: &str| format!("{}/", address.trim_end_matches('/'));
+        let (first, second) = (folder(&vault.address), folder(&data.address));
+        if first.starts_with(&second) || second.starts_with(&first) {
+            let problem = Problem::error(
+                span,
+                "the vault's data is at the address of its metadata, or one of them inside the other",
+            );
             problems.push(problem.hint("leave [vault.data] out, or name another address"));
         }
         check_store(&place!["vault", "data"], &data.options, &data.secrets, places, problems);

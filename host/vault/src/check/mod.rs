@@ -130,6 +130,8 @@ pub struct CheckFinding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {
+    /// Points are read with both addresses of the vault; from that of the data alone something may be missing.
+    NotAtBoth,
     /// The object is a commit that was not written on top of the one before it that is there: one of the two was exchanged, or
     /// two histories were mixed.
     BrokenChain,
@@ -421,7 +423,9 @@ impl Check<'_> {
 
     fn uncopied(&mut self, Uncopied { object, differs }: Uncopied) -> Result<()> {
         let error = if differs { Error::AddressesDiffer { object } } else { Error::NotAtData { object } };
-        self.find(&error).map(drop)
+        let finding = self.find(&error)?;
+        self.findings[finding].means = Some(Means::NotAtBoth);
+        Ok(())
     }
 
     async fn lineage_of(&mut self, vault: &Vault, id: LineageId) -> Result<()> {

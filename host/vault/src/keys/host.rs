@@ -353,7 +353,8 @@ impl HostCredential {
             enrolled_at: context.clock.now(),
         };
         if let Some(found) = Enrolment::read(store, &member, invited).await? {
-            return self.compare(&found, join);
+            self.compare(&found, join)?;
+            return store.settle().await;
         }
         if enrolment.enrolled_at > invited.expires_at {
             return Err(refused(format!("its join file expired at {}", invited.expires_at)));
@@ -365,7 +366,8 @@ impl HostCredential {
             Created::Other => {
                 let missing = || Error::damaged(enrolment_key(self.host), "it was there a moment ago");
                 let found = Enrolment::read(store, &member, invited).await?.ok_or_else(missing)?;
-                self.compare(&found, join)
+                self.compare(&found, join)?;
+                store.settle().await
             }
         }
     }

@@ -119,7 +119,7 @@ impl Vault {
             let before = ring.clone();
             change(&mut ring)?;
             if ring == before {
-                return Ok(());
+                return self.0.store.settle().await;
             }
             // Two administrators who take each other's slots out at once would leave a vault that nobody opens.
             if ring.slots.is_empty() {

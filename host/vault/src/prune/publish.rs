@@ -101,6 +101,7 @@ impl Lineage {
             (built_on, valid) = shared.newest_to_build_on().await?;
             // A create whose outcome could not be told had come through.
             if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
+                shared.store.settle().await?;
                 return Ok(own.commit);
             }
             let stands = |point: Sequence| {

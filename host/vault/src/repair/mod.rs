@@ -193,8 +193,7 @@ impl Vault {
         let code = Error::NotAtData { object: String::new() }.code();
         let mut uncopied = Vec::new();
         for finding in report.findings.iter().filter(|finding| finding.code == code) {
-            let found = self.0.store.uncopied_object(finding.object.clone()).await?;
-            uncopied.extend(found.filter(|found| !found.differs).map(|found| found.object));
+            uncopied.extend(self.0.store.missing_at_data(&finding.object).await?);
         }
         Ok(uncopied)
     }

@@ -1,6 +1,6 @@
 //! A vault with two addresses: one of its metadata, one of its data.
 //!
-//! *What lies where.* Packs and collections lie at the address of the data only, proofs and the journals of runs at that of the
+//! *What lies where.* Packs, collections and reserves lie at the address of the data only, proofs and the journals of runs at that of the
 //! metadata only, and everything else at both. So the data alone is a vault that can be read: what is lost with the metadata is
 //! what was proven, and the story of runs.
 //!
@@ -64,7 +64,7 @@ pub(super) enum Kept {
 pub(super) fn kept(key: &str) -> Kept {
     let mut parts = key.split('/');
     match (parts.next(), parts.nth(1)) {
-        (Some("lineages"), Some("packs" | "maps" | "collections")) => Kept::Data,
+        (Some("lineages"), Some("packs" | "maps" | "collections" | "reserves")) => Kept::Data,
         (Some("lineages"), Some("proofs")) | (Some("runs"), _) => Kept::Metadata,
         _ => Kept::Both,
     }
@@ -75,8 +75,7 @@ pub(super) fn kept(key: &str) -> Kept {
 fn numbered(key: &str) -> Option<(&str, u64)> {
     let (folder, number) = key.rsplit_once('/')?;
     let parts: Vec<&str> = folder.split('/').collect();
-    let is_sequence =
-        matches!(parts[..], ["keys", "ring"] | ["keys", "grants", _] | ["lineages", _, "commits" | "boundaries"]);
+    let is_sequence = matches!(parts[..], ["keys", "ring"] | ["lineages", _, "commits" | "boundaries"]);
     if is_sequence { Some((folder, number.parse().ok()?)) } else { None }
 }
 
@@ -268,10 +267,11 @@ impl Store {
     /// Creates an object that is kept at both addresses, after what this process has read at the metadata is at the data.
     pub(super) async fn create_at_both(&self, data: &DataSide, key: &str, parts: Vec<Bytes>) -> Result<Created> {
         self.copy_seen(data, false).await?;
-        if self.objects.create(key, parts.clone()).await? == Created::Other {
+        let created = self.objects.create(key, parts.clone()).await?;
+        data.mirror.note(key);
+        if created == Created::Other {
             return Ok(Created::Other);
         }
-        data.mirror.note(key);
         match data.objects.create(key, parts).await? {
             Created::Mine => data.mirror.settle(key),
             Created::Other => return Err(Error::AddressesDiffer { object: key.to_owned() }),
@@ -279,13 +279,32 @@ impl Store {
         Ok(Created::Mine)
     }
 
-    /// Copies to the data what this process has seen at the metadata. Who may not make boundaries can go on without one: what it
-    /// will hide is deleted only by who may (`must` is said of it).
-    pub(super) async fn copy_seen(&self, data: &DataSide, must: bool) -> Result<()> {
+    /// Copies to the data what this process has read at the metadata, so that what it says of that is true of both. Whoever tells somebody
+    /// that something is there, which it did not create itself just now, asks for this first.
+    ///
+    /// # Errors
+    /// [`Error::NotAtData`], [`Error::AddressesDiffer`]; or a store failed.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        match &self.data {
+            Some(data) => self.copy_seen(data, false).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same. Where the store itself holds powers apart, a host may not create all that it reads: it goes on without what points
+    /// and their writers do not need, and before it deletes not without the boundaries that say so.
+    pub(super) async fn copy_seen(&self, data: &DataSide, deletes: bool) -> Result<()> {
         let copied = stream::iter(data.mirror.waiting()).map(|key| async move {
             match self.copy(data, &key).await {
                 Ok(()) => data.mirror.settle(&key),
-                Err(error) if !must && key.contains("/boundaries/") && is_denied(&error) => {}
+                Err(error) if is_denied(&error) => {
+                    let is_needed = key.starts_with("keys/ring/")
+                        || key.contains("/commits/")
+                        || deletes && key.contains("/boundaries/");
+                    if is_needed {
+                        return Err(Error::NotAtData { object: key });
+                    }
+                }
                 Err(error) => return Err(error),
             }
             Ok(())
@@ -309,7 +328,7 @@ impl Store {
     }
 
     /// What is at the metadata, and should be at the data, and is not; in the order of keys. With `compare` also what differs there,
-    /// which costs a reading of it at both. Ledgers and reserves are left out: what an interrupted
+    /// which costs a reading of it at both. Ledgers are left out: what an interrupted
     /// prune left of them nobody needs.
     ///
     /// # Errors
@@ -319,8 +338,7 @@ impl Store {
         let mut proposed = BTreeMap::new();
         let mut listed = std::pin::pin!(self.objects.list(""));
         while let Some(object) = listed.try_next().await? {
-            let is_idle = ["/ledgers/", "/reserves/"].iter().any(|folder| object.key.contains(folder));
-            if kept(&object.key) == Kept::Both && !is_own(&object.key) && !is_idle {
+            if kept(&object.key) == Kept::Both && !is_own(&object.key) && !object.key.contains("/ledgers/") {
                 proposed.insert(object.key, (object.bytes, None));
             }
         }
@@ -358,6 +376,15 @@ impl Store {
             None => Some(Uncopied { object, differs: false }),
             Some((second, _)) => (first != second).then_some(Uncopied { object, differs: true }),
         })
+    }
+
+    /// The key of an object that was found missing at the data, if it still is, as far as this host may know.
+    pub(crate) async fn missing_at_data(&self, object: &str) -> Result<Option<String>> {
+        match self.uncopied_object(object.to_owned()).await {
+            Ok(found) => Ok(found.filter(|found| !found.differs).map(|found| found.object)),
+            Err(error) if is_denied(&error) => Ok(Some(object.to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     /// Copies these objects from the metadata to the data, where they are missing there.
@@ -481,6 +508,14 @@ impl Store {
             return Err(Error::VaultExists { address: address(&self.objects) });
         }
         let vault = Header::read(&Self::new(data.objects.clone())).await?.vault;
+        if let Some(bucket) = &data.objects.bucket {
+            let failed = |error| Objects::failed("ask for the settings of", "the bucket", error);
+            if bucket.settings().await.map_err(failed)?.retention.is_some() {
+                return Err(Error::invalid(
+                    "the bucket of the data locks objects, and a vault with two addresses cannot be locked",
+                ));
+            }
+        }
         let said = Addresses::newest(&data.objects).await?;
         let begun = Addresses::newest(&self.objects).await?.map(|(_, says)| says);
         let unfit = |objects: &Objects, problem: &str| {
@@ -507,10 +542,17 @@ impl Store {
                 (Some((number + 1, Addresses { role: Role::Data, ..says.clone() })), says)
             }
         };
+        // What lies at the metadata only was at the one address that the vault had before; what is left there later is old.
+        let has_one = number == 0 || number == 1 && says.is_none();
         let mut plan = MetadataPlan { vault, objects: 0, bytes: 0, keys: Vec::new(), says, metadata };
         let mut listed = std::pin::pin!(data.objects.list(""));
         while let Some(object) = listed.try_next().await? {
-            if kept(&object.key) != Kept::Data && !is_own(&object.key) {
+            let is_copied = match kept(&object.key) {
+                Kept::Both => !is_own(&object.key),
+                Kept::Metadata => has_one,
+                Kept::Data => false,
+            };
+            if is_copied {
                 plan.objects += 1;
                 plan.bytes = plan.bytes.saturating_add(object.bytes);
                 plan.keys.push(object.key);
@@ -585,6 +627,7 @@ mod tests {
             ("lineages/0a/packs/00000000000000000001/0b", Kept::Data),
             ("lineages/0a/maps", Kept::Data),
             ("lineages/0a/collections/00000000000000000001/0b", Kept::Data),
+            ("lineages/0a/reserves/0b", Kept::Data),
             ("lineages/0a/proofs/00000000000000000001/0b", Kept::Metadata),
             ("runs/0a/00000001", Kept::Metadata),
             ("runs", Kept::Metadata),

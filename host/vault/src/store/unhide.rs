@@ -29,9 +29,9 @@ pub struct HiddenObject {
     pub newer_versions: u64,
     /// When the newest of all these was put there.
     pub hidden_at: Timestamp,
-    /// What lies above it, newest first.
     /// At which address.
     pub address: String,
+    /// What lies above it, newest first.
     #[serde(skip)]
     above: Vec<Version>,
 }
@@ -76,7 +76,9 @@ impl Store {
     /// [`crate::Error::BucketUnfit`] when the store keeps no versions; or the store failed.
     pub async fn plan_unhide(&self) -> Result<UnhidePlan> {
         let mut plan = UnhidePlan { hidden: Vec::new() };
-        for objects in self.all("") {
+        // Of two addresses one may keep versions and the other none.
+        let keeping: Vec<_> = self.all("").filter(|objects| objects.bucket.is_some()).collect();
+        for objects in if keeping.is_empty() { self.all("").collect() } else { keeping } {
             let hidden = objects.versions("").await?.into_iter().filter_map(|(object, versions)| {
                 let above = versions.above_first().to_vec();
                 let hidden_at = above.first()?.received_at;

@@ -91,7 +91,7 @@ async fn each_object_has_its_address_and_the_data_alone_can_be_read() {
 
     let (metadata, data) = (keys(&objects, "m").await, keys(&objects, "d").await);
     let has = |keys: &[String], part: &str| keys.iter().any(|key| key.contains(part));
-    for part in ["/packs/", "/maps/"] {
+    for part in ["/packs/", "/maps/", "/reserves/"] {
         assert!(!has(&metadata, part) && has(&data, part), "{part}");
     }
     for part in ["runs/", "/proofs/"] {
@@ -99,7 +99,7 @@ async fn each_object_has_its_address_and_the_data_alone_can_be_read() {
     }
     let both = |keys: &[String]| -> Vec<String> {
         let is_elsewhere = |key: &str| {
-            ["/packs/", "/maps/", "/collections/", "/proofs/", "runs/", "addresses/", "probe"]
+            ["/packs/", "/maps/", "/collections/", "/reserves/", "/proofs/", "runs/", "addresses/", "probe"]
                 .iter()
                 .any(|part| key.contains(part))
         };
@@ -288,6 +288,29 @@ async fn a_replicator_goes_on_where_a_pruner_was_killed() {
     assert!(keys(&objects, "d").await.contains(&boundary));
 }
 
+#[tokio::test]
+async fn what_is_found_at_the_metadata_is_told_only_when_it_is_at_both() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(pair_on(&objects), context()).await;
+    let point = commit_disk(&lineage(&vault).await, &content(1)).await.expect("committed");
+    let mut faulty = FaultyStore::sound(&objects);
+    faulty.denied = Some("d/lineages");
+    let controller = vault_on(pair(Arc::new(faulty)), context()).await;
+    let (run, half) = (RunId::from_bytes([7; 16]), lineage_of(&controller).await);
+    half.pin(run, point.sequence).await.expect_err("it is at the metadata only");
+    assert_eq!(half.head().await.expect("readable").pins.len(), 1);
+    for _ in 0..2 {
+        let refused = half.pin(run, point.sequence).await.expect_err("it still is");
+        assert!(matches!(refused, Error::NotAtData { .. }), "{refused}");
+        let refused = half.settled_head().await.expect_err("it still is");
+        assert!(matches!(refused, Error::NotAtData { .. }), "{refused}");
+    }
+    let later = vault_on(pair_on(&objects), context()).await;
+    assert_eq!(later.0.store.uncopied(false).await.expect("listed").len(), 1);
+    lineage_of(&later).await.pin(run, point.sequence).await.expect("pinned");
+    assert_eq!(later.0.store.uncopied(false).await.expect("listed"), []);
+}
+
 /// Makes metadata at `metadata` for the vault at `data`.
 async fn make_metadata(store: &Store) -> Result<u64> {
     let plan = store.plan_metadata(Timestamp::from_unix_milliseconds(5), &SystemEntropy).await?;
@@ -356,6 +379,11 @@ async fn a_vault_with_one_address_gets_another_for_its_metadata() {
     assert_eq!(opened.runs(9).await.expect("listed"), [run], "journals came along");
     commit_disk(&found, &content(2)).await.expect("committed");
     assert_eq!(opened.check(CheckDepth::Full, &|_| {}).await.expect("checked").findings, []);
+    // What is left of the journals at the data is old by now: it does not come back with metadata that is made again.
+    let other = alone(&objects, "m2").with_data(alone(&objects, "d"));
+    make_metadata(&other).await.expect("made");
+    let opened = open_with(other, &kit, "correct horse").await.expect("opened");
+    assert_eq!(opened.runs(9).await.expect("listed"), []);
     let old = open_with(alone(&objects, "d"), &kit, "correct horse").await.expect("readable");
     let refused = commit_disk(&lineage_of(&old).await, &content(3)).await.expect_err("it has two now");
     assert!(matches!(refused, Error::DataAddressAlone { .. }), "{refused}");

@@ -102,6 +102,9 @@ pub fn render_findings(findings: &[CheckFinding]) -> String {
                 "  nothing can be added to lineage {lineage}, or pruned, before it is right again; which points it has is told by \
                  what was true before\n"
             )),
+            Some(Means::NotAtBoth) => text.push_str(
+                "  points are read with both addresses of the vault; from that of the data alone something may be missing\n",
+            ),
             None if finding.points.is_empty() && finding.closes.is_none() => {
                 text.push_str("  no recovery point needs it\n");
             }
