@@ -240,7 +240,7 @@ mod tests {
                     proof(6, ProofKind::Structure, true),
                     proof(9, sample, true),
                 ],
-                "HURT structure 5 min ago; sample 1 %, 9 min ago",
+                "HURT structure 5 min ago; sample 1 %, 9 min ago; structure 6 min ago",
             ),
         ] {
             assert_eq!(proven(&proofs, now), expected);
