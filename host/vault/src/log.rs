@@ -251,7 +251,17 @@ impl CommitLog {
         let body = CommitBody { lineage: self.lineage, head, previous: built_on.hash, written_at, event };
         let bytes = body.encode(&self.access, &self.sealer, &[], &*self.context.entropy)?;
         let hash = stored_hash(&bytes);
-        let created = self.store.create(&self.key(number), vec![Bytes::from(bytes)]).await?;
+        let created = match self.store.create(&self.key(number), vec![Bytes::from(bytes)]).await {
+            // A prune deletes at the metadata first: a number may be free there whose old commit is still at the data.
+            Err(Error::AddressesDiffer { object }) if object == self.key(number) => {
+                self.boundary_rose().await?;
+                if self.seen().deleted_to < number {
+                    return Err(Error::AddressesDiffer { object });
+                }
+                Created::Other
+            }
+            created => created?,
+        };
         self.boundary_rose().await?;
         if self.seen().deleted_to >= number {
             // The number was free because its commit was deleted: this one is seen by nobody.
