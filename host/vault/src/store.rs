@@ -45,6 +45,9 @@ use self::{
 };
 use crate::{Address, Error, Result, StoreOptions, VaultLock};
 
+/// The most bytes of any object but a reserve: more than those of a ledger.
+pub(crate) const OBJECT_BYTES_MAX: usize = 160 * 1024 * 1024;
+
 /// How long a bucket that was found to lock is not asked again.
 const LOCK_PROOF_LASTS: Duration = Duration::from_secs(3_600);
 

@@ -42,11 +42,8 @@ use crate::{
     commit::commit_key,
     prune::replace::Replacement,
     seal::{Hash, stored_hash},
-    store::{Created, lending::Loan},
+    store::{Created, OBJECT_BYTES_MAX, lending::Loan},
 };
-
-/// The most bytes of an object.
-const OBJECT_BYTES_MAX: usize = 160 * 1024 * 1024;
 
 /// An object that is to be copied back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

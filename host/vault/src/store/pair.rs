@@ -26,7 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Created, Store,
+    Created, OBJECT_BYTES_MAX, Store,
     objects::{Objects, PROBE_KEY, is_denied},
 };
 use crate::{
@@ -45,9 +45,6 @@ const ADDRESSES_BYTES_MAX: usize = 4096;
 
 /// The number of what an address says of itself, and of the first ring.
 const FIRST: u64 = 1;
-
-/// The most bytes of an object that is kept at both addresses: more than those of a ledger.
-const COPIED_BYTES_MAX: usize = 160 * 1024 * 1024;
 
 /// How many objects are copied side by side.
 const COPIED_AT_ONCE: usize = 8;
@@ -320,7 +317,7 @@ impl Store {
             Some(Uncopied { differs: true, .. }) => return differ(),
             Some(_) => {}
         }
-        let Some((bytes, _)) = self.objects.read_dated(key, COPIED_BYTES_MAX).await? else { return Ok(()) };
+        let Some((bytes, _)) = self.objects.read_dated(key, OBJECT_BYTES_MAX).await? else { return Ok(()) };
         match data.objects.create(key, vec![bytes]).await? {
             Created::Mine => Ok(()),
             Created::Other => differ(),
@@ -366,11 +363,11 @@ impl Store {
     /// A store failed.
     pub(crate) async fn uncopied_object(&self, object: String) -> Result<Option<Uncopied>> {
         let Some(data) = &self.data else { return Ok(None) };
-        let mut second = data.objects.read_dated(&object, COPIED_BYTES_MAX).await?;
+        let mut second = data.objects.read_dated(&object, OBJECT_BYTES_MAX).await?;
         // It is deleted at the metadata first, and created there first: its writer may be at work.
-        let Some((first, _)) = self.objects.read_dated(&object, COPIED_BYTES_MAX).await? else { return Ok(None) };
+        let Some((first, _)) = self.objects.read_dated(&object, OBJECT_BYTES_MAX).await? else { return Ok(None) };
         if second.is_none() {
-            second = data.objects.read_dated(&object, COPIED_BYTES_MAX).await?;
+            second = data.objects.read_dated(&object, OBJECT_BYTES_MAX).await?;
         }
         Ok(match second {
             None => Some(Uncopied { object, differs: false }),
@@ -584,7 +581,7 @@ impl Store {
             let key = key.clone();
             async move {
                 // A pruner's deletion has gone on to its end.
-                let Some((bytes, _)) = data.objects.read_dated(&key, COPIED_BYTES_MAX).await? else { return Ok(()) };
+                let Some((bytes, _)) = data.objects.read_dated(&key, OBJECT_BYTES_MAX).await? else { return Ok(()) };
                 match self.objects.create(&key, vec![bytes]).await? {
                     Created::Mine => Ok(()),
                     Created::Other => Err(Error::AddressesDiffer { object: key }),
