@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use farshore_scale::{commits, requests, thinning};
+use farshore_scale::{commits, requests, size, thinning};
 use farshore_vault::{Grace, Retention};
 
 /// Measures what a vault costs in the long run.
@@ -23,6 +23,18 @@ enum Verb {
     Commits(CommitsArguments),
     /// The requests of idle and of changing cycles and of daily prunes, and what they cost in a month.
     Requests(RequestsArguments),
+    /// Points of a very large disk: how much memory copying, checking, pruning and restoring take.
+    Size(SizeArguments),
+}
+
+#[derive(Debug, Args)]
+struct SizeArguments {
+    /// The disk's size in GiB. Its vault is made in the system's folder for temporary files, and takes about 6 MiB for each GiB.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    gibibytes: u64,
+    /// How many points there are in the end.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=999))]
+    points: u32,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +119,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Thinning(arguments) => runtime.block_on(thin(arguments)),
         Verb::Commits(arguments) => runtime.block_on(measure_commits(arguments)),
         Verb::Requests(arguments) => runtime.block_on(count(arguments)),
+        Verb::Size(arguments) => runtime.block_on(measure_size(arguments)),
     }
 }
 
@@ -141,6 +154,21 @@ async fn measure_commits(arguments: &CommitsArguments) -> Result<()> {
     let steps = commits::measure(settings).await?;
     println!("{}", commits::HEADING);
     steps.iter().for_each(|step| println!("{step}"));
+    Ok(())
+}
+
+async fn measure_size(arguments: &SizeArguments) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let settings = size::Settings { gibibytes: arguments.gibibytes, points: arguments.points };
+    let measured = size::measure(settings, folder.path()).await?;
+    println!("{}", size::HEADING);
+    measured.steps.iter().for_each(|step| println!("{step}"));
+    let mebibytes = |bytes: u64| bytes as f64 / 1_048_576.0;
+    println!(
+        "the vault: {:.0} MiB, the index: {:.0} MiB",
+        mebibytes(measured.vault_bytes),
+        mebibytes(measured.index_bytes)
+    );
     Ok(())
 }
 
