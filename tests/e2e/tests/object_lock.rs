@@ -8,10 +8,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +23,7 @@ use farshore_core::{
     Basis, Clock, Consistency, DiskId, Firmware, Generation, GroupName, Instant, Machine, MachineId, Passphrase,
     PowerState, SiteName, SystemClock, Timestamp,
 };
+use farshore_e2e::S3Server;
 use farshore_vault::{
     Context, CreateOptions, Error, Grace, KdfParameters, Kit, Lineage, LockMode, Opener, Point, PointDetails,
     PointDiskDraft, PointMachineDraft, Retention, Store, StoreOptions, Vault, VaultLock,
@@ -58,33 +58,18 @@ impl Clock for Ahead {
 
 /// An S3 server that ends with the test, and the time that both sides have.
 struct Server {
-    process: Child,
-    address: String,
+    moto: S3Server,
     seconds: Arc<AtomicU64>,
     folder: tempfile::TempDir,
 }
 
 impl Server {
     fn start() -> Self {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).expect("a home");
-        let python = cache.join("farshore/s3-server/python/bin/python");
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support_moto.py");
         let folder = tempfile::tempdir().expect("a folder");
         let ahead = folder.path().join("ahead");
         fs::write(&ahead, "0").expect("written");
-        let mut process = Command::new(&python)
-            .arg(&program)
-            .arg(&ahead)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask test` installs it", python.display()));
-        let mut lines = BufReader::new(process.stderr.take().expect("its messages")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| Some(line.split_once("http://")?.1.trim().to_owned()));
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = address.expect("it says where it listens");
-        Self { process, address, seconds: Arc::default(), folder }
+        Self { moto: S3Server::moto_in(&program, &ahead), seconds: Arc::default(), folder }
     }
 
     /// Lets time pass, here and there.
@@ -95,8 +80,8 @@ impl Server {
 
     /// The answer to a request by who may do everything.
     fn ask(&self, verb: &str, path: &str, header: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let (address, length) = (&self.address, body.len());
+        let mut stream = TcpStream::connect(self.moto.address()).expect("it listens");
+        let (address, length) = (self.moto.address(), body.len());
         let head = format!(
             "{verb} /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/s3/aws4_request, \
@@ -138,7 +123,7 @@ impl Server {
     fn store(&self, bucket: &str) -> Store {
         let options = [
             ("region", "us-east-1".to_owned()),
-            ("endpoint", format!("http://{}", self.address)),
+            ("endpoint", format!("http://{}", self.moto.address())),
             ("allow_http", "true".to_owned()),
             ("access_key_id", "testing".to_owned()),
             ("secret_access_key", "testing".to_owned()),
@@ -163,13 +148,6 @@ impl Server {
     async fn open(&self, bucket: &str, kit: &Kit) -> Vault {
         let opener = Opener::Kit(Box::new(kit.clone()), Passphrase::new("p"));
         Vault::open(self.store(bucket), &opener, self.context()).await.expect("opened")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -1,88 +1,11 @@
-//! Story: the vault is in a bucket of an S3 server. Points go there and come back, who may commit is decided there, what
+//! Stories: the vault is in a bucket of an S3 server, of moto and in a long run of MinIO too. Points go there and come back, who may commit is decided there, what
 //! retention gives up is deleted there, and a server that is gone is said to be gone.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
-use farshore_e2e::{Finished, World};
-use serde_json::Value;
-
-/// An S3 server that ends with the test.
-struct Server {
-    process: Child,
-    address: String,
-}
-
-impl Server {
-    fn start() -> Self {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).expect("a home");
-        let program = cache.join("farshore/s3-server/python/bin/moto_server");
-        let mut process = Command::new(&program)
-            .args(["-H", "127.0.0.1", "-p", "0"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask test` installs it", program.display()));
-        let mut lines = BufReader::new(process.stderr.take().expect("its messages")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| Some(line.split_once("http://")?.1.trim().to_owned()));
-        // Whatever else it says is read and dropped, so that it never waits for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address: address.expect("it says where it listens") }
-    }
-
-    /// Makes a bucket. The server does not ask who wants it.
-    fn make_bucket(&self, name: &str) {
-        assert_eq!(self.ask("PUT", name, ""), 200);
-    }
-
-    /// The status of its answer.
-    fn ask(&self, verb: &str, path: &str, body: &str) -> u16 {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let (address, length) = (&self.address, body.len());
-        let head = format!(
-            "{verb} /{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-        );
-        stream.write_all((head + body).as_bytes()).expect("sent");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Moves a world's vault into the bucket.
-fn keep_in_bucket(world: &World, server: &Server) {
-    let file = world.site.configuration_file();
-    let text = fs::read_to_string(&file).expect("the configuration");
-    let folder = format!("address = \"file:{}\"", world.site.vault_folder().display());
-    assert!(text.contains(&folder), "{text}");
-    let text = text.replace(&folder, "address = \"s3://recovery/farshore\"");
-    let options = format!(
-        "\n[vault.options]\nregion = \"us-east-1\"\nendpoint = \"http://{}\"\nallow-http = true\n\n\
-         [vault.secrets]\naccess-key-id = {{ file = \"s3-key-id\" }}\nsecret-access-key = {{ file = \"s3-secret\" }}\n",
-        server.address
-    );
-    fs::write(&file, text + &options).expect("written");
-    for name in ["s3-key-id", "s3-secret"] {
-        let secret = file.with_file_name(name);
-        fs::write(&secret, "testing\n").expect("written");
-        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("closed to others");
-    }
-}
+use farshore_core::{Clock as _, SystemClock};
+use farshore_e2e::{Finished, S3Kind, S3Server, World};
+use serde_json::{Value, json};
 
 #[expect(clippy::disallowed_methods, reason = "this test waits for the machine's own time")]
 fn pause(length: Duration) {
@@ -96,12 +19,15 @@ fn code(finished: &Finished) -> Value {
 
 #[test]
 fn points_go_to_the_bucket_and_come_back() {
-    let server = Server::start();
-    server.make_bucket("recovery");
+    S3Server::all().into_iter().for_each(story);
+}
+
+fn story(server: S3Server) {
+    server.call("create_bucket", &json!({ "Bucket": "recovery" })).expect("a bucket");
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    keep_in_bucket(&world, &server);
+    server.keep(&world, "s3://recovery/farshore");
     assert_eq!(code(&world.run(&["points"]).expect("ran")), "FS1001", "there is no vault yet");
     world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     assert_eq!(
@@ -132,8 +58,9 @@ fn points_go_to_the_bucket_and_come_back() {
     // What a writer left that was interrupted before the points: no point needs it.
     let info = world.succeed(&["vault", "info"]).expect("told");
     let lineage = info["groups"][0]["lineage"].as_str().expect("an id");
-    let orphan = format!("recovery/farshore/lineages/{lineage}/packs/{:020}/{}", 1, "0123456789abcdef".repeat(2));
-    assert_eq!(server.ask("PUT", &orphan, "left behind"), 200);
+    let orphan = format!("farshore/lineages/{lineage}/packs/{:020}/{}", 1, "0123456789abcdef".repeat(2));
+    let put = json!({ "Bucket": "recovery", "Key": orphan, "Body": "left behind" });
+    server.call("put_object", &put).expect("an orphan");
     let packs = |world: &World| {
         let info = world.succeed(&["vault", "info"]).expect("told");
         info["usage"]["kinds"]["data packs"]["objects"].as_u64().expect("a number")
@@ -157,4 +84,65 @@ fn points_go_to_the_bucket_and_come_back() {
 
     drop(server);
     assert_eq!(code(&world.run(&["points"]).expect("ran")), "FS1008", "the server is gone");
+}
+
+/// Key and version of all that the bucket has below a prefix, delete markers left out.
+fn versions(server: &S3Server, prefix: &str) -> Vec<(String, String)> {
+    let listed = server.call("list_object_versions", &json!({ "Bucket": "locked", "Prefix": prefix })).expect("listed");
+    assert_eq!(listed["IsTruncated"], false, "few enough for one answer");
+    let text = |version: &Value, name: &str| version[name].as_str().expect("a text").to_owned();
+    let versions = listed["Versions"].as_array().cloned().unwrap_or_default();
+    versions.iter().map(|version| (text(version, "Key"), text(version, "VersionId"))).collect()
+}
+
+#[test]
+fn what_is_locked_cannot_be_destroyed_and_what_was_hidden_comes_back() {
+    S3Server::all().into_iter().for_each(locked_story);
+}
+
+fn locked_story(server: S3Server) {
+    let bucket = json!({ "Bucket": "locked", "ObjectLockEnabledForBucket": true });
+    server.call("create_bucket", &bucket).expect("a bucket");
+    let mut world = World::new().expect("a world");
+    world.resume_guest("orders").expect("a guest");
+    world.protect("orders", &["orders"]).expect("a group");
+    server.keep(&world, "s3://locked/farshore");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
+    let set = ["vault", "lock", "set", "--span", "1d", "--mode", "compliance"];
+    assert_eq!(code(&world.run(&set).expect("ran")), "FS6030", "the bucket locks nothing by default");
+    let rule = json!({ "DefaultRetention": { "Mode": "COMPLIANCE", "Days": 2 } });
+    let lock = json!({ "ObjectLockEnabled": "Enabled", "Rule": rule });
+    let retained = json!({ "Bucket": "locked", "ObjectLockConfiguration": lock });
+    server.call("put_object_lock_configuration", &retained).expect("it locks");
+    world.succeed(&set).expect("locked");
+    world.succeed(&["replicate", "--once"]).expect("a point");
+    world.guest("orders").start_workload("writer 16 512").expect("a writer");
+    world.succeed(&["replicate", "--once"]).expect("a delta");
+    world.guest("orders").stop_workload("writer").expect("stopped");
+    world.succeed(&["vault", "lock", "extend"]).expect("extended");
+
+    // Somebody with all rights.
+    let stored = versions(&server, "farshore/lineages/");
+    assert!(stored.len() > 6, "{stored:?}");
+    let mut hidden = 0;
+    let in_an_hour = SystemClock.now().as_unix_milliseconds() / 1_000 + 3_600;
+    for (key, version) in &stored {
+        let one = json!({ "Bucket": "locked", "Key": key, "VersionId": version });
+        assert!(server.call("delete_object", &one).is_err(), "{key} is locked");
+        if server.kind == S3Kind::Minio {
+            let shorter = json!({ "Bucket": "locked", "Key": key, "VersionId": version,
+                "Retention": { "Mode": "COMPLIANCE", "RetainUntilDate": in_an_hour } });
+            assert!(server.call("put_object_retention", &shorter).is_err(), "{key}: a lock gets no shorter");
+        }
+        let hide = json!({ "Bucket": "locked", "Key": key });
+        hidden += usize::from(server.call("delete_object", &hide).is_ok());
+    }
+    assert_eq!(hidden, stored.len(), "a delete marker hides what cannot be destroyed");
+    let restored = world.folder().join("restored.raw");
+    let restore = ["restore", "orders", "--machine", "orders", "--to", &restored.to_string_lossy()];
+    assert!(!world.run(&restore).expect("ran").status.success(), "nothing is seen");
+    world.succeed(&["vault", "unhide"]).expect("shown again");
+    world.succeed(&["vault", "check", "--full"]).expect("whole");
+    world.succeed(&restore).expect("restored");
+    assert_eq!(versions(&server, "farshore/lineages/").len(), stored.len(), "nothing was lost");
 }

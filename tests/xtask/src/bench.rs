@@ -11,9 +11,9 @@ use crate::debian;
 use crate::demo;
 use crate::machine;
 use crate::needs;
-use crate::peers;
 use crate::process;
 use crate::stages::Stages;
+use crate::tools;
 use crate::wasm::Choice;
 
 /// The page that is written, unless what is passed on names another.
@@ -39,7 +39,7 @@ pub fn run(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<
     let profile: &[&str] = if request.release { &["--release"] } else { &[] };
     let program = stages.run("the program farshore", || demo::build_program_as(checkout, profile))?;
     let bench = stages.run("the bench", || demo::build(checkout, "farshore-bench", "tests/bench/Cargo.toml"))?;
-    let peers = stages.run("rustic and kopia", || Ok(peers::arguments(checkout)))?;
+    let peers = stages.run("rustic and kopia", || Ok(tools::peers(checkout)))?;
     let mut command = Command::new(bench);
     command.env(PROGRAM_VARIABLE, program).args(peers);
     if !request.passed_on.iter().any(|argument| argument.to_string_lossy().starts_with("--output")) {

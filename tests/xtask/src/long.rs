@@ -22,22 +22,36 @@ struct Setting {
     compiler: String,
 }
 
-/// Writes the record.
-pub fn record(checkout: &Checkout, suites: &[Suite], stages: &Stages, passed: bool) -> Result<()> {
+/// Writes the record. `without_minio` says why the tests had no MinIO, if they had none.
+pub fn record(
+    checkout: &Checkout,
+    suites: &[Suite],
+    stages: &Stages,
+    without_minio: Option<&str>,
+    passed: bool,
+) -> Result<()> {
     let path = checkout.path("tests/RESULTS-long.md");
     let stages: Vec<(String, String)> = stages.done().iter().map(|(name, took)| (name.clone(), words(*took))).collect();
-    replace(&path, page(&setting(checkout)?, suites, &stages, passed).as_bytes())?;
+    replace(&path, page(&setting(checkout)?, suites, &stages, without_minio, passed).as_bytes())?;
     eprintln!("\nRecorded in {}.", path.display());
     Ok(())
 }
 
-fn page(setting: &Setting, suites: &[Suite], stages: &[(String, String)], passed: bool) -> String {
+fn page(
+    setting: &Setting,
+    suites: &[Suite],
+    stages: &[(String, String)],
+    without_minio: Option<&str>,
+    passed: bool,
+) -> String {
     let verdict = if passed { "Everything passed." } else { "**Something failed.**" };
+    let servers = without_minio.map_or("MinIO".to_owned(), |reason| format!("and no MinIO: {reason}"));
     let mut text = format!(
         "# The last long run\n\n`cargo xtask test --long` writes this page. {verdict}\n\n\
-         - date: {}\n- commit: {}\n- machine: {}\n- compiler: {}\n\n\
+         - date: {}\n- commit: {}\n- machine: {}\n- compiler: {}\n\
+         - S3 servers: moto, {}\n\n\
          | suite | passed | failed | seconds |\n| --- | ---: | ---: | ---: |\n",
-        setting.date, setting.commit, setting.machine, setting.compiler
+        setting.date, setting.commit, setting.machine, setting.compiler, servers
     );
     for suite in suites {
         // Writing to a String does not fail.
@@ -76,10 +90,11 @@ mod tests {
             compiler: "rustc 1.95.0".into(),
         };
         let suites = [Suite { name: "drill (tests/drill.rs)".into(), passed: 7, failed: 1, seconds: 61.5 }];
-        let text = page(&setting, &suites, &[("clippy".into(), "12 s".into())], false);
+        let text = page(&setting, &suites, &[("clippy".into(), "12 s".into())], Some("no Go"), false);
         assert!(text.contains("| drill (tests/drill.rs) | 7 | 1 | 61.50 |\n"), "{text}");
         assert!(text.contains("| clippy | 12 s |\n"), "{text}");
         assert!(text.contains("**Something failed.**"), "{text}");
         assert!(text.contains("- commit: 1fd8f45\n"), "{text}");
+        assert!(text.contains("- S3 servers: moto, and no MinIO: no Go\n"), "{text}");
     }
 }

@@ -15,7 +15,6 @@ mod long;
 mod machine;
 mod needs;
 mod node_tools;
-mod peers;
 mod process;
 mod python_tools;
 mod scale;
@@ -23,6 +22,7 @@ mod sim;
 mod stages;
 mod suites;
 mod test;
+mod tools;
 mod wasm;
 mod wit_check;
 

@@ -30,11 +30,15 @@ use crate::process;
 use crate::python_tools;
 use crate::stages::Stages;
 use crate::suites::{Reader, Suite};
+use crate::tools;
 use crate::wasm::Choice;
 use crate::wit_check;
 
 /// Tests read this variable to choose sizes, seeds and durations.
 const LONG_VARIABLE: &str = "FARSHORE_LONG";
+
+/// Tells the end-to-end tests where MinIO is, if they are to use it too.
+const MINIO_VARIABLE: &str = "FARSHORE_MINIO";
 /// Cases of a property test that names no number of its own, in a long run; otherwise 256.
 const PROPERTY_CASES_LONG: &str = "20000";
 /// How long the output may stay open after cargo ended.
@@ -65,6 +69,12 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
     stages.run("components in Python and JavaScript", || echo::build(checkout))?;
     stages.run("programs in Python", || python_tools::ready(checkout))?;
     stages.run("the program in JavaScript", || node_tools::ready(checkout))?;
+    // Where it cannot be built the long run says so, and its tests have one server less.
+    let minio = request.long.then(|| stages.run("the S3 server MinIO", || Ok(tools::minio(checkout)))).transpose()?;
+    if let Some(Err(error)) = &minio {
+        eprintln!("The tests run without MinIO: {error:#}");
+    }
+    let server = minio.as_ref().and_then(|minio| minio.as_ref().ok());
     demo::announce_first_build(checkout);
     if request.filter.is_none() {
         stages.run("clippy", || check_lints(checkout))?;
@@ -74,14 +84,15 @@ pub fn run(checkout: &Checkout, request: &Request) -> Result<()> {
         process::run("building the tests", process::cargo(checkout).args(["test", "--workspace", "--no-run"]))
     })?;
     let mut suites = Vec::new();
-    let tested = run_suites(checkout, request, &mut stages, &mut suites).and_then(|()| match request.filter {
+    let tested = run_suites(checkout, request, server, &mut stages, &mut suites).and_then(|()| match request.filter {
         Some(_) => Ok(()),
         None => stages.run("fuzzing", || fuzz::all(checkout, fuzz::seconds_each(request.long))),
     });
     let passed = sum(&suites, |suite| suite.passed);
     let failed = sum(&suites, |suite| suite.failed);
     if request.long {
-        long::record(checkout, &suites, &stages, tested.is_ok())?;
+        let without = minio.and_then(Result::err).map(|error| format!("{error}"));
+        long::record(checkout, &suites, &stages, without.as_deref(), tested.is_ok())?;
     }
     eprintln!("\nEverything took {}.", words(stages.elapsed()));
     println!("{passed} passed, {failed} failed");
@@ -130,18 +141,30 @@ fn workspaces(checkout: &Checkout) -> Vec<PathBuf> {
 }
 
 /// All tests of all workspaces; the first workspace with a failure is the last that runs, but it runs to its end.
-fn run_suites(checkout: &Checkout, request: &Request, stages: &mut Stages, suites: &mut Vec<Suite>) -> Result<()> {
+fn run_suites(
+    checkout: &Checkout,
+    request: &Request,
+    minio: Option<&PathBuf>,
+    stages: &mut Stages,
+    suites: &mut Vec<Suite>,
+) -> Result<()> {
     for (name, folder) in
         [("tests of the host", checkout.root().to_path_buf()), ("tests of the plugins", checkout.path("plugins"))]
     {
         if folder.join("Cargo.toml").is_file() {
-            stages.run(name, || run_tests(checkout, &folder, request, suites))?;
+            stages.run(name, || run_tests(checkout, &folder, request, minio, suites))?;
         }
     }
     Ok(())
 }
 
-fn run_tests(checkout: &Checkout, folder: &Path, request: &Request, suites: &mut Vec<Suite>) -> Result<()> {
+fn run_tests(
+    checkout: &Checkout,
+    folder: &Path,
+    request: &Request,
+    minio: Option<&PathBuf>,
+    suites: &mut Vec<Suite>,
+) -> Result<()> {
     let mut command = process::cargo(checkout);
     command.current_dir(folder).args(["test", "--workspace", "--no-fail-fast"]);
     if let Some(filter) = &request.filter {
@@ -150,6 +173,10 @@ fn run_tests(checkout: &Checkout, folder: &Path, request: &Request, suites: &mut
     match request.long {
         true => command.env(LONG_VARIABLE, "1").env("PROPTEST_CASES", PROPERTY_CASES_LONG),
         false => command.env_remove(LONG_VARIABLE),
+    };
+    match minio {
+        Some(program) => command.env(MINIO_VARIABLE, program),
+        None => command.env_remove(MINIO_VARIABLE),
     };
     let (reader, outcome) = run_counted(&mut command, PIPE_GRACE, &mut io::stdout())?;
     let (_, failed) = reader.totals();

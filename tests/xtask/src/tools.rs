@@ -1,7 +1,7 @@
-//! The tools of the bench that Debian does not have: rustic and kopia, built from their sources at fixed versions, in the
-//! user's cache.
+//! Tools that Debian does not have, built from their sources at fixed versions, in the user's cache: rustic and kopia for the bench,
+//! the S3 server MinIO for the long run.
 //!
-//! Each is optional: where one cannot be built, because there is no Go compiler or nothing can be downloaded, the bench runs
+//! Each is optional: where one cannot be built, because there is no Go compiler or nothing can be downloaded, what wants it runs
 //! without it, and its page says why. What went wrong in full is told on standard error; the page gets only the first
 //! sentence, which names no folder. A folder is named by its version and complete once its note is written.
 
@@ -22,11 +22,14 @@ const RUSTIC: &str = "0.11.4";
 /// The version of the Go module `github.com/kopia/kopia`.
 const KOPIA: &str = "0.21.1";
 const KOPIA_MODULE: &str = "github.com/kopia/kopia";
-/// What kopia's `go.mod` asks for, as major and minor.
+/// The version of the Go module `github.com/minio/minio`, which names a commit.
+const MINIO: &str = "0.0.0-20260212201848-7aac2a2c5b7c";
+const MINIO_MODULE: &str = "github.com/minio/minio";
+/// What their `go.mod` ask for, as major and minor.
 const GO_MIN: (u32, u32) = (1, 24);
 
 /// A tool.
-struct Peer {
+struct Tool {
     name: &'static str,
     version: &'static str,
     /// What building it the first time costs.
@@ -35,33 +38,44 @@ struct Peer {
     install: fn(&Checkout, &Path) -> Result<()>,
 }
 
-const PEERS: [Peer; 2] = [
-    Peer { name: "rustic", version: RUSTIC, costs: "about 10 minutes on two cores", install: install_rustic },
-    Peer { name: "kopia", version: KOPIA, costs: "about 4 minutes on two cores", install: install_kopia },
+const PEERS: [Tool; 2] = [
+    Tool { name: "rustic", version: RUSTIC, costs: "about 10 minutes on two cores", install: install_rustic },
+    Tool { name: "kopia", version: KOPIA, costs: "about 4 minutes on two cores", install: install_kopia },
 ];
 
-/// What the bench is told about these tools: where each is, or why it is not there. Builds what is not there yet.
-pub fn arguments(checkout: &Checkout) -> Vec<OsString> {
+const SERVER: Tool =
+    Tool { name: "minio", version: MINIO, costs: "about 8 minutes on two cores", install: install_minio };
+
+/// The S3 server MinIO, built if it is not there yet; or why it is not.
+///
+/// # Errors
+/// It cannot be built here.
+pub fn minio(checkout: &Checkout) -> Result<PathBuf> {
+    ready(checkout, &SERVER)
+}
+
+/// What the bench is told about its peers: where each is, or why it is not there. Builds what is not there yet.
+pub fn peers(checkout: &Checkout) -> Vec<OsString> {
     PEERS.iter().flat_map(|peer| argument(peer, ready(checkout, peer))).collect()
 }
 
-fn argument(peer: &Peer, ready: Result<PathBuf>) -> [OsString; 2] {
+fn argument(tool: &Tool, ready: Result<PathBuf>) -> [OsString; 2] {
     match ready {
-        Ok(program) => [format!("--{}", peer.name).into(), program.into()],
+        Ok(program) => [format!("--{}", tool.name).into(), program.into()],
         Err(error) => {
-            eprintln!("The bench runs without {}: {error:#}", peer.name);
-            ["--absent".into(), format!("{}: {error}", peer.name).into()]
+            eprintln!("The bench runs without {}: {error:#}", tool.name);
+            ["--absent".into(), format!("{}: {error}", tool.name).into()]
         }
     }
 }
 
-fn ready(checkout: &Checkout, peer: &Peer) -> Result<PathBuf> {
-    let folder = checkout.cache("tools").join(format!("{}-{}", peer.name, peer.version));
-    let (program, complete) = (folder.join("bin").join(peer.name), folder.join("complete"));
+fn ready(checkout: &Checkout, tool: &Tool) -> Result<PathBuf> {
+    let folder = checkout.cache("tools").join(format!("{}-{}", tool.name, tool.version));
+    let (program, complete) = (folder.join("bin").join(tool.name), folder.join("complete"));
     if complete.is_file() {
         return Ok(program);
     }
-    eprintln!("Building {} {} for the bench; the first time that takes {}.", peer.name, peer.version, peer.costs);
+    eprintln!("Building {} {}; the first time that takes {}.", tool.name, tool.version, tool.costs);
     let prepare = || {
         // A folder without its note is what an interrupted build left.
         if folder.exists() {
@@ -70,7 +84,7 @@ fn ready(checkout: &Checkout, peer: &Peer) -> Result<PathBuf> {
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))
     };
     prepare().context("the cache cannot be written")?;
-    (peer.install)(checkout, &folder)?;
+    (tool.install)(checkout, &folder)?;
     replace(&complete, b"").context("the cache cannot be written")?;
     Ok(program)
 }
@@ -93,21 +107,30 @@ struct Module {
     folder: PathBuf,
 }
 
+fn install_kopia(_: &Checkout, folder: &Path) -> Result<()> {
+    // Its web pages are a module of their own, and of no use here.
+    let version = format!("-X {KOPIA_MODULE}/repo.BuildVersion={KOPIA}");
+    build_module("kopia", KOPIA_MODULE, KOPIA, &["-tags", "nohtmlui", "-ldflags", &version], folder)
+}
+
+fn install_minio(_: &Checkout, folder: &Path) -> Result<()> {
+    build_module("minio", MINIO_MODULE, MINIO, &[], folder)
+}
+
 /// Not `go install`, which also asks for the list of all versions, and not every mirror of modules has one. Built in its own
 /// folder, the module is held to its own `go.sum`.
-fn install_kopia(_: &Checkout, folder: &Path) -> Result<()> {
+fn build_module(name: &str, module: &str, version: &str, arguments: &[&str], folder: &Path) -> Result<()> {
     let go = go()?;
-    let named = format!("{KOPIA_MODULE}@v{KOPIA}");
+    let named = format!("{module}@v{version}");
     let mut download = Command::new(&go);
-    download.args(["mod", "download", "-json", &named]).current_dir(folder);
+    // What `go.mod` recommends beside the oldest that will do is not downloaded.
+    download.args(["mod", "download", "-json", &named]).current_dir(folder).env("GOTOOLCHAIN", "local");
     let answer = process::answer(&mut download).with_context(|| format!("go could not download {named}"))?;
     let module: Module = serde_json::from_str(&answer).context("go did not say where it put the module")?;
     let mut build = Command::new(&go);
-    // Its web pages are a module of their own, and of no use here.
-    build.args(["build", "-tags", "nohtmlui", "-ldflags"]);
-    build.arg(format!("-X {KOPIA_MODULE}/repo.BuildVersion={KOPIA}"));
-    build.arg("-o").arg(folder.join("bin/kopia")).arg(".").current_dir(&module.folder);
-    process::run("building kopia", &mut build).context("go could not build it")
+    build.arg("build").args(arguments).arg("-o").arg(folder.join("bin").join(name)).arg(".");
+    build.current_dir(&module.folder).env("GOTOOLCHAIN", "local");
+    process::run(&format!("building {name}"), &mut build).context("go could not build it")
 }
 
 /// A Go compiler that is new enough.
@@ -132,8 +155,8 @@ fn go_version(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn peer(install: fn(&Checkout, &Path) -> Result<()>) -> Peer {
-        Peer { name: "peer", version: "1", costs: "a moment", install }
+    fn tool(install: fn(&Checkout, &Path) -> Result<()>) -> Tool {
+        Tool { name: "peer", version: "1", costs: "a moment", install }
     }
 
     #[test]
@@ -148,13 +171,13 @@ mod tests {
     fn a_tool_is_built_once_and_one_that_cannot_be_had_is_a_reason_without_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let checkout = Checkout::at(folder.path().join("checkout"), folder.path().join("cache"));
-        let refused = peer(|_, folder| {
+        let refused = tool(|_, folder| {
             let failed: Result<()> = Err(anyhow::anyhow!("no such file: {}", folder.display()));
             failed.context("it could not be built")
         });
         let told = argument(&refused, ready(&checkout, &refused));
         assert_eq!(told, ["--absent", "peer: it could not be built"]);
-        let built = peer(|_, folder| {
+        let built = tool(|_, folder| {
             fs::create_dir(folder.join("bin"))?;
             Ok(fs::write(folder.join("bin/peer"), "a program")?)
         });

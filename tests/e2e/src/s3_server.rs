@@ -1,0 +1,168 @@
+//! S3 servers that end with their test: moto, which `cargo xtask test` installs, and MinIO, which a long run builds if it can.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::World;
+
+/// Who may do everything; moto asks nobody.
+const KEY_ID: &str = "testing";
+const SECRET: &str = "testing-secret";
+
+/// Makes one call with boto3, and prints the answer or the code of the error.
+const CALL: &str = r"
+import boto3, json, sys
+endpoint, key_id, secret, operation, parameters = sys.argv[1:]
+client = boto3.client('s3', endpoint_url=endpoint, aws_access_key_id=key_id, aws_secret_access_key=secret, region_name='us-east-1')
+try:
+    answer = getattr(client, operation)(**json.loads(parameters))
+    answer.pop('Body', None)
+    print(json.dumps({'answer': answer}, default=str))
+except client.exceptions.ClientError as error:
+    print(json.dumps({'code': error.response['Error']['Code']}))
+";
+
+/// Which program it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum S3Kind {
+    /// Python, and lax in places: it lets locks be made shorter.
+    Moto,
+    /// A real server.
+    Minio,
+}
+
+/// An S3 server that ends with the test.
+#[derive(Debug)]
+pub struct S3Server {
+    /// Which.
+    pub kind: S3Kind,
+    process: Child,
+    address: String,
+    /// Where MinIO keeps what it has.
+    _folder: Option<TempDir>,
+}
+
+fn tools() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).expect("a home");
+    cache.join("farshore/s3-server/python/bin")
+}
+
+impl S3Server {
+    /// All that there are here: moto, and in a long run MinIO, if it could be built.
+    pub fn all() -> Vec<Self> {
+        let minio = std::env::var_os("FARSHORE_MINIO").map(|program| Self::minio(Path::new(&program)));
+        std::iter::once(Self::moto()).chain(minio).collect()
+    }
+
+    /// moto.
+    pub fn moto() -> Self {
+        let mut command = Command::new(tools().join("moto_server"));
+        command.args(["-H", "127.0.0.1", "-p", "0"]);
+        Self::moto_by(command)
+    }
+
+    /// moto, with the program of a test's own that starts it.
+    pub fn moto_in(program: &Path, argument: &Path) -> Self {
+        let mut command = Command::new(tools().join("python"));
+        command.arg(program).arg(argument);
+        Self::moto_by(command)
+    }
+
+    fn moto_by(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = started(&mut command);
+        let address = said(process.stderr.take().expect("its messages"), "http://");
+        Self { kind: S3Kind::Moto, process, address, _folder: None }
+    }
+
+    fn minio(program: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // It cannot be asked for a port that is free.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+        let mut command = Command::new(program);
+        command.args(["server", "--address", &format!("127.0.0.1:{port}"), "--certs-dir"]);
+        command.arg(folder.path().join("certs")).arg(folder.path().join("buckets"));
+        command.env("MINIO_ROOT_USER", KEY_ID).env("MINIO_ROOT_PASSWORD", SECRET);
+        command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off").env("HOME", folder.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = started(&mut command);
+        let address = said(process.stdout.take().expect("its messages"), "http://");
+        Self { kind: S3Kind::Minio, process, address, _folder: Some(folder) }
+    }
+
+    /// Where it listens, without a scheme.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its answer to a call of boto3, by the name of the method and its arguments; or the code of its error.
+    ///
+    /// # Errors
+    /// The server refused.
+    ///
+    /// # Panics
+    /// There was no answer.
+    pub fn call(&self, operation: &str, parameters: &Value) -> Result<Value, String> {
+        let mut command = Command::new(tools().join("python"));
+        command.args(["-c", CALL, &format!("http://{}", self.address), KEY_ID, SECRET, operation]);
+        let output = command.arg(parameters.to_string()).output().expect("Python runs");
+        let told: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{operation}: {}", String::from_utf8_lossy(&output.stderr)));
+        match told["code"].as_str() {
+            Some(code) => Err(code.to_owned()),
+            None => Ok(told["answer"].clone()),
+        }
+    }
+
+    /// Moves a world's vault, which is not made yet, to this address.
+    ///
+    /// # Panics
+    /// The configuration cannot be changed.
+    pub fn keep(&self, world: &World, address: &str) {
+        let file = world.site.configuration_file();
+        let text = fs::read_to_string(&file).expect("the configuration");
+        let folder = format!("address = \"file:{}\"", world.site.vault_folder().display());
+        assert!(text.contains(&folder), "{text}");
+        let text = text.replace(&folder, &format!("address = \"{address}\""));
+        let options = format!(
+            "\n[vault.options]\nregion = \"us-east-1\"\nendpoint = \"http://{}\"\nallow-http = true\n\n\
+             [vault.secrets]\naccess-key-id = {{ file = \"s3-key-id\" }}\nsecret-access-key = {{ file = \"s3-secret\" }}\n",
+            self.address
+        );
+        fs::write(&file, text + &options).expect("written");
+        for (name, secret) in [("s3-key-id", KEY_ID), ("s3-secret", SECRET)] {
+            let place = file.with_file_name(name);
+            fs::write(&place, format!("{secret}\n")).expect("written");
+            fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("closed to others");
+        }
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn started(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; `cargo xtask test` installs it"))
+}
+
+/// The first word after this mark in what a server says. Whatever else it says is read and dropped, so that it never waits for a
+/// reader.
+fn said(output: impl Read + Send + 'static, mark: &str) -> String {
+    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+    let found = lines.find_map(|line| Some(line.split_once(mark)?.1.split_whitespace().next()?.to_owned()));
+    std::thread::spawn(move || lines.for_each(drop));
+    found.expect("it says where it listens")
+}
