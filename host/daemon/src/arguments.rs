@@ -149,7 +149,9 @@ pub enum VaultCommand {
     ///
     /// For a vault whose metadata was lost, and for one that had one address until now. Name the new, empty address with `address` in
     /// [vault], and the one at which the vault is in [vault.data]; stop every host first, and give all the new configuration afterwards. It
-    /// needs no kit. What was proven and the journals of runs lie with the metadata only: what was lost of them stays lost.
+    /// needs no kit. What was proven and the journals of runs lie with the metadata only: what was lost of them stays lost. Its credential
+    /// writes what hosts write otherwise, so give the new bucket the policy of `vault policy` afterwards. If both addresses are there, and one has
+    /// lost what it says of itself, only that is written again.
     MakeMetadata(MakeMetadataArguments),
     /// Print the bucket policy with which S3 itself lets each host do what its powers need, and nothing else.
     ///
@@ -384,7 +386,7 @@ pub enum LockCommand {
     /// Say that what is stored is locked, and for how long. It needs the kit and the passphrase.
     ///
     /// The bucket must have versioning and object lock enabled, with a default retention of at least this span and mode: it is
-    /// asked, and refused if it has not.
+    /// asked, and refused if it has not. Of a vault with two addresses both must.
     Set(LockSetArguments),
     /// Say whether the vault is locked, and until when what each group's points need is.
     Show,
@@ -470,7 +472,8 @@ pub struct PolicyArguments {
     /// For a vault that is locked, or is about to be.
     #[arg(long)]
     pub locked: bool,
-    /// For the bucket of the data, of a vault with two addresses; otherwise for that of its metadata.
+    /// For the bucket of the data, of a vault with two addresses; otherwise for that of its metadata. If both are in one bucket, the
+    /// policy is for both in any case.
     #[arg(long)]
     pub data: bool,
 }

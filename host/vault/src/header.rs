@@ -14,7 +14,7 @@ use crate::{Error, Result, Store, plain, seal::VerifyingKey, wire::Kind};
 pub(crate) const HEADER_KEY: &str = "vault";
 
 /// The most bytes of a header.
-const HEADER_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// What the header says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -437,12 +437,24 @@ pub(crate) fn check_note(what: &'static str, text: &str) -> Result<()> {
 async fn first_horizon(store: &Store, access: &Access, now: Timestamp) -> Result<Option<Timestamp>> {
     let Some(lock) = access.ring().lock else { return Ok(None) };
     let mut horizon = Some(lock.until(now));
-    for (key, must_exist) in access.own_objects() {
-        match store.object_locked_until(&key).await? {
-            Some(until) => horizon = horizon.zip(until).map(|(horizon, until)| horizon.min(until)),
-            None if must_exist => horizon = None,
-            None => {}
+    let mut note = |ends: Vec<Option<Option<Timestamp>>>, must_exist| {
+        for end in ends {
+            match end {
+                Some(until) => horizon = horizon.zip(until).map(|(horizon, until)| horizon.min(until)),
+                None if must_exist => horizon = None,
+                None => {}
+            }
         }
+    };
+    for (key, must_exist) in access.own_objects() {
+        note(store.object_locked_until(&key).await?, must_exist);
+    }
+    for number in 1.. {
+        let ends = store.object_locked_until(&Store::says_key(number)).await?;
+        if ends.iter().all(Option::is_none) {
+            break;
+        }
+        note(ends, false);
     }
     Ok(horizon)
 }

@@ -13,7 +13,7 @@
 //! for such keys all the time. The condition on the prefix must therefore let requests through that have none
 //! (`StringLikeIfExists`). Names of objects tell nothing but numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -147,8 +147,14 @@ const GRANTS: &[Grant] = &[
         &["lineages/*/packs/*", "lineages/*/maps/*", "lineages/*/collections/*"],
         In::All,
     ),
-    // A group that begins needs what the vault itself needs.
-    grant(&[Replicator], Verb::ReadLock, &["vault", "keys/ring/*", "keys/hosts/*", "keys/epochs/*"], In::Locked),
+    // A group that begins needs what the vault itself needs: the lock of what a plain read gets is asked for, which is such a read.
+    grant(&[Replicator], Verb::Read, &["keys/epochs/*"], In::Locked),
+    grant(
+        &[Replicator],
+        Verb::ReadLock,
+        &["vault", "addresses/*", "keys/ring/*", "keys/hosts/*", "keys/epochs/*"],
+        In::Locked,
+    ),
     // Runs.
     grant(&[Controller], Verb::Create, &["runs/*"], In::All),
     grant(&[Recoverer, Controller], Verb::Read, &["runs/*"], In::All),
@@ -162,16 +168,16 @@ const GRANTS: &[Grant] = &[
     grant(&[Pruner], Verb::Delete, DELETED, In::NotLocked),
     grant(&[Pruner], Verb::ListVersions, &[], In::Locked),
     grant(&[Pruner], Verb::DeleteVersion, DELETED, In::Locked),
-    grant(&[Pruner], Verb::ReadLock, &["vault", "keys/*", "lineages/*"], In::Locked),
-    grant(&[Pruner], Verb::Lock, &["vault", "keys/*", "lineages/*"], In::Locked),
+    grant(&[Pruner], Verb::ReadLock, &["vault", "addresses/*", "keys/*", "lineages/*"], In::Locked),
+    grant(&[Pruner], Verb::Lock, &["vault", "addresses/*", "keys/*", "lineages/*"], In::Locked),
     grant(&[Pruner], Verb::Create, RESERVES, In::NotLocked),
     grant(&[Pruner], Verb::Delete, RESERVES, In::NotLocked),
     // What was proven.
     grant(ALL, Verb::Read, &["lineages/*/proofs/*"], In::All),
     grant(&[Recoverer, Controller, Pruner], Verb::Create, &["lineages/*/proofs/*"], In::All),
     // The vault itself, and its hosts: those that are revoked have written to groups and journals.
-    grant(&[Administrator], Verb::Create, &["vault", "keys/slots/*", "keys/ring/*", "keys/grants/*"], In::All),
-    grant(&[Administrator], Verb::Create, &["addresses/*"], In::NotLocked),
+    grant(&[Administrator], Verb::Create, &["vault", "addresses/*"], In::All),
+    grant(&[Administrator], Verb::Create, &["keys/slots/*", "keys/ring/*", "keys/grants/*"], In::All),
     grant(&[Administrator], Verb::Create, &["keys/epochs/*", "lineages/*/hosts/*", "lineages/*/commits/*"], In::All),
     grant(
         &[Administrator],
@@ -180,6 +186,9 @@ const GRANTS: &[Grant] = &[
         In::All,
     ),
 ];
+
+/// The most bytes that a bucket's policy may have.
+const POLICY_BYTES_MAX: usize = 20 * 1024;
 
 /// What a prune keeps so that it can delete in a full store; in a locked vault it could not be given back.
 const RESERVES: &[&str] = &["lineages/*/reserves/*"];
@@ -215,19 +224,32 @@ pub(crate) fn grants(is_locked: bool) -> impl Iterator<Item = &'static Grant> {
     })
 }
 
-/// The bucket policy, as JSON, that enforces the powers at the store, for these principals (ARNs). It has to be made anew when
-/// principals change, and when the vault is locked.
+/// The bucket policy, as JSON, that enforces the powers at the store, for these principals (ARNs). A bucket has one policy: if both
+/// addresses of a vault are in one bucket, it is made for both together. It has to be made anew when principals change, and when the vault is
+/// locked.
 ///
 /// # Errors
-/// [`Error::NoBucketPolicy`] when the vault is not in S3; [`Error::InvalidRequest`] for a principal that is no ARN, or when none
-/// is named.
+/// [`Error::NoBucketPolicy`] when the vault is not in S3; [`Error::InvalidRequest`] for addresses in several buckets, for a principal
+/// that is no ARN, or when none is named.
 pub fn bucket_policy(
-    address: &Address,
+    addresses: &[Address],
     principals: &BTreeMap<StoreRole, Vec<String>>,
     is_locked: bool,
 ) -> Result<Value> {
-    let Address::S3 { bucket, prefix } = address else {
-        return Err(Error::NoBucketPolicy { address: address.to_string() });
+    let mut buckets = BTreeSet::new();
+    let mut prefixes = Vec::new();
+    for address in addresses {
+        let Address::S3 { bucket, prefix } = address else {
+            return Err(Error::NoBucketPolicy { address: address.to_string() });
+        };
+        buckets.insert(bucket);
+        // Buckets of one name on two servers may have the same folder.
+        if !prefixes.contains(&prefix.as_str()) {
+            prefixes.push(prefix.as_str());
+        }
+    }
+    let (Some(bucket), 1) = (buckets.first(), buckets.len()) else {
+        return Err(Error::invalid("a policy is that of one bucket"));
     };
     let named: Vec<&String> = principals.values().flatten().collect();
     let Some(first) = named.first() else {
@@ -239,14 +261,19 @@ pub fn bucket_policy(
         )));
     }
     let partition = first.split(':').nth(1).unwrap_or("aws");
-    let place = Place { bucket: format!("arn:{partition}:s3:::{bucket}"), prefix };
-    let mut statements = Vec::new();
-    for (role, arns) in principals.iter().filter(|(_, arns)| !arns.is_empty()) {
-        statements.extend(allowed(*role, arns, &place, is_locked));
-    }
+    let place = Place { bucket: format!("arn:{partition}:s3:::{bucket}"), prefixes };
+    let mut statements = allowed(principals, &place, is_locked);
     let pruners = principals.get(&Pruner).map_or(&[][..], Vec::as_slice);
     statements.extend(denied(&place, pruners, &named));
-    Ok(json!({ "Version": "2012-10-17", "Id": "farshore", "Statement": statements }))
+    let policy = json!({ "Version": "2012-10-17", "Id": "farshore", "Statement": statements });
+    let bytes = policy.to_string().len();
+    if bytes > POLICY_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "the policy would have {bytes} bytes, and S3 takes {POLICY_BYTES_MAX}: give each address a bucket of its own, or a shorter folder \
+             in it"
+        )));
+    }
+    Ok(policy)
 }
 
 fn is_arn(text: &str) -> bool {
@@ -260,38 +287,49 @@ fn is_arn(text: &str) -> bool {
 struct Place<'a> {
     /// The bucket's ARN.
     bucket: String,
-    prefix: &'a str,
+    /// What comes before every key, for each address.
+    prefixes: Vec<&'a str>,
 }
 
 impl Place<'_> {
     fn objects(&self, keys: &[&str]) -> Vec<String> {
-        let slash = if self.prefix.is_empty() { "" } else { "/" };
-        keys.iter().map(|key| format!("{}/{}{slash}{key}", self.bucket, self.prefix)).collect()
+        let at = |prefix: &&str| {
+            let slash = if prefix.is_empty() { "" } else { "/" };
+            format!("{}/{prefix}{slash}", self.bucket)
+        };
+        self.prefixes.iter().map(at).flat_map(|at| keys.iter().map(move |key| format!("{at}{key}"))).collect()
     }
 }
 
-/// What is allowed to a power: one statement for each sort of call.
-fn allowed(role: StoreRole, arns: &[String], place: &Place<'_>, is_locked: bool) -> Vec<Value> {
-    let mut by_verb: BTreeMap<Verb, Vec<&str>> = BTreeMap::new();
-    for grant in grants(is_locked).filter(|grant| grant.roles.contains(&role)) {
-        by_verb.entry(grant.verb).or_default().extend(grant.keys);
+/// What is allowed: one statement for each sort of call and those who may make it on the same keys.
+fn allowed(principals: &BTreeMap<StoreRole, Vec<String>>, place: &Place<'_>, is_locked: bool) -> Vec<Value> {
+    let mut by_callers: BTreeMap<(Vec<StoreRole>, Verb), Vec<&str>> = BTreeMap::new();
+    for grant in grants(is_locked) {
+        let is_named = |role: &&StoreRole| principals.get(role).is_some_and(|arns| !arns.is_empty());
+        let roles: Vec<StoreRole> = grant.roles.iter().filter(is_named).copied().collect();
+        if !roles.is_empty() {
+            by_callers.entry((roles, grant.verb)).or_default().extend(grant.keys);
+        }
     }
-    let statement = |(verb, keys): (Verb, Vec<&str>)| {
+    let statement = |((roles, verb), keys): ((Vec<StoreRole>, Verb), Vec<&str>)| {
         let resource = if verb.is_of_bucket() { vec![place.bucket.clone()] } else { place.objects(&keys) };
+        let names: String = roles.iter().map(|role| capital(role.name())).collect();
+        let arns: BTreeSet<&String> = roles.iter().flat_map(|role| &principals[role]).collect();
         let mut statement = json!({
-            "Sid": format!("{}{verb:?}", capital(role.name())),
+            "Sid": format!("{names}{verb:?}"),
             "Effect": "Allow",
             "Principal": { "AWS": arns },
             "Action": verb.actions(),
             "Resource": resource,
         });
-        if matches!(verb, Verb::List | Verb::ListVersions) && !place.prefix.is_empty() {
-            let prefixes = [place.prefix.to_owned(), format!("{}/*", place.prefix)];
+        if matches!(verb, Verb::List | Verb::ListVersions) && !place.prefixes.contains(&"") {
+            let prefixes: Vec<_> =
+                place.prefixes.iter().flat_map(|prefix| [(*prefix).to_owned(), format!("{prefix}/*")]).collect();
             statement["Condition"] = json!({ "StringLikeIfExists": { "s3:prefix": prefixes } });
         }
         statement
     };
-    by_verb.into_iter().map(statement).collect()
+    by_callers.into_iter().map(statement).collect()
 }
 
 /// What is denied to everybody, and to the named principals.

@@ -29,7 +29,7 @@ use std::{
 
 use bytes::Bytes;
 use farshore_core::{Entropy, Timestamp, VaultId};
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::OnceCell;
 
@@ -40,7 +40,7 @@ pub(crate) use self::pair::Uncopied;
 pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
 use self::{
     lending::Lender,
-    objects::Objects,
+    objects::{Objects, is_denied},
     pair::{DataSide, Kept, Layout, kept},
 };
 use crate::{Address, Error, Result, StoreOptions, VaultLock};
@@ -222,6 +222,22 @@ impl Store {
             self.note(key);
         }
         Ok(size)
+    }
+
+    /// Whether there is an object of this key, which not everybody may look at: a listing says so. What it does not have is looked
+    /// at as far as the store lets this host.
+    pub(crate) async fn is_listed(&self, key: &str) -> Result<bool> {
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let mut listed = std::pin::pin!(self.first(key).list(folder));
+        while let Some(listed) = listed.try_next().await? {
+            if listed.key == key {
+                return Ok(true);
+            }
+        }
+        match self.size(key).await {
+            Err(error) if is_denied(&error) => Ok(false),
+            size => Ok(size?.is_some()),
+        }
     }
 
     /// The objects below a folder, in no order; twice those that are kept at two addresses.

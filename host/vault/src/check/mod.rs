@@ -18,7 +18,7 @@ mod packs;
 mod sample;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -404,7 +404,7 @@ impl Check<'_> {
     async fn own_objects(&mut self, vault: &Vault) -> Result<()> {
         for (object, reason) in vault.0.access.needed_objects() {
             self.count_object();
-            if vault.0.store.size(&object).await?.is_none() {
+            if !vault.0.store.is_listed(&object).await? {
                 let finding = self.find(&Error::ObjectMissing { object, reason: reason.to_owned() })?;
                 self.findings[finding].closes = Some(Closes::Vault);
             }
@@ -415,8 +415,11 @@ impl Check<'_> {
     /// That what should be at both of two addresses is; in a full check also that it is the same.
     async fn copies(&mut self, vault: &Vault) -> Result<()> {
         let compare = matches!(self.look, Look::Full);
+        let mut counted = BTreeMap::new();
         for uncopied in vault.0.store.uncopied(compare).await? {
-            self.uncopied(uncopied)?;
+            if does_count(vault, &uncopied.object, &mut counted).await? {
+                self.uncopied(uncopied)?;
+            }
         }
         Ok(())
     }
@@ -554,8 +557,7 @@ impl Check<'_> {
         newest: u64,
     ) -> Result<Vec<(Sequence, Hash)>> {
         let judged = valid.map_or(1, |valid| valid.pruned.judged.get());
-        let standing = valid.iter().flat_map(|valid| &valid.ledger.points).filter(|point| point.stands);
-        let standing = standing.map(|point| point.sequence.get());
+        let standing = standing(valid);
         let mut points = Vec::new();
         let mut previous: Option<[u8; 32]> = None;
         let mut before = 0;
@@ -684,6 +686,50 @@ fn chunks_of(level: usize, index: u64) -> std::ops::Range<u64> {
     let bits = SLOT_BITS * (u32::try_from(level).expect("levels are few") + 1);
     let chunk = |index: u64| index.checked_shl(bits).unwrap_or(u64::MAX);
     chunk(index)..chunk(index.saturating_add(1))
+}
+
+/// The numbers of the points that stand by a ledger.
+fn standing(valid: Option<&Valid>) -> impl Iterator<Item = u64> {
+    let points = valid.into_iter().flat_map(|valid| &valid.ledger.points);
+    points.filter(|point| point.stands).map(|point| point.sequence.get())
+}
+
+/// Which commits of a lineage count.
+#[derive(Debug, Default)]
+struct Counted {
+    deleted_to: u64,
+    valid: Option<Arc<Valid>>,
+}
+
+impl Counted {
+    /// Where it cannot be told, because of damage or for lack of keys, all do; the check of the lineage says why.
+    async fn of(vault: &Vault, lineage: LineageId) -> Result<Self> {
+        let lineage = match vault.open_lineage(lineage).await {
+            Ok(Some(lineage)) => lineage,
+            Ok(None) | Err(Error::NoKey { .. }) => return Ok(Self::default()),
+            Err(error) if error.is_damage() => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        match lineage.ledgers.newest().await {
+            Ok((_, valid)) => Ok(Self { deleted_to: lineage.log.deleted_to(), valid }),
+            Err(error) if error.is_damage() => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether an object counts that is at one address only: a commit under a number that a prune has freed was made by somebody who
+/// slept meanwhile, and does not.
+async fn does_count(vault: &Vault, object: &str, counted: &mut BTreeMap<LineageId, Counted>) -> Result<bool> {
+    let parts: Vec<&str> = object.split('/').collect();
+    let ["lineages", lineage, "commits", number] = parts[..] else { return Ok(true) };
+    let (Ok(lineage), Ok(number)) = (lineage.parse::<LineageId>(), number.parse::<u64>()) else { return Ok(true) };
+    let counted = match counted.entry(lineage) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => unknown.insert(Counted::of(vault, lineage).await?),
+    };
+    let is_freed = number != 1 && number <= counted.deleted_to;
+    Ok(!is_freed || standing(counted.valid.as_deref()).any(|stands| stands == number))
 }
 
 /// Whether another ledger counts by now. Where that cannot be told, because of damage, there is nothing newer to check by.

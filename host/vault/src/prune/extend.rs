@@ -43,7 +43,7 @@ use crate::{
     log::HeadCommit,
     store::{
         Created,
-        bucket::{Retained, Versions},
+        bucket::{Copies, Retained, Side},
     },
 };
 
@@ -107,6 +107,7 @@ pub struct ExtensionReport {
 /// A lock that is to be made longer.
 #[derive(Debug, Clone)]
 struct Short {
+    side: Side,
     key: String,
     version: String,
     mode: LockMode,
@@ -115,45 +116,67 @@ struct Short {
 /// The locks of what is needed.
 #[derive(Debug, Default)]
 struct Locks {
-    /// Objects whose locks were looked up.
+    /// Objects whose locks were looked up, at each address that has them.
     known: BTreeSet<String>,
     /// The earliest end of those that are long enough.
     earliest: Option<Timestamp>,
     short: Vec<Short>,
     hidden: Vec<String>,
+    /// Needed objects that are at the metadata, and not at the data: of an interrupted writer.
+    uncopied: BTreeSet<String>,
 }
 
 impl Locks {
-    /// Looks up the locks of those objects that are not known yet. `versions` is what a listing says that there is.
+    /// Looks up the locks of those objects that are not known yet: of those that are needed, and of the optional ones as far as they
+    /// are there. `versions` is what a listing says that there is.
     async fn look_up(
         &mut self,
         shared: &LineageShared,
         lock: VaultLock,
         until: Timestamp,
         needed: BTreeSet<String>,
-        versions: &BTreeMap<String, Versions>,
+        optional: BTreeSet<String>,
+        versions: &BTreeMap<String, Copies>,
     ) -> Result<()> {
-        let new: Vec<String> = needed.into_iter().filter(|key| !self.known.contains(key)).collect();
-        let looked = stream::iter(new).map(|key| async move {
-            let missing =
-                || Error::ObjectMissing { object: key.clone(), reason: "a point that stands needs it".to_owned() };
-            let found = versions.get(&key).ok_or_else(missing)?;
-            let first = found.first().ok_or_else(missing)?;
-            let retained = shared.store.retained(&key, &first.id).await?;
-            Ok::<_, Error>((first.id.clone(), !found.above_first().is_empty(), retained, key))
+        let mut new = Vec::new();
+        for key in needed.union(&optional).filter(|key| !self.known.contains(*key)) {
+            let copies = versions.get(key);
+            let first =
+                |side| copies.and_then(|copies| copies.get(&side)).and_then(|found| Some((found, found.first()?)));
+            let sides: Vec<Side> = shared.store.sides_of(key).collect();
+            let missing = sides.iter().find(|side| first(**side).is_none() && needed.contains(key));
+            match missing {
+                Some(Side::Data) if sides.contains(&Side::Metadata) => {
+                    self.uncopied.insert(key.clone());
+                    continue;
+                }
+                Some(_) => {
+                    let reason = "a point that stands needs it".to_owned();
+                    return Err(Error::ObjectMissing { object: key.clone(), reason });
+                }
+                None => {}
+            }
+            let found = sides.into_iter().filter_map(|side| Some((side, first(side)?)));
+            new.extend(found.map(|(side, (versions, first))| {
+                (side, key.clone(), first.id.clone(), !versions.above_first().is_empty())
+            }));
+        }
+        let looked = stream::iter(new).map(|(side, key, version, is_hidden)| async move {
+            let retained = shared.store.retained(side, &key, &version).await?;
+            Ok::<_, Error>((side, key, version, is_hidden, retained))
         });
         let looked: Vec<_> = looked.buffered(LOCKS_AT_ONCE).try_collect().await?;
         let slack = i64::try_from(lock.span_seconds.saturating_mul(1_000) / LEFT_ALONE_SHARE).unwrap_or(i64::MAX);
         let enough = Timestamp::from_unix_milliseconds(until.as_unix_milliseconds().saturating_sub(slack));
-        for (version, is_hidden, retained, key) in looked {
-            if is_hidden {
+        for (side, key, version, is_hidden, retained) in looked {
+            if is_hidden && !self.hidden.contains(&key) {
                 self.hidden.push(key.clone());
             }
             match retained.filter(|retained| retained.until >= enough && retained.mode >= lock.mode) {
                 Some(retained) => self.note(retained.until),
                 None => {
                     let mode = retained.map_or(lock.mode, |retained| retained.mode.max(lock.mode));
-                    self.short.push(Short { key: key.clone(), version, mode });
+                    self.short.push(Short { side, key: key.clone(), version, mode });
                 }
             }
             self.known.insert(key);
@@ -165,12 +188,18 @@ impl Locks {
         self.earliest = Some(self.earliest.map_or(end, |earliest| earliest.min(end)));
     }
 
-    /// Makes the locks that are short longer; how many these were.
+    /// How many objects have a lock that is short.
+    fn count_short(&self) -> u64 {
+        let keys: BTreeSet<&str> = self.short.iter().map(|short| short.key.as_str()).collect();
+        super::to_u64(keys.len())
+    }
+
+    /// Makes the locks that are short longer; of how many objects these were.
     async fn extend(&mut self, shared: &LineageShared, until: Timestamp) -> Result<u64> {
+        let count = self.count_short();
         let short = std::mem::take(&mut self.short);
-        let count = super::to_u64(short.len());
-        let extended = stream::iter(short).map(|short| async move {
-            shared.store.retain(&short.key, &short.version, Retained { mode: short.mode, until }).await
+        let extended = stream::iter(short).map(|Short { side, key, version, mode }| async move {
+            shared.store.retain(side, &key, &version, Retained { mode, until }).await
         });
         let mut extended = extended.buffer_unordered(LOCKS_AT_ONCE);
         while extended.try_next().await?.is_some() {}
@@ -182,7 +211,7 @@ impl Locks {
 }
 
 impl Lineage {
-    /// Plans to make the locks longer of everything that the points that stand need. It changes nothing.
+    /// Plans to make the locks longer of everything that the points that stand need, at each address that has it. It changes nothing.
     ///
     /// # Errors
     /// [`Error::PowerMissing`]; [`Error::NotLocked`]; [`Error::BucketUnfit`]. An object that is needed is missing or damaged: then
@@ -205,7 +234,7 @@ impl Lineage {
             until,
             horizon_before: work.built_on.head.locked_until,
             needed: super::to_u64(work.locks.known.len()),
-            extended: super::to_u64(work.locks.short.len()),
+            extended: work.locks.count_short(),
             hidden: work.locks.hidden.clone(),
             work,
         })
@@ -214,7 +243,8 @@ impl Lineage {
     /// Makes the locks longer, and records until when they hold.
     ///
     /// # Errors
-    /// [`Error::LostRace`] when a prune came between: plan anew. Or the store failed: some locks are longer then, and the
+    /// [`Error::LostRace`] when a prune came between: plan anew. [`Error::NotAtData`] when one of two addresses lacks what is needed, and
+    /// not only because its writer was interrupted just now. Or the store failed: some locks are longer then, and the
     /// horizon is as it was; plan anew.
     pub async fn extend(&self, plan: ExtensionPlan) -> Result<ExtensionReport> {
         let shared = &*self.0;
@@ -227,6 +257,7 @@ impl Lineage {
         let planned_on = work.built_on.head.pruned;
         let mut extended: u64 = 0;
         for _ in 0..REBASES_MAX {
+            work.copy(shared, until).await?;
             extended = extended.saturating_add(work.locks.extend(shared, until).await?);
             let locked_until = work.locks.earliest.unwrap_or(until);
             let mut report = ExtensionReport {
@@ -279,24 +310,33 @@ impl Work {
         Ok(())
     }
 
+    /// Copies to the data what an interrupted writer left at the metadata only.
+    async fn copy(&mut self, shared: &LineageShared, until: Timestamp) -> Result<()> {
+        if std::mem::take(&mut self.locks.uncopied).is_empty() {
+            return Ok(());
+        }
+        shared.store.settle().await?;
+        self.look_up(shared, until).await?;
+        match self.locks.uncopied.pop_first() {
+            Some(object) => Err(Error::NotAtData { object }),
+            None => Ok(()),
+        }
+    }
+
     async fn look_up(&mut self, shared: &LineageShared, until: Timestamp) -> Result<()> {
         let needed = self.needed(shared).await?;
         let folder = format!("lineages/{}", shared.id);
         let mut versions = shared.store.versions(&folder).await?;
-        for own in ["keys", HEADER_KEY] {
+        for own in ["addresses", "keys", HEADER_KEY] {
             versions.extend(shared.store.versions(own).await?);
         }
-        let own = |key: &&String| key.starts_with("keys/") || key.starts_with(&format!("{folder}/hosts/"));
+        let own = |key: &&String| {
+            ["addresses/", "keys/"].iter().any(|own| key.starts_with(own))
+                || key.starts_with(&format!("{folder}/hosts/"))
+        };
         // Slots, enrolments and boxes need not be there; those that are there lead to what is needed.
-        let optional: Vec<String> = versions
-            .iter()
-            .filter(|(_, found)| found.first().is_some())
-            .map(|(key, _)| key)
-            .filter(own)
-            .cloned()
-            .collect();
-        let needed = needed.into_iter().chain(optional).collect();
-        self.locks.look_up(shared, self.lock, until, needed, &versions).await
+        let optional = versions.keys().filter(own).cloned().collect();
+        self.locks.look_up(shared, self.lock, until, needed, optional, &versions).await
     }
 
     /// The keys of all objects that must be there for the points that stand.

@@ -17,7 +17,7 @@ use crate::{
     lineage::LineageShared,
     pack::packs_folder,
     page::maps_folder,
-    store::Listed as StoreListed,
+    store::{Listed as StoreListed, bucket::Versions},
     wire::Kind,
 };
 
@@ -43,8 +43,8 @@ async fn proposed(shared: &LineageShared, folder: &str) -> Result<Vec<StoreListe
         return shared.store.list(folder).try_collect().await;
     }
     let versions = shared.store.versions(folder).await?;
-    let listed = versions.into_iter().filter_map(|(key, versions)| {
-        let first = versions.first()?;
+    let listed = versions.into_iter().filter_map(|(key, copies)| {
+        let first = copies.values().find_map(Versions::first)?;
         Some(StoreListed { bytes: first.bytes, received_at: first.received_at, key })
     });
     Ok(listed.collect())

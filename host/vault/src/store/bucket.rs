@@ -4,13 +4,21 @@
 //! lies above it, a newer version or a delete marker, was put there by somebody else and hides it. What is locked, and what a
 //! prune deletes, is therefore named by version. A store that keeps no versions has no such side ([`Bucket`]).
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use farshore_core::Timestamp;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{Error as ObjectError, path::Path};
 
-use super::{Store, objects::Objects};
+use super::{
+    Store,
+    objects::Objects,
+    pair::{Kept, kept},
+};
 use crate::{
     Error, Result,
     lock::{LockMode, VaultLock},
@@ -243,47 +251,90 @@ impl Objects {
     }
 }
 
-// A vault with two addresses is never locked.
+/// One of the addresses of a vault; one that has a single address has its metadata and its data there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Side {
+    /// That of the metadata.
+    Metadata,
+    /// That of the data.
+    Data,
+}
+
+/// The versions of one key at each address that has some.
+pub(crate) type Copies = BTreeMap<Side, Versions>;
+
 impl Store {
-    /// That the bucket locks every new object for at least as long, and at least as strictly, as the vault wants.
+    fn sides(&self, key: &str) -> impl Iterator<Item = (Side, &Objects)> {
+        let data = self.data.as_ref().map(|data| (Side::Data, &data.objects));
+        let (metadata, data) = match (data, kept(key)) {
+            (None, _) | (_, Kept::Metadata) => (Some((Side::Metadata, &self.objects)), None),
+            (data, Kept::Data) => (None, data),
+            (data, Kept::Both) => (Some((Side::Metadata, &self.objects)), data),
+        };
+        metadata.into_iter().chain(data)
+    }
+
+    /// The addresses at which the object of this key is kept.
+    pub(crate) fn sides_of(&self, key: &str) -> impl Iterator<Item = Side> {
+        self.sides(key).map(|(side, _)| side)
+    }
+
+    fn at(&self, side: Side) -> &Objects {
+        match (side, &self.data) {
+            (Side::Data, Some(data)) => &data.objects,
+            _ => &self.objects,
+        }
+    }
+
+    /// That the bucket, or both buckets, lock every new object for at least as long, and at least as strictly, as the vault wants.
     ///
     /// # Errors
     /// [`Error::BucketUnfit`] with what is missing, or the store failed.
     pub(crate) async fn prove_lock(&self, lock: &VaultLock) -> Result<()> {
-        if self.data.is_some() {
-            return Err(self.objects.unfit("a vault with two addresses cannot be locked"));
+        for (_, objects) in self.sides("") {
+            objects.prove_lock(lock).await?;
         }
-        self.objects.prove_lock(lock).await
+        Ok(())
     }
 
     /// The versions of everything below a folder, or of one object, by key below the vault's address.
     ///
     /// # Errors
     /// [`Error::BucketUnfit`] when the store has no versions; or the store failed.
-    pub(crate) async fn versions(&self, folder: &str) -> Result<BTreeMap<String, Versions>> {
-        self.objects.versions(folder).await
+    pub(crate) async fn versions(&self, folder: &str) -> Result<BTreeMap<String, Copies>> {
+        let mut found: BTreeMap<String, Copies> = BTreeMap::new();
+        for (side, objects) in self.sides(folder) {
+            for (key, versions) in objects.versions(folder).await? {
+                found.entry(key).or_default().insert(side, versions);
+            }
+        }
+        Ok(found)
     }
 
     /// The lock of a version of an object, as far as this caller may know.
-    pub(crate) async fn retained(&self, key: &str, version: &str) -> Result<Option<Retained>> {
-        self.objects.retained(key, version).await
+    pub(crate) async fn retained(&self, side: Side, key: &str, version: &str) -> Result<Option<Retained>> {
+        self.at(side).retained(key, version).await
     }
 
-    /// Until when an object is locked of which nobody has hidden anything, as far as this caller may know; none in the outer
-    /// place if there is no object.
-    pub(crate) async fn object_locked_until(&self, key: &str) -> Result<Option<Option<Timestamp>>> {
-        self.objects.object_locked_until(key).await
+    /// Until when an object is locked of which nobody has hidden anything, for each address at which it is kept, as far as this caller
+    /// may know; none in the outer place if it is not there.
+    pub(crate) async fn object_locked_until(&self, key: &str) -> Result<Vec<Option<Option<Timestamp>>>> {
+        let mut ends = Vec::new();
+        for (_, objects) in self.sides(key) {
+            ends.push(objects.object_locked_until(key).await?);
+        }
+        Ok(ends)
     }
 
     /// Locks a version of an object, or makes its lock longer.
-    pub(crate) async fn retain(&self, key: &str, version: &str, retained: Retained) -> Result<()> {
-        self.objects.retain(key, version, retained).await
+    pub(crate) async fn retain(&self, side: Side, key: &str, version: &str, retained: Retained) -> Result<()> {
+        self.at(side).retain(key, version, retained).await
     }
 
     /// Deletes one version of an object.
     #[cfg(test)]
     pub(crate) async fn delete_version(&self, key: &str, version: &str) -> Result<()> {
-        self.objects.delete_version(key, version).await
+        self.first(key).delete_version(key, version).await
     }
 
     /// Deletes all versions of these objects, and what hides them. What is not there is passed over. Returns those of which a
@@ -292,7 +343,16 @@ impl Store {
     /// # Errors
     /// The first version that could not be deleted though it is not locked; others may be gone.
     pub(crate) async fn delete_all_versions(&self, keys: Vec<String>, now: Timestamp) -> Result<Vec<String>> {
-        self.objects.delete_all_versions(keys, now).await
+        let Some(data) = &self.data else { return self.objects.delete_all_versions(keys, now).await };
+        if keys.iter().any(|key| kept(key) == Kept::Both) {
+            self.copy_seen(data, true).await?;
+        }
+        // As in a deletion without locks: at the metadata first.
+        let first = keys.iter().filter(|key| kept(key) != Kept::Data).cloned().collect();
+        let mut locked: BTreeSet<String> = self.objects.delete_all_versions(first, now).await?.into_iter().collect();
+        let second = keys.into_iter().filter(|key| kept(key) != Kept::Metadata && !locked.contains(key)).collect();
+        locked.extend(data.objects.delete_all_versions(second, now).await?);
+        Ok(locked.into_iter().collect())
     }
 }
 

@@ -27,11 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Created, OBJECT_BYTES_MAX, Store,
+    bucket::{BucketSettings, DefaultRetention, Versions},
     objects::{Objects, PROBE_KEY, is_denied},
 };
 use crate::{
     Error, Result,
-    header::{HEADER_KEY, Header},
+    header::{HEADER_BYTES_MAX, HEADER_KEY, Header},
     keys::ring_key,
     plain,
     wire::Kind,
@@ -396,6 +397,11 @@ impl Store {
         Ok(())
     }
 
+    /// The key of what an address says of itself, by number.
+    pub(crate) fn says_key(number: u64) -> String {
+        addresses_key(number)
+    }
+
     /// The first of the addresses that has this object already.
     pub(crate) async fn taken(&self, key: &str) -> Result<Option<&str>> {
         for objects in std::iter::once(&self.objects).chain(self.data.iter().map(|data| &data.objects)) {
@@ -469,6 +475,13 @@ impl Store {
     }
 }
 
+/// What a bucket is set to; none if the store knows no such settings.
+async fn settings(objects: &Objects) -> Result<Option<BucketSettings>> {
+    let Some(bucket) = &objects.bucket else { return Ok(None) };
+    let failed = |error| Objects::failed("ask for the settings of", "the bucket", error);
+    bucket.settings().await.map(Some).map_err(failed)
+}
+
 /// What making metadata again would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MetadataPlan {
@@ -478,6 +491,8 @@ pub struct MetadataPlan {
     pub objects: u64,
     /// How many bytes they have together.
     pub bytes: u64,
+    /// The metadata is there, and only what an address says of itself is missing.
+    pub says_only: bool,
     #[serde(skip)]
     keys: Vec<String>,
     /// What is still to be said at the data: its number, and what.
@@ -491,28 +506,22 @@ pub struct MetadataPlan {
 impl Store {
     /// Plans to make the metadata of a vault at an address where there is none, from all that lies at its data: because the
     /// metadata was lost, or because the vault had one address until now. It needs no keys, and changes nothing; an interrupted making
-    /// goes on.
+    /// goes on. Where the metadata is, and only an address says nothing of itself, that is made again.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when the store has one address; [`Error::VaultExists`] when the metadata is there;
+    /// [`Error::InvalidRequest`] when the store has one address; [`Error::VaultExists`] when nothing is missing of the metadata;
     /// [`Error::AddressesUnfit`]; [`Error::VaultMissing`]; or a store failed.
     pub async fn plan_metadata(&self, now: Timestamp, entropy: &dyn Entropy) -> Result<MetadataPlan> {
         let Some(data) = &self.data else {
             return Err(Error::invalid("the vault has one address: there is no other for its metadata"));
         };
         let address = |objects: &Objects| objects.address.to_string();
+        self.expect_shown(&self.objects).await?;
+        self.expect_as_locked(data).await?;
         if self.objects.size(HEADER_KEY).await?.is_some() {
-            return Err(Error::VaultExists { address: address(&self.objects) });
+            return self.plan_addresses(data, now, entropy).await;
         }
         let vault = Header::read(&Self::new(data.objects.clone())).await?.vault;
-        if let Some(bucket) = &data.objects.bucket {
-            let failed = |error| Objects::failed("ask for the settings of", "the bucket", error);
-            if bucket.settings().await.map_err(failed)?.retention.is_some() {
-                return Err(Error::invalid(
-                    "the bucket of the data locks objects, and a vault with two addresses cannot be locked",
-                ));
-            }
-        }
         let said = Addresses::newest(&data.objects).await?;
         let begun = Addresses::newest(&self.objects).await?.map(|(_, says)| says);
         let unfit = |objects: &Objects, problem: &str| {
@@ -541,7 +550,7 @@ impl Store {
         };
         // What lies at the metadata only was at the one address that the vault had before; what is left there later is old.
         let has_one = number == 0 || number == 1 && says.is_none();
-        let mut plan = MetadataPlan { vault, objects: 0, bytes: 0, keys: Vec::new(), says, metadata };
+        let mut plan = MetadataPlan { vault, objects: 0, bytes: 0, says_only: false, keys: Vec::new(), says, metadata };
         let mut listed = std::pin::pin!(data.objects.list(""));
         while let Some(object) = listed.try_next().await? {
             let is_copied = match kept(&object.key) {
@@ -558,6 +567,126 @@ impl Store {
         // The header makes it a vault: it comes last.
         plan.keys.sort_by_key(|key| key == HEADER_KEY);
         Ok(plan)
+    }
+
+    /// That nobody has hidden what makes this address one of a vault: what would be written then is not what counts.
+    async fn expect_shown(&self, objects: &Objects) -> Result<()> {
+        let Some(settings) = settings(objects).await? else { return Ok(()) };
+        if !settings.keeps_versions {
+            return Ok(());
+        }
+        for folder in [HEADER_KEY, ADDRESSES_FOLDER] {
+            let is_hidden = |versions: &Versions| versions.first().is_some() && !versions.above_first().is_empty();
+            if let Some((key, _)) = objects.versions(folder).await?.iter().find(|(_, versions)| is_hidden(versions)) {
+                let problem = format!("somebody has hidden {key} there, and `farshore vault unhide` shows it again");
+                return Err(Error::AddressesUnfit { address: objects.address.to_string(), problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// That the metadata is locked as strictly and for as long as the data: what lies at both is locked at both.
+    async fn expect_as_locked(&self, data: &DataSide) -> Result<()> {
+        let Some(wanted) = settings(&data.objects).await?.and_then(|settings| settings.retention) else {
+            return Ok(());
+        };
+        let found = settings(&self.objects).await?.filter(|found| found.keeps_versions && found.can_lock);
+        let is_enough =
+            |found: DefaultRetention| found.mode >= wanted.mode && found.span_seconds >= wanted.span_seconds;
+        if found.and_then(|found| found.retention).is_some_and(is_enough) {
+            return Ok(());
+        }
+        let problem = format!(
+            "the bucket of the data locks all that it gets for {} days, in mode {}, and this one does not",
+            wanted.span_seconds / 86_400,
+            wanted.mode
+        );
+        Err(Error::AddressesUnfit { address: self.objects.address.to_string(), problem })
+    }
+
+    /// Plans to let an address say again what it is, of a vault that has both.
+    async fn plan_addresses(&self, data: &DataSide, now: Timestamp, entropy: &dyn Entropy) -> Result<MetadataPlan> {
+        let unfit = |objects: &Objects, problem: &str| {
+            Err(Error::AddressesUnfit { address: objects.address.to_string(), problem: problem.to_owned() })
+        };
+        let first = Addresses::newest(&self.objects).await?.map(|(_, says)| says);
+        let second = Addresses::newest(&data.objects).await?.map(|(_, says)| says);
+        let header = async |objects: &Objects| {
+            let read = objects.read_dated(HEADER_KEY, HEADER_BYTES_MAX).await?;
+            let missing = || Error::VaultMissing { address: objects.address.to_string() };
+            read.map(|(bytes, _)| Header::parse(&bytes)).ok_or_else(missing)?
+        };
+        let vault = header(&self.objects).await?.vault;
+        if header(&data.objects).await?.vault != vault {
+            return unfit(&data.objects, "it holds another vault");
+        }
+        let (says, metadata) = match (first, second) {
+            (Some(_), Some(_)) => {
+                self.layout().await?;
+                return Err(Error::VaultExists { address: self.objects.address.to_string() });
+            }
+            (Some(first), None) if first.role == Role::Metadata => {
+                (Some((FIRST, Addresses { role: Role::Data, ..first.clone() })), first)
+            }
+            (None, Some(second)) if second.role == Role::Data => (None, Addresses { role: Role::Metadata, ..second }),
+            (None, None) => {
+                let (metadata, data) = (AddressId::random(entropy), AddressId::random(entropy));
+                let says = Addresses { vault, role: Role::Metadata, metadata, data, written_at: now };
+                (Some((FIRST, Addresses { role: Role::Data, ..says.clone() })), says)
+            }
+            (Some(_), None) => {
+                return unfit(&self.objects, "it holds the data of a vault, and was given as the address of metadata");
+            }
+            (None, Some(_)) => {
+                return unfit(&data.objects, "it holds the metadata of a vault, and was given as the address of data");
+            }
+        };
+        self.expect_not_behind(data).await?;
+        Ok(MetadataPlan { vault, objects: 0, bytes: 0, says_only: true, keys: Vec::new(), says, metadata })
+    }
+
+    /// That the metadata is neither the data, nor older than it, nor another history: nothing else tells.
+    async fn expect_not_behind(&self, data: &DataSide) -> Result<()> {
+        let unfit = |problem: &str| {
+            Err(Error::AddressesUnfit { address: self.objects.address.to_string(), problem: problem.to_owned() })
+        };
+        let behind = || unfit("it is older than the data, or something is missing or hidden in it");
+        let mut there = BTreeSet::new();
+        let mut highest: BTreeMap<String, u64> = BTreeMap::new();
+        let mut listed = std::pin::pin!(self.objects.list(""));
+        while let Some(object) = listed.try_next().await? {
+            if kept(&object.key) == Kept::Data {
+                return unfit("it holds packs of data, and was given as the address of metadata");
+            }
+            if let Some((folder, number)) = numbered(&object.key) {
+                let known = highest.entry(folder.to_owned()).or_insert(number);
+                *known = number.max(*known);
+            }
+            there.insert(object.key);
+        }
+        let mut same = Vec::new();
+        let mut listed = std::pin::pin!(data.objects.list(""));
+        while let Some(object) = listed.try_next().await? {
+            if kept(&object.key) != Kept::Both || is_own(&object.key) {
+                continue;
+            }
+            match numbered(&object.key) {
+                Some((folder, number)) => match highest.get(folder) {
+                    Some(highest) if number < *highest => {}
+                    Some(highest) if number == *highest => same.push(object.key),
+                    _ => return behind(),
+                },
+                // What a prune deletes is gone from the metadata first; nothing else is ever deleted.
+                None if object.key.contains("/ledgers/") || there.contains(&object.key) => {}
+                None => return behind(),
+            }
+        }
+        for object in same {
+            if self.uncopied_object(object.clone()).await?.is_some() {
+                return Err(Error::AddressesDiffer { object });
+            }
+        }
+        Ok(())
     }
 
     /// Makes the metadata as it was planned. No host may write to the vault meanwhile, nor afterwards to metadata that it had before.

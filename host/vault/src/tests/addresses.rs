@@ -311,6 +311,11 @@ async fn what_is_found_at_the_metadata_is_told_only_when_it_is_at_both() {
     assert_eq!(later.0.store.uncopied(false).await.expect("listed"), []);
 }
 
+/// The keys of the commits at the metadata, in order.
+async fn commits(objects: &InMemory) -> Vec<String> {
+    keys(objects, "m").await.into_iter().filter(|key| key.contains("/commits/")).collect()
+}
+
 /// Makes metadata at `metadata` for the vault at `data`.
 async fn make_metadata(store: &Store) -> Result<u64> {
     let plan = store.plan_metadata(Timestamp::from_unix_milliseconds(5), &SystemEntropy).await?;
@@ -387,4 +392,108 @@ async fn a_vault_with_one_address_gets_another_for_its_metadata() {
     let old = open_with(alone(&objects, "d"), &kit, "correct horse").await.expect("readable");
     let refused = commit_disk(&lineage_of(&old).await, &content(3)).await.expect_err("it has two now");
     assert!(matches!(refused, Error::DataAddressAlone { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn what_an_address_says_of_itself_is_made_again() {
+    let says = ["m/addresses/00000001", "d/addresses/00000001"];
+    for lost in [&says[..1], &says[1..], &says[..]] {
+        let objects = Arc::new(InMemory::new());
+        let (vault, kit) = make(pair_on(&objects), "correct horse").await.expect("made");
+        commit_disk(&lineage(&vault).await, &content(1)).await.expect("committed");
+        let old = Arc::new(objects.fork());
+        commit_disk(&lineage(&vault).await, &content(2)).await.expect("committed");
+        for key in lost {
+            objects.delete(&Path::from(*key)).await.expect("deleted");
+            old.delete(&Path::from(*key)).await.expect("deleted");
+        }
+        let refused = open_with(pair_on(&objects), &kit, "correct horse").await.expect_err("it is not told");
+        assert!(matches!(refused, Error::AddressesUnfit { .. }), "{lost:?}: {refused}");
+
+        let swapped = alone(&objects, "d").with_data(alone(&objects, "m"));
+        let refused = make_metadata(&swapped).await.expect_err("swapped");
+        assert!(matches!(refused, Error::AddressesUnfit { .. }), "{lost:?}: {refused}");
+        // Metadata that was set back, or that is not that of this data any more.
+        let behind = alone(&old, "m").with_data(alone(&objects, "d"));
+        let refused = make_metadata(&behind).await.expect_err("it is older");
+        let is_older = matches!(&refused, Error::AddressesUnfit { problem, .. } if problem.contains("older"));
+        assert!(is_older, "{lost:?}: {refused}");
+        let stranger = Arc::new(InMemory::new());
+        make(pair_on(&stranger), "correct horse").await.expect("made");
+        for key in lost {
+            stranger.delete(&Path::from(*key)).await.expect("deleted");
+        }
+        let refused = make_metadata(&alone(&stranger, "m").with_data(alone(&objects, "d"))).await;
+        assert!(matches!(refused, Err(Error::AddressesUnfit { .. })), "{lost:?}: {refused:?}");
+
+        // Metadata with the same numbers, and another history.
+        let other = Arc::new(objects.fork());
+        let newest = commits(&objects).await.pop().expect("one");
+        other.delete(&Path::from(format!("m/{newest}"))).await.expect("deleted");
+        other.put(&Path::from(format!("m/{newest}")), "another".into()).await.expect("put");
+        let refused = make_metadata(&pair_on(&other)).await.expect_err("it differs");
+        assert!(matches!(&refused, Error::AddressesDiffer { object } if *object == newest), "{lost:?}: {refused}");
+        // What is never deleted is missing at the metadata.
+        let other = Arc::new(objects.fork());
+        let slot = keys(&other, "m").await.into_iter().find(|key| key.starts_with("keys/slots/")).expect("one");
+        other.delete(&Path::from(format!("m/{slot}"))).await.expect("deleted");
+        let refused = make_metadata(&pair_on(&other)).await.expect_err("something is missing");
+        assert!(matches!(&refused, Error::AddressesUnfit { .. }), "{lost:?}: {refused}");
+
+        let before = self::objects(&objects).await.len();
+        assert_eq!(make_metadata(&pair_on(&objects)).await.expect("made"), 0, "{lost:?}");
+        assert_eq!(self::objects(&objects).await.len(), before + lost.len(), "and nothing else");
+        let opened = open_with(pair_on(&objects), &kit, "correct horse").await.expect("opened");
+        commit_disk(&lineage_of(&opened).await, &content(3)).await.expect("committed");
+        assert_eq!(opened.check(CheckDepth::Full, &|_| {}).await.expect("checked").findings, [], "{lost:?}");
+        let refused = make_metadata(&pair_on(&objects)).await.expect_err("nothing is missing");
+        assert!(matches!(refused, Error::VaultExists { .. }), "{lost:?}: {refused}");
+        let refused = make_metadata(&swapped).await.expect_err("swapped");
+        assert!(matches!(refused, Error::AddressesUnfit { .. }), "{lost:?}: {refused}");
+        let data = open_with(alone(&objects, "d"), &kit, "correct horse").await.expect("opened");
+        let refused = commit_disk(&lineage_of(&data).await, &content(4)).await.expect_err("it is the data alone");
+        assert!(matches!(refused, Error::DataAddressAlone { .. }), "{lost:?}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_commit_under_a_number_that_was_freed_is_no_sign_that_the_addresses_were_torn_apart() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(pair_on(&objects), context()).await;
+    let lineage = lineage(&vault).await;
+    let mut commits = Vec::new();
+    for cycle in 1..6 {
+        commits.push(commit_disk(&lineage, &content(cycle)).await.expect("committed").sequence);
+    }
+    for _ in 0..2 {
+        prune(&lineage, &KEEP_NEWEST).await.expect("pruned");
+    }
+    let key = |sequence| crate::commit::commit_key(vault.lineage_id(&group()), sequence);
+    let put = async |prefix: &str, sequence, content: &'static str| {
+        objects.put(&Path::from(format!("{prefix}/{}", key(sequence))), content.into()).await.expect("put")
+    };
+    // A writer that slept has created it at the metadata, and was killed; of the other the old commit was still at the data.
+    put("m", commits[1], "of a writer that slept").await;
+    put("m", commits[2], "of a writer that slept").await;
+    put("d", commits[2], "old").await;
+    let report = vault.check(CheckDepth::Full, &|_| {}).await.expect("checked");
+    assert_eq!(report.findings, []);
+    // One that was given up and waits for its grace leads to those after it: it counts until a boundary says otherwise.
+    let waiting = commit_disk(&lineage, &content(6)).await.expect("committed").sequence;
+    commit_disk(&lineage, &content(7)).await.expect("committed");
+    let plan = lineage.plan_prune(&KEEP_NEWEST, Grace { seconds: 1_000_000, commits: 0 }).await.expect("planned");
+    lineage.prune(plan).await.expect("pruned");
+    objects.delete(&Path::from(format!("d/{}", key(waiting)))).await.expect("deleted");
+    let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+    let found: Vec<_> = report.findings.iter().map(|finding| finding.object.clone()).collect();
+    assert_eq!(found, [key(waiting)]);
+    let plan = vault.plan_repair(None, CheckDepth::Structure).await.expect("planned");
+    vault.copy_to_data(&plan).await.expect("copied");
+    assert_eq!(vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked").findings, []);
+    // So does the one that stands.
+    let newest = commit_disk(&lineage, &content(8)).await.expect("committed").sequence;
+    objects.delete(&Path::from(format!("d/{}", key(newest)))).await.expect("deleted");
+    let report = vault.check(CheckDepth::Structure, &|_| {}).await.expect("checked");
+    let found: Vec<_> = report.findings.iter().map(|finding| finding.object.clone()).collect();
+    assert_eq!(found, [key(newest)]);
 }

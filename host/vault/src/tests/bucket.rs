@@ -102,9 +102,14 @@ fn denied(path: &Path) -> ObjectError {
 impl LockingBucket {
     /// One that locks each new object for so many days.
     pub(crate) fn new(mode: LockMode, days: u64) -> Arc<Self> {
+        Self::by(VirtualClock::new(), mode, days)
+    }
+
+    /// Another one, by the same clock.
+    pub(crate) fn by(clock: Arc<VirtualClock>, mode: LockMode, days: u64) -> Arc<Self> {
         let retention = Some(DefaultRetention { mode, span_seconds: days * DAY });
         Arc::new(Self {
-            clock: VirtualClock::new(),
+            clock,
             settings: Mutex::new(BucketSettings { keeps_versions: true, can_lock: true, retention }),
             versions: Mutex::default(),
             latest: InMemory::new(),
@@ -117,6 +122,13 @@ impl LockingBucket {
 
     pub(crate) fn store(self: &Arc<Self>) -> Store {
         wrap(Arc::clone(self) as Arc<dyn ObjectStore>).with_bucket(Arc::clone(self) as Arc<dyn Bucket>)
+    }
+
+    /// A store of a vault with two addresses, both in this bucket: that of the data is the folder `d`.
+    pub(crate) fn pair(self: &Arc<Self>) -> Store {
+        let objects = Arc::clone(self) as Arc<dyn ObjectStore>;
+        let data = Store::from_object_store(objects, "d").expect("a good prefix");
+        self.store().with_data(data.with_bucket(Arc::clone(self) as Arc<dyn Bucket>))
     }
 
     pub(crate) fn context(&self) -> Context {

@@ -15,7 +15,7 @@ use object_store::{
 };
 
 use super::{whole::lines, *};
-use crate::{Error, Grace};
+use crate::{Error, Grace, Means};
 
 const NO_GRACE: Grace = Grace { seconds: 0, commits: 0 };
 
@@ -189,22 +189,68 @@ async fn work(store: Store) -> Acknowledged {
     done
 }
 
-async fn expect_unharmed(objects: &Arc<InMemory>, done: &Acknowledged, case: &str) {
-    let vault = vault_on(store(objects), context()).await;
-    let report = vault.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked");
-    assert_eq!(report.findings, [], "{case}");
+/// Which store is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// That of a vault with one address.
+    One,
+    /// That of the metadata of a vault with two; its data has room.
+    Metadata,
+    /// That of its data.
+    Data,
+}
+
+impl Place {
+    /// The vault's store, of which this place is on `full`; both have their objects in one store in memory.
+    fn store(self, full: Arc<dyn ObjectStore>, objects: &Arc<InMemory>) -> Store {
+        let with_room = Arc::clone(objects) as Arc<dyn ObjectStore>;
+        let (metadata, data) = match self {
+            Self::One => return wrap(full),
+            Self::Metadata => (full, with_room),
+            Self::Data => (with_room, full),
+        };
+        let at = |objects, prefix| Store::from_object_store(objects, prefix).expect("a good prefix");
+        at(metadata, "m").with_data(at(data, "d"))
+    }
+
+    /// The same with room.
+    fn with_room(self, objects: &Arc<InMemory>) -> Store {
+        self.store(Arc::clone(objects) as Arc<dyn ObjectStore>, objects)
+    }
+}
+
+async fn expect_unharmed(place: Place, objects: &Arc<InMemory>, done: &Acknowledged, case: &str) {
+    let vault = vault_on(place.with_room(objects), context()).await;
+    let mut findings = vault.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked").findings;
+    if place == Place::Data {
+        // What nobody was told of may be at the metadata only.
+        findings.retain(|finding| finding.means != Some(Means::NotAtBoth));
+    }
+    assert_eq!(findings, [], "{case}");
     if done.entries > 0 {
         let entries = vault.run_entries(RunId::from_bytes([4; 16])).await.expect("readable");
         assert_eq!(entries.len(), done.entries, "{case}");
     }
+    if place != Place::One {
+        // What was acknowledged is at the data.
+        let data = Store::from_object_store(Arc::clone(objects) as Arc<dyn ObjectStore>, "d").expect("a good prefix");
+        expect_points(&vault_on(data, context()).await, Place::Data, done, &format!("{case}, from the data")).await;
+    }
+    expect_points(&vault, place, done, case).await;
+}
+
+async fn expect_points(vault: &Vault, place: Place, done: &Acknowledged, case: &str) {
     let Some(lineage) = vault.lineage(&group()).await.expect("readable") else {
         assert!(done.points.is_empty(), "{case}");
         return;
     };
     let standing = lineage.points(None, usize::MAX).await.expect("readable");
     for point in &standing {
-        let content = &done.points.get(&point.sequence).unwrap_or_else(|| panic!("{case}: a point out of nowhere"));
-        assert!(restore(&lineage, point).await.expect("readable") == **content, "{case}: {}", point.sequence);
+        let restored = restore(&lineage, point).await.expect("readable");
+        match done.points.get(&point.sequence) {
+            Some(content) => assert!(restored == *content, "{case}: {}", point.sequence),
+            None => assert_eq!(place, Place::Data, "{case}: a point out of nowhere"),
+        }
     }
     // What the rules gave up is gone; never the newest, nor what is pinned.
     let stands = |sequence: &Sequence| standing.iter().any(|point| point.sequence == *sequence);
@@ -212,31 +258,43 @@ async fn expect_unharmed(objects: &Arc<InMemory>, done: &Acknowledged, case: &st
     assert!(done.pin.as_ref().is_none_or(stands), "{case}: the pinned point");
 }
 
-#[tokio::test]
-async fn a_store_that_is_full_at_any_write_harms_nothing() {
+async fn full_at_any_write(place: Place) {
     let objects = Arc::new(InMemory::new());
     let sound = Full::new(&objects, usize::MAX, u64::MAX);
-    let done = work(wrap(Arc::clone(&sound) as Arc<dyn ObjectStore>)).await;
+    let done = work(place.store(Arc::clone(&sound) as Arc<dyn ObjectStore>, &objects)).await;
     assert_eq!((done.refused, done.points.len(), done.entries), (0, 6, 6));
-    expect_unharmed(&objects, &done, "with room").await;
+    expect_unharmed(place, &objects, &done, "with room").await;
     let writes = usize::MAX - sound.writes_left.load(Ordering::SeqCst);
-    assert!(writes > 30, "{writes} objects are written");
+    assert!(writes > 20, "{writes} objects are written");
     for room in 0..writes {
         // Full from here on.
+        let case = format!("{place:?} is full after {room} writes");
         let objects = Arc::new(InMemory::new());
         let full = Full::new(&objects, room, u64::MAX);
-        let done = work(wrap(Arc::clone(&full) as Arc<dyn ObjectStore>)).await;
-        assert!(full.refused.load(Ordering::SeqCst) > 0, "full after {room} writes, and nobody saw it");
+        let done = work(place.store(Arc::clone(&full) as Arc<dyn ObjectStore>, &objects)).await;
+        assert!(full.refused.load(Ordering::SeqCst) > 0, "{case}, and nobody saw it");
         // A reserve that does not fit is nobody's failure.
-        assert!(done.refused > 0 || room + 1 == writes, "full after {room} writes, and nobody was told");
-        expect_unharmed(&objects, &done, &format!("full after {room} writes")).await;
+        assert!(done.refused > 0 || room + 1 == writes, "{case}, and nobody was told");
+        expect_unharmed(place, &objects, &done, &case).await;
         // With room again, everything goes on.
-        let vault = vault_on(store(&objects), context()).await;
+        let vault = vault_on(place.with_room(&objects), context()).await;
         let there = lineage(&vault).await;
         let content = lines(7, 20);
         let point = commit_disk(&there, &content).await.expect("there is room again");
         assert!(restore(&there, &point).await.expect("readable") == content);
+        assert_eq!(vault.check(crate::CheckDepth::Full, &|_| {}).await.expect("checked").findings, [], "{case}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_at_any_write_harms_nothing() {
+    full_at_any_write(Place::One).await;
+}
+
+#[tokio::test]
+async fn one_of_two_addresses_that_is_full_at_any_write_harms_nothing() {
+    full_at_any_write(Place::Metadata).await;
+    full_at_any_write(Place::Data).await;
 }
 
 /// A vault with so many points, of which all but the newest are given up: how many bytes each prune writes until all is deleted, the

@@ -10,8 +10,8 @@ use super::{
     *,
 };
 use crate::{
-    Error, Grace, LockMode, PruneReport, VaultLock,
-    store::bucket::{BucketSettings, DefaultRetention},
+    CheckDepth, Error, Grace, LockMode, PruneReport, VaultLock,
+    store::bucket::{BucketSettings, DefaultRetention, Versions},
 };
 
 const SPAN_DAYS: u64 = 12;
@@ -20,7 +20,37 @@ const LOCK: VaultLock = VaultLock { mode: LockMode::Compliance, span_seconds: SP
 
 const NO_GRACE: Grace = Grace { seconds: 0, commits: 0 };
 
+/// Where the vault of a world lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lies {
+    /// At one address.
+    AtOne,
+    /// At two, which are folders of one bucket.
+    AtTwo,
+}
+
+impl Lies {
+    const ALL: [Self; 2] = [Self::AtOne, Self::AtTwo];
+
+    fn store(self, bucket: &Arc<LockingBucket>) -> Store {
+        match self {
+            Self::AtOne => bucket.store(),
+            Self::AtTwo => bucket.pair(),
+        }
+    }
+
+    /// The vault in what is left of the bucket.
+    fn left(self, objects: &Arc<InMemory>) -> Store {
+        let data = || Store::from_object_store(Arc::clone(objects) as Arc<dyn ObjectStore>, "d").expect("a prefix");
+        match self {
+            Self::AtOne => store(objects),
+            Self::AtTwo => store(objects).with_data(data()),
+        }
+    }
+}
+
 struct World {
+    lies: Lies,
     bucket: Arc<LockingBucket>,
     vault: Vault,
     lineage: Lineage,
@@ -31,19 +61,27 @@ struct World {
 }
 
 async fn made(bucket: &Arc<LockingBucket>) -> (Vault, Kit) {
+    made_in(bucket, bucket.store()).await
+}
+
+async fn made_in(bucket: &LockingBucket, store: Store) -> (Vault, Kit) {
     let options = CreateOptions { kdf: KdfParameters::FLOOR };
-    let draft = Vault::draft(bucket.store(), &Passphrase::new("p"), options, bucket.context()).await.expect("a draft");
+    let draft = Vault::draft(store, &Passphrase::new("p"), options, bucket.context()).await.expect("a draft");
     let kit = draft.kit().clone();
     (draft.create().await.expect("made"), kit)
 }
 
 impl World {
     async fn new() -> Self {
+        Self::of(Lies::AtOne).await
+    }
+
+    async fn of(lies: Lies) -> Self {
         let bucket = LockingBucket::new(LockMode::Compliance, SPAN_DAYS);
-        let (vault, kit) = made(&bucket).await;
+        let (vault, kit) = made_in(&bucket, lies.store(&bucket)).await;
         vault.set_lock(LOCK, false).await.expect("the bucket locks");
         let lineage = lineage(&vault).await;
-        Self { bucket, vault, lineage, kit, history: BTreeMap::new(), content: noise(1, 40 * CHUNK) }
+        Self { lies, bucket, vault, lineage, kit, history: BTreeMap::new(), content: noise(1, 40 * CHUNK) }
     }
 
     /// Commits a point that changes one chunk.
@@ -102,7 +140,7 @@ impl World {
     async fn audit(&self) {
         let horizon = self.lineage.head().await.expect("readable").locked_until.expect("recorded");
         let left = self.bucket.survivors(horizon).await;
-        let vault = open_with(store(&left), &self.kit, "p").await.expect("ring and header are locked too");
+        let vault = open_with(self.lies.left(&left), &self.kit, "p").await.expect("ring and header are locked too");
         let lineage = vault.lineage(&group()).await.expect("readable").expect("its first commit is locked");
         let points = lineage.points(None, usize::MAX).await.expect("all commits that lead to them are locked");
         let standing = self.lineage.points(None, usize::MAX).await.expect("readable");
@@ -113,6 +151,12 @@ impl World {
                 "{}",
                 point.sequence
             );
+        }
+        if self.lies == Lies::AtTwo {
+            let data = Store::from_object_store(left as Arc<dyn ObjectStore>, "d").expect("a good prefix");
+            let vault = open_with(data, &self.kit, "p").await.expect("so they are at the data");
+            let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+            assert_eq!(lineage.points(None, usize::MAX).await.expect("readable"), points, "the data alone");
         }
     }
 }
@@ -208,7 +252,12 @@ async fn a_lock_is_made_weaker_on_purpose_only_and_impossible_spans_are_refused(
 /// Days go by with points, extensions and prunes; at every point in time what the horizon promises is true.
 #[tokio::test]
 async fn at_the_horizon_everything_that_stands_can_be_restored_from_what_is_locked() {
-    let mut world = World::new().await;
+    for lies in Lies::ALL {
+        weeks_and_audits(World::of(lies).await).await;
+    }
+}
+
+async fn weeks_and_audits(mut world: World) {
     let rules = Retention { all_seconds: 5 * DAY, hourly: 0, daily: 0, weekly: 0, monthly: 0, yearly: 0 };
     world.point(0).await.expect("the first");
     world.audit().await;
@@ -333,8 +382,15 @@ async fn what_was_stored_before_the_vault_was_locked_is_locked_by_the_first_exte
     let first = commit_disk(&lineage, &content).await.expect("committed");
     *bucket.settings.lock().expect("whole") = locking;
     vault.set_lock(LOCK, false).await.expect("the bucket locks");
-    let mut world =
-        World { bucket, vault, lineage, kit, history: BTreeMap::from([(first.sequence, content.clone())]), content };
+    let mut world = World {
+        lies: Lies::AtOne,
+        bucket,
+        vault,
+        lineage,
+        kit,
+        history: BTreeMap::from([(first.sequence, content.clone())]),
+        content,
+    };
     let refused = world.point(1).await.expect_err("nothing of the first point is locked");
     assert!(matches!(refused, Error::LockNear { horizon: None, .. }), "{refused}");
     let report = world.extend().await.expect("extended");
@@ -345,7 +401,12 @@ async fn what_was_stored_before_the_vault_was_locked_is_locked_by_the_first_exte
 
 #[tokio::test]
 async fn an_extension_that_fails_does_not_raise_the_horizon_and_goes_on_where_it_stopped() {
-    let mut world = World::new().await;
+    for lies in Lies::ALL {
+        an_extension_fails(World::of(lies).await).await;
+    }
+}
+
+async fn an_extension_fails(mut world: World) {
     for number in 0..6 {
         world.point(number).await.expect("committed");
     }
@@ -365,8 +426,15 @@ async fn an_extension_that_fails_does_not_raise_the_horizon_and_goes_on_where_it
     world.bucket.locks_left.store(i64::MAX, Ordering::SeqCst);
     world.bucket.take_calls("retain");
     let report = world.extend().await.expect("extended");
-    assert!(report.extended < plan.needed, "what was done is not done again: {report:?}");
-    assert_eq!(world.bucket.take_calls("retain") as u64, report.extended);
+    let calls = world.bucket.take_calls("retain") as u64;
+    match world.lies {
+        Lies::AtOne => {
+            assert!(report.extended < plan.needed, "what was done is not done again: {report:?}");
+            assert_eq!(calls, report.extended);
+        }
+        // What lies at both is locked at both, and counts once.
+        Lies::AtTwo => assert!(calls > report.extended && calls < 2 * report.extended, "{calls} calls: {report:?}"),
+    }
     world.audit().await;
     let again = world.extend().await.expect("nothing to do");
     assert_eq!((again.extended, world.bucket.take_calls("retain"), again.commit), (0, 0, None));
@@ -374,7 +442,12 @@ async fn an_extension_that_fails_does_not_raise_the_horizon_and_goes_on_where_it
 
 #[tokio::test]
 async fn points_that_come_while_locks_are_made_longer_are_covered_and_prunes_are_not_missed() {
-    let mut world = World::new().await;
+    for lies in Lies::ALL {
+        points_and_prunes_meanwhile(World::of(lies).await).await;
+    }
+}
+
+async fn points_and_prunes_meanwhile(mut world: World) {
     for number in 0..4 {
         world.point(number).await.expect("committed");
     }
@@ -396,7 +469,12 @@ async fn points_that_come_while_locks_are_made_longer_are_covered_and_prunes_are
 
 #[tokio::test]
 async fn a_prune_that_brings_points_back_ends_the_horizon() {
-    let mut world = World::new().await;
+    for lies in Lies::ALL {
+        points_come_back(World::of(lies).await).await;
+    }
+}
+
+async fn points_come_back(mut world: World) {
     for number in 0..4 {
         world.point(number).await.expect("committed");
     }
@@ -463,7 +541,12 @@ async fn what_is_condemned_waits_for_its_lock_and_goes_with_all_its_versions() {
 /// The span is made shorter: what is condemned from then on may still be locked when it is final.
 #[tokio::test]
 async fn what_a_store_would_not_let_go_is_tried_again_by_later_prunes() {
-    let mut world = World::new().await;
+    for lies in Lies::ALL {
+        tried_again(World::of(lies).await).await;
+    }
+}
+
+async fn tried_again(mut world: World) {
     for number in 0..4 {
         world.point(number).await.expect("committed");
     }
@@ -535,12 +618,122 @@ async fn an_object_that_is_needed_and_gone_is_an_error_and_one_that_is_hidden_is
 
     world.bucket.clock.pass(30 * DAY);
     let version = world.bucket.store().versions(&pack).await.expect("listed").remove(&pack).expect("there");
-    let first = version.first().expect("the object").id.clone();
+    let first = version.values().find_map(Versions::first).expect("the object").id.clone();
     world.bucket.store().delete_version(&pack, &first).await.expect("its lock is over");
     let before = world.lineage.head().await.expect("readable");
     let missing = world.lineage.plan_extension().await.expect_err("it is gone");
     assert!(matches!(&missing, Error::ObjectMissing { object, .. } if *object == pack), "{missing}");
     assert_eq!(world.lineage.head().await.expect("readable"), before);
+}
+
+#[tokio::test]
+async fn both_addresses_have_to_lock_and_what_is_missing_at_one_ends_no_promise_early() {
+    let metadata = LockingBucket::new(LockMode::Compliance, SPAN_DAYS);
+    let data = LockingBucket::by(Arc::clone(&metadata.clock), LockMode::Compliance, SPAN_DAYS);
+    let both = || metadata.store().with_data(data.store());
+    let (vault, _) = made_in(&metadata, both()).await;
+    for bucket in [&metadata, &data] {
+        let good = bucket.settings.lock().expect("whole").retention.take();
+        let refused = vault.set_lock(LOCK, false).await.expect_err("one of them locks nothing");
+        assert!(matches!(&refused, Error::BucketUnfit { problem, .. } if problem.contains("no default")), "{refused}");
+        bucket.settings.lock().expect("whole").retention = good;
+    }
+    vault.set_lock(LOCK, false).await.expect("both lock");
+    let lineage = lineage(&vault).await;
+    for seed in 1..4 {
+        commit_disk(&lineage, &noise(seed, 4 * CHUNK)).await.expect("committed");
+    }
+    let extend = async || lineage.extend(lineage.plan_extension().await?).await;
+    metadata.clock.pass(5 * DAY);
+    let report = extend().await.expect("extended");
+    let commits: Vec<_> = metadata.keys().into_iter().filter(|key| key.contains("/commits/")).collect();
+    assert_eq!(commits.len(), 5);
+    for key in &commits[..4] {
+        for bucket in [&metadata, &data] {
+            assert!(bucket.locked_until(key) >= Some(report.locked_until), "{key}");
+        }
+    }
+    // Once their locks are over, somebody deletes one at the data.
+    metadata.clock.pass(30 * DAY);
+    let version = data.store().versions(&commits[1]).await.expect("listed").remove(&commits[1]).expect("there");
+    let first = version.values().find_map(Versions::first).expect("the object").id.clone();
+    data.store().delete_version(&commits[1], &first).await.expect("its lock is over");
+    let before = lineage.head().await.expect("readable");
+    lineage.plan_extension().await.expect("planned");
+    let missing = extend().await.expect_err("it is at the metadata only");
+    assert!(matches!(&missing, Error::NotAtData { object } if *object == commits[1]), "{missing}");
+    assert_eq!(lineage.head().await.expect("readable"), before);
+    let plan = vault.plan_repair(None, CheckDepth::Structure).await.expect("planned");
+    vault.copy_to_data(&plan).await.expect("copied");
+    let report = extend().await.expect("extended");
+    assert!(data.locked_until(&commits[1]) >= Some(report.locked_until));
+    // The other way round nothing can be copied.
+    metadata.clock.pass(30 * DAY);
+    let version = metadata.store().versions(&commits[1]).await.expect("listed").remove(&commits[1]).expect("there");
+    let first = version.values().find_map(Versions::first).expect("the object").id.clone();
+    metadata.store().delete_version(&commits[1], &first).await.expect("its lock is over");
+    let missing = lineage.plan_extension().await.expect_err("it is at the data only");
+    assert!(matches!(&missing, Error::ObjectMissing { object, .. } if *object == commits[1]), "{missing}");
+}
+
+#[tokio::test]
+async fn what_the_metadata_does_not_let_go_stays_at_the_data_too() {
+    for (at_metadata, at_data) in [(12, 3), (3, 12)] {
+        let metadata = LockingBucket::new(LockMode::Compliance, at_metadata);
+        let data = LockingBucket::by(Arc::clone(&metadata.clock), LockMode::Compliance, at_data);
+        let both = metadata.store().with_data(data.store()).assume_conditions();
+        let (commit, pack) = ("lineages/0a/commits/00000000000000000002", "lineages/0a/packs/00000000000000000001/0b");
+        for key in [commit, pack] {
+            both.create(key, vec![Bytes::from_static(b"some bytes")]).await.expect("created");
+        }
+        let delete = async || {
+            let now = farshore_core::Clock::now(&*metadata.clock);
+            both.delete_all_versions(vec![commit.to_owned(), pack.to_owned()], now).await.expect("deleted")
+        };
+        metadata.clock.pass(4 * DAY);
+        let (locked, at_both) = if at_metadata > at_data { (vec![commit], true) } else { (vec![commit, pack], false) };
+        assert_eq!(delete().await, locked, "{at_metadata} and {at_data} days");
+        assert_eq!(metadata.keys().contains(&commit.to_owned()), at_both);
+        assert!(data.keys().contains(&commit.to_owned()), "{at_metadata} and {at_data} days");
+        metadata.clock.pass(9 * DAY);
+        assert_eq!(delete().await, [""; 0]);
+        assert!(metadata.keys().is_empty() && data.keys().is_empty(), "{at_metadata} and {at_data} days");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_vault_with_one_address_gets_metadata_that_are_locked_too() {
+    let data = LockingBucket::new(LockMode::Compliance, SPAN_DAYS);
+    let (vault, kit) = made(&data).await;
+    vault.set_lock(LOCK, false).await.expect("it locks");
+    let point = commit_disk(&lineage(&vault).await, &noise(1, 4 * CHUNK)).await.expect("committed");
+    data.clock.pass(2 * DAY);
+    let metadata = LockingBucket::by(Arc::clone(&data.clock), LockMode::Compliance, SPAN_DAYS - 1);
+    let both = metadata.store().with_data(data.store());
+    let now = || farshore_core::Clock::now(&*data.clock);
+    let refused = both.plan_metadata(now(), &SystemEntropy).await.expect_err("it locks for a shorter time");
+    assert!(matches!(&refused, Error::AddressesUnfit { problem, .. } if problem.contains("12 days")), "{refused}");
+    let metadata = LockingBucket::by(Arc::clone(&data.clock), LockMode::Compliance, SPAN_DAYS);
+    let both = metadata.store().with_data(data.store());
+    let plan = both.plan_metadata(now(), &SystemEntropy).await.expect("planned");
+    both.make_metadata(&plan, &SystemEntropy).await.expect("made");
+    let opener = Opener::Kit(Box::new(kit), Passphrase::new("p"));
+    let vault = Vault::open(both, &opener, data.context()).await.expect("opened");
+    let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
+    let plan = lineage.plan_extension().await.expect("planned");
+    let report = lineage.extend(plan).await.expect("extended");
+    let first = crate::commit::commit_key(vault.lineage_id(&group()), point.sequence);
+    for bucket in [&metadata, &data] {
+        for key in [first.as_str(), "vault", "addresses/00000001"] {
+            assert!(bucket.locked_until(key) >= Some(report.locked_until), "{key}");
+        }
+    }
+    commit_disk(&lineage, &noise(2, 4 * CHUNK)).await.expect("committed");
+    // Somebody hides what an address says of itself: what would be written above it is not what counts.
+    let both = metadata.store().with_data(data.store());
+    metadata.hide("addresses/00000001").await;
+    let refused = both.plan_metadata(now(), &SystemEntropy).await.expect_err("it is hidden");
+    assert!(matches!(&refused, Error::AddressesUnfit { problem, .. } if problem.contains("unhide")), "{refused}");
 }
 
 /// Somebody who may delete and overwrite, and nothing more.

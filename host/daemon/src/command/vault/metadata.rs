@@ -36,6 +36,14 @@ pub async fn run(context: &Context, arguments: &MakeMetadataArguments) -> Result
 
 fn render(made: &Made, metadata: &str, data: &str) -> String {
     let Made { plan, executed } = made;
+    if plan.says_only {
+        let verb = if *executed { "was" } else { "is to be" };
+        let next = if *executed { "" } else { " Nothing was done; --execute does it." };
+        return format!(
+            "The metadata of vault {} is at {metadata}, its data at {data}. What an address says of itself {verb} written again.{next}\n",
+            plan.vault
+        );
+    }
     let what = format!("{} objects, {}, of vault {}", plan.objects, human::bytes(plan.bytes), plan.vault);
     if *executed {
         return format!(

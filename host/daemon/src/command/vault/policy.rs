@@ -11,16 +11,24 @@ use crate::{arguments::PolicyArguments, context::Context, output::Failure};
 /// It contacts nothing: credentials that may do something in the bucket are made with the policy that it prints.
 pub fn run(context: &Context, arguments: &PolicyArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let address = match (&configuration.vault.data, arguments.data) {
-        (Some(data), true) => &data.address,
-        (_, false) => &configuration.vault.address,
+    let vault = &configuration.vault;
+    let metadata: Address = vault.address.parse()?;
+    let data = vault.data.as_ref().map(|data| data.address.parse::<Address>()).transpose()?;
+    // Buckets of one name may be on two servers; a policy for both folders is right in each.
+    let is_one_bucket = match (&metadata, &data) {
+        (Address::S3 { bucket, .. }, Some(Address::S3 { bucket: other, .. })) => bucket == other,
+        _ => false,
+    };
+    let addresses = match (data, arguments.data) {
+        (Some(data), _) if is_one_bucket => vec![metadata, data],
+        (Some(data), true) => vec![data],
+        (_, false) => vec![metadata],
         (None, true) => {
-            let address = configuration.vault.address.clone();
+            let address = vault.address.clone();
             let problem = "the configuration names no other address for the vault's data".to_owned();
             return Err(farshore_vault::Error::AddressesUnfit { address, problem }.into());
         }
     };
-    let address: Address = address.parse()?;
     let principals = BTreeMap::from([
         (StoreRole::Replicator, arguments.replicator.clone()),
         (StoreRole::Recoverer, arguments.recoverer.clone()),
@@ -28,7 +36,7 @@ pub fn run(context: &Context, arguments: &PolicyArguments) -> Result<(), Failure
         (StoreRole::Pruner, arguments.pruner.clone()),
         (StoreRole::Administrator, arguments.administrator.clone()),
     ]);
-    let policy = bucket_policy(&address, &principals, arguments.locked)?;
+    let policy = bucket_policy(&addresses, &principals, arguments.locked)?;
     // It is JSON for people too: this is what the store takes.
     context.output.result(&policy, || format!("{policy:#}\n"))?;
     if arguments.pruner.is_empty() {
