@@ -46,8 +46,8 @@ pub struct S3Server {
     pub kind: S3Kind,
     process: Child,
     address: String,
-    /// Where MinIO keeps what it has.
-    _folder: Option<TempDir>,
+    /// What it needs on disk.
+    folder: Option<TempDir>,
 }
 
 fn tools() -> PathBuf {
@@ -63,25 +63,24 @@ impl S3Server {
         std::iter::once(Self::moto()).chain(minio).collect()
     }
 
-    /// moto.
+    /// moto, by the machine's time.
     pub fn moto() -> Self {
-        let mut command = Command::new(tools().join("moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", "0"]);
-        Self::moto_by(command)
+        let folder = tempfile::tempdir().expect("a folder");
+        let ahead = folder.path().join("ahead");
+        fs::write(&ahead, "0").expect("written");
+        let mut server = Self::moto_ahead(&ahead);
+        server.folder = Some(folder);
+        server
     }
 
-    /// moto, with the program of a test's own that starts it.
-    pub fn moto_in(program: &Path, argument: &Path) -> Self {
+    /// moto, whose time is ahead by the seconds in this file.
+    pub fn moto_ahead(ahead: &Path) -> Self {
         let mut command = Command::new(tools().join("python"));
-        command.arg(program).arg(argument);
-        Self::moto_by(command)
-    }
-
-    fn moto_by(mut command: Command) -> Self {
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support_moto.py")).arg(ahead);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = started(&mut command);
         let address = said(process.stderr.take().expect("its messages"), "http://");
-        Self { kind: S3Kind::Moto, process, address, _folder: None }
+        Self { kind: S3Kind::Moto, process, address, folder: None }
     }
 
     fn minio(program: &Path) -> Self {
@@ -93,10 +92,10 @@ impl S3Server {
         command.arg(folder.path().join("certs")).arg(folder.path().join("buckets"));
         command.env("MINIO_ROOT_USER", KEY_ID).env("MINIO_ROOT_PASSWORD", SECRET);
         command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off").env("HOME", folder.path());
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = started(&mut command);
-        let address = said(process.stdout.take().expect("its messages"), "http://");
-        Self { kind: S3Kind::Minio, process, address, _folder: Some(folder) }
+        let address = said(process.stderr.take().expect("its messages"), "API: http://");
+        Self { kind: S3Kind::Minio, process, address, folder: Some(folder) }
     }
 
     /// Where it listens, without a scheme.

@@ -10,7 +10,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -65,11 +64,10 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support_moto.py");
         let folder = tempfile::tempdir().expect("a folder");
         let ahead = folder.path().join("ahead");
         fs::write(&ahead, "0").expect("written");
-        Self { moto: S3Server::moto_in(&program, &ahead), seconds: Arc::default(), folder }
+        Self { moto: S3Server::moto_ahead(&ahead), seconds: Arc::default(), folder }
     }
 
     /// Lets time pass, here and there.

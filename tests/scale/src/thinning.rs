@@ -172,7 +172,7 @@ impl Month {
         }
         ensure!(plan.revived.is_empty() && plan.points_kept == self.points.len() as u64, "the rules have not changed");
         let report = self.lineage.prune(plan).await?;
-        ensure!(report.problems.is_empty(), "nothing is damaged: {:?}", report.problems);
+        ensure!(report.problems.is_empty() && report.not_stored.is_none(), "nothing stays where it is: {report:?}");
         let after = self.lineage.plan_prune(&self.settings.retention, self.settings.grace).await?;
         Ok(self.measure(day, after.waiting.bytes + after.condemned.bytes))
     }

@@ -27,7 +27,7 @@ const GIVEN_UP_PERCENT_MAX: usize = 5;
 
 /// In how many worlds, with other content, all of them are gone through.
 fn worlds() -> u64 {
-    if std::env::var_os("FARSHORE_LONG").is_some() { 10 } else { 1 }
+    if std::env::var_os("FARSHORE_LONG").is_some() { 5 } else { 1 }
 }
 
 #[test]

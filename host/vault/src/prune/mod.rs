@@ -231,6 +231,10 @@ pub struct PruneReport {
     pub collections_written: u64,
     /// What could not be moved, because it is damaged; it stays where it is.
     pub problems: Vec<String>,
+    /// Why a collection could not be stored, as in a store that is full; what it was to hold stays where it is, and a later prune tries
+    /// again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_stored: Option<String>,
 }
 
 impl Lineage {
@@ -363,6 +367,7 @@ impl Lineage {
             proofs_deleted: 0,
             collections_written: 0,
             problems: Vec::new(),
+            not_stored: None,
         };
         let reserve = Reserve::new(shared);
         if plan.is_empty() {
@@ -391,7 +396,8 @@ impl Lineage {
         let mut mover = Mover::new(shared, work.valid.as_deref(), &work.built_on, plan.judged);
         let moved = mover.run(&work.collecting.moves).await?;
         report.collections_written = to_u64(moved.collections.len());
-        report.problems = moved.problems.iter().chain(&moved.full).map(ToString::to_string).collect();
+        report.problems = moved.problems.iter().map(ToString::to_string).collect();
+        report.not_stored = moved.full.as_ref().map(ToString::to_string);
         let stuck: BTreeSet<_> = moved.stuck.iter().copied().collect();
 
         let mut condemned = work.condemned;

@@ -115,7 +115,7 @@ async fn play(steps: Vec<Step>, context: Context) {
 }
 
 fn cases() -> u32 {
-    if std::env::var_os("FARSHORE_LONG").is_some() { 200 } else { 24 }
+    if std::env::var_os("FARSHORE_LONG").is_some() { 80 } else { 24 }
 }
 
 proptest! {

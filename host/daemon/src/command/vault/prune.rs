@@ -69,7 +69,7 @@ impl Pruned {
     fn went_well(&self) -> bool {
         match &self.outcome {
             Outcome::Planned(_) | Outcome::NoPoints {} => true,
-            Outcome::Done(report) => report.problems.is_empty(),
+            Outcome::Done(report) => report.problems.is_empty() && report.not_stored.is_none(),
             Outcome::Failed(_) => false,
         }
     }
@@ -168,7 +168,7 @@ fn render_report(report: &PruneReport, grace: Grace) -> String {
         let locked = amount(report.still_locked);
         text.push_str(&format!("  {locked} are still locked in the store: a later prune deletes them\n"));
     }
-    for problem in &report.problems {
+    for problem in report.problems.iter().chain(&report.not_stored) {
         text.push_str(&format!("  left where it is: {problem}\n"));
     }
     text
