@@ -797,7 +797,7 @@ impl Player {
 }
 
 fn cases() -> u32 {
-    if std::env::var_os("FARSHORE_LONG").is_some() { 300 } else { 24 }
+    if std::env::var_os("FARSHORE_LONG").is_some() { 60 } else { 24 }
 }
 
 proptest! {
