@@ -19,6 +19,7 @@ mod binary;
 mod leftovers;
 mod pair;
 mod s3_server;
+mod server;
 mod world;
 
 pub use binary::binary;
@@ -33,6 +34,7 @@ pub use farshore_demo::{
 pub use leftovers::{Leftovers, leftovers, processes_with_uuid};
 pub use pair::PairRelay;
 pub use s3_server::{S3Kind, S3Server};
+pub use server::{Says, Server, installed};
 pub use world::{COMMAND_MAX, World, image, json};
 
 /// Whether this is a long run, `cargo xtask test --long`: more rounds of the same.

@@ -2,16 +2,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::World;
+use crate::{
+    World,
+    server::{Says, Server, installed},
+};
 
 /// Who may do everything; moto asks nobody.
 const KEY_ID: &str = "testing";
@@ -44,16 +46,13 @@ pub enum S3Kind {
 pub struct S3Server {
     /// Which.
     pub kind: S3Kind,
-    process: Child,
-    address: String,
+    server: Server,
     /// What it needs on disk.
     folder: Option<TempDir>,
 }
 
 fn tools() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).expect("a home");
-    cache.join("farshore/s3-server/python/bin")
+    installed("s3-server/python/bin")
 }
 
 impl S3Server {
@@ -77,10 +76,7 @@ impl S3Server {
     pub fn moto_ahead(ahead: &Path) -> Self {
         let mut command = Command::new(tools().join("python"));
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support_moto.py")).arg(ahead);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = started(&mut command);
-        let address = said(process.stderr.take().expect("its messages"), "http://");
-        Self { kind: S3Kind::Moto, process, address, folder: None }
+        Self { kind: S3Kind::Moto, server: Server::start(command, Says::Errors, "http://"), folder: None }
     }
 
     fn minio(program: &Path) -> Self {
@@ -92,15 +88,12 @@ impl S3Server {
         command.arg(folder.path().join("certs")).arg(folder.path().join("buckets"));
         command.env("MINIO_ROOT_USER", KEY_ID).env("MINIO_ROOT_PASSWORD", SECRET);
         command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off").env("HOME", folder.path());
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = started(&mut command);
-        let address = said(process.stderr.take().expect("its messages"), "API: http://");
-        Self { kind: S3Kind::Minio, process, address, folder: Some(folder) }
+        Self { kind: S3Kind::Minio, server: Server::start(command, Says::Errors, "API: http://"), folder: Some(folder) }
     }
 
     /// Where it listens, without a scheme.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.server.said
     }
 
     /// Its answer to a call of boto3, by the name of the method and its arguments; or the code of its error.
@@ -112,7 +105,7 @@ impl S3Server {
     /// There was no answer.
     pub fn call(&self, operation: &str, parameters: &Value) -> Result<Value, String> {
         let mut command = Command::new(tools().join("python"));
-        command.args(["-c", CALL, &format!("http://{}", self.address), KEY_ID, SECRET, operation]);
+        command.args(["-c", CALL, &format!("http://{}", self.address()), KEY_ID, SECRET, operation]);
         let output = command.arg(parameters.to_string()).output().expect("Python runs");
         let told: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{operation}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -135,7 +128,7 @@ impl S3Server {
         let options = format!(
             "\n[vault.options]\nregion = \"us-east-1\"\nendpoint = \"http://{}\"\nallow-http = true\n\n\
              [vault.secrets]\naccess-key-id = {{ file = \"s3-key-id\" }}\nsecret-access-key = {{ file = \"s3-secret\" }}\n",
-            self.address
+            self.address()
         );
         fs::write(&file, text + &options).expect("written");
         for (name, secret) in [("s3-key-id", KEY_ID), ("s3-secret", SECRET)] {
@@ -144,24 +137,4 @@ impl S3Server {
             fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("closed to others");
         }
     }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn started(command: &mut Command) -> Child {
-    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; `cargo xtask test` installs it"))
-}
-
-/// The first word after this mark in what a server says. Whatever else it says is read and dropped, so that it never waits for a
-/// reader.
-fn said(output: impl Read + Send + 'static, mark: &str) -> String {
-    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-    let found = lines.find_map(|line| Some(line.split_once(mark)?.1.split_whitespace().next()?.to_owned()));
-    std::thread::spawn(move || lines.for_each(drop));
-    found.expect("it says where it listens")
 }

@@ -3,13 +3,12 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
-use farshore_e2e::{Finished, World, binary};
+use farshore_e2e::{Finished, Says, Server, World, binary, installed};
 use serde_json::Value;
 
 const ACCOUNT: &str = "farshoretests";
@@ -40,37 +39,28 @@ request.end(body);
 ";
 
 /// An Azure blob server that ends with the test.
-struct Server {
-    process: Child,
+struct Azurite {
+    _server: Server,
     /// With the account in its path, as a server says that is no part of Azure.
     endpoint: String,
 }
 
 fn tools() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache"))).expect("a home");
-    cache.join("farshore/azure-server")
+    installed("azure-server")
 }
 
-impl Server {
+impl Azurite {
     fn start(folder: &Path) -> Self {
-        let program = tools().join("node_modules/azurite/dist/src/blob/main.js");
-        let mut process = Command::new(tools().join("node"))
-            .arg(&program)
+        let mut command = Command::new(tools().join("node"));
+        command
+            .arg(tools().join("node_modules/azurite/dist/src/blob/main.js"))
             .args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--skipApiVersionCheck", "--disableTelemetry"])
             .arg("--location")
             .arg(folder)
-            .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask test` installs it", program.display()));
-        let mut lines = BufReader::new(process.stdout.take().expect("its messages")).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| Some(line.split_once("listens on ")?.1.trim().to_owned()));
-        // Whatever else it says is read and dropped, so that it never waits for a reader.
-        std::thread::spawn(move || lines.for_each(drop));
-        let endpoint = format!("{}/{ACCOUNT}", address.expect("it says where it listens"));
-        Self { process, endpoint }
+            .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"));
+        let server = Server::start(command, Says::Output, "listens on ");
+        let endpoint = format!("{}/{ACCOUNT}", server.said);
+        Self { _server: server, endpoint }
     }
 
     /// The status of its answer to a request that is signed with the account's key.
@@ -83,15 +73,8 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Moves a world's vault into the container. The account's key stands in a file of its own.
-fn keep_in_container(world: &World, server: &Server) {
+fn keep_in_container(world: &World, server: &Azurite) {
     let file = world.site.configuration_file();
     let text = fs::read_to_string(&file).expect("the configuration");
     let folder = format!("address = \"file:{}\"", world.site.vault_folder().display());
@@ -119,7 +102,7 @@ fn code(finished: &Finished) -> Value {
 }
 
 /// Two points, the older of which retention gives up, and what an interrupted writer left.
-fn prune(world: &World, server: &Server) {
+fn prune(world: &World, server: &Azurite) {
     let file = world.site.configuration_file();
     let text = fs::read_to_string(&file).expect("the configuration");
     fs::write(&file, text + "\n[groups.orders.retention]\nall = \"5s\"\n").expect("written");
@@ -140,7 +123,7 @@ fn prune(world: &World, server: &Server) {
 }
 
 /// Brings the disk back on a machine with nothing but the program, the kit, and the secrets.
-fn rescue(world: &World, server: &Server) -> PathBuf {
+fn rescue(world: &World, server: &Azurite) -> PathBuf {
     let there = world.folder().join("clean");
     fs::create_dir(&there).expect("made");
     fs::copy(world.site.kit_file(), there.join("kit.toml")).expect("copied");
@@ -160,7 +143,7 @@ fn rescue(world: &World, server: &Server) -> PathBuf {
 #[test]
 fn points_go_to_the_container_and_come_back() {
     let mut world = World::new().expect("a world");
-    let server = Server::start(&world.folder().join("azure"));
+    let server = Azurite::start(&world.folder().join("azure"));
     assert_eq!(server.ask("PUT", CONTAINER, "restype=container", ""), 201);
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
