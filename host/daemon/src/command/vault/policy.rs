@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use farshore_vault::{Address, StoreRole, bucket_policy};
+use serde_json::Value;
 
 use crate::{arguments::PolicyArguments, context::Context, output::Failure};
+
+/// The most bytes that S3 takes of a policy, should it count spaces.
+const INDENTED_BYTES_MAX: usize = 20 * 1024;
 
 /// Runs it.
 ///
@@ -38,9 +42,28 @@ pub fn run(context: &Context, arguments: &PolicyArguments) -> Result<(), Failure
     ]);
     let policy = bucket_policy(&addresses, &principals, arguments.locked)?;
     // It is JSON for people too: this is what the store takes.
-    context.output.result(&policy, || format!("{policy:#}\n"))?;
+    context.output.result(&policy, || text(&policy))?;
     if arguments.pruner.is_empty() {
         context.output.warn("no pruner is named: nobody will be able to delete anything, or to make locks longer");
     }
     Ok(())
+}
+
+/// As it is printed: in lines, or without a space if S3 would not take that.
+fn text(policy: &Value) -> String {
+    let indented = format!("{policy:#}\n");
+    if indented.len() > INDENTED_BYTES_MAX { format!("{policy}\n") } else { indented }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_policy_is_printed_without_spaces() {
+        let policy = |keys: usize| serde_json::json!({ "Resource": vec!["arn:aws:s3:::recovery/vault"; keys] });
+        assert!(text(&policy(10)).lines().count() > 10);
+        assert_eq!(text(&policy(590)).lines().count(), 1);
+        assert!(text(&policy(590)).len() < INDENTED_BYTES_MAX);
+    }
 }
