@@ -517,6 +517,7 @@ impl Store {
         };
         let address = |objects: &Objects| objects.address.to_string();
         self.expect_shown(&self.objects).await?;
+        self.expect_shown(&data.objects).await?;
         self.expect_as_locked(data).await?;
         if self.objects.size(HEADER_KEY).await?.is_some() {
             return self.plan_addresses(data, now, entropy).await;
