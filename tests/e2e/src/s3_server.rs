@@ -75,7 +75,7 @@ impl S3Server {
     /// moto, whose time is ahead by the seconds in this file.
     pub fn moto_ahead(ahead: &Path) -> Self {
         let mut command = Command::new(tools().join("python"));
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support_moto.py")).arg(ahead);
+        command.arg("-c").arg(include_str!("moto.py")).arg(ahead);
         Self { kind: S3Kind::Moto, server: Server::start(command, Says::Errors, "http://"), folder: None }
     }
 

@@ -46,7 +46,7 @@ pub fn run(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<
     debian::ensure(&needs::fuzz(), "Fuzzing", allow_costs)?;
     match (&request.target, &request.input) {
         (Some(target), Some(input)) => {
-            let mut command = Command::new(build(checkout)?);
+            let mut command = command(checkout, &build(checkout)?);
             process::run("the target", command.env("FARSHORE_FUZZ_TARGET", target).arg(input))
         }
         (Some(target), None) => {
@@ -87,27 +87,35 @@ fn build(checkout: &Checkout) -> Result<PathBuf> {
     demo::build_by(cargo, checkout, &[], "farshore-fuzz", "tests/fuzz/Cargo.toml")
 }
 
-struct Fuzzer {
+/// The program, with the vault whose objects it hurts.
+fn command(checkout: &Checkout, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("FARSHORE_FUZZ_VAULT", checkout.path("tests/compat/golden-1"));
+    command
+}
+
+struct Fuzzer<'a> {
+    checkout: &'a Checkout,
     program: PathBuf,
     folder: PathBuf,
     seconds: u64,
     targets: Vec<String>,
 }
 
-impl Fuzzer {
+impl<'a> Fuzzer<'a> {
     /// Builds the program, and lets it write the inputs to begin with: a folder for each target.
-    fn prepare(checkout: &Checkout, seconds: u64) -> Result<Self> {
+    fn prepare(checkout: &'a Checkout, seconds: u64) -> Result<Self> {
         let program = build(checkout)?;
         let folder = checkout.notes().join("fuzz");
         let seeds = folder.join("seeds");
         if seeds.exists() {
             fs::remove_dir_all(&seeds).with_context(|| format!("removing {}", seeds.display()))?;
         }
-        let mut command = Command::new(&program);
-        process::run_quietly("writing inputs to begin with", command.env("FARSHORE_FUZZ_SEEDS", &seeds))?;
+        let mut writing = command(checkout, &program);
+        process::run_quietly("writing inputs to begin with", writing.env("FARSHORE_FUZZ_SEEDS", &seeds))?;
         let targets = targets(&seeds)?;
         ensure!(!targets.is_empty(), "{} names no target", program.display());
-        Ok(Self { program, folder, seconds, targets })
+        Ok(Self { checkout, program, folder, seconds, targets })
     }
 
     /// What to say of a target that has not failed.
@@ -116,7 +124,7 @@ impl Fuzzer {
         for folder in [&corpus, &failures] {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        let mut command = Command::new(&self.program);
+        let mut command = command(self.checkout, &self.program);
         command.env("FARSHORE_FUZZ_TARGET", target).stdin(Stdio::null()).stdout(Stdio::null());
         command.arg(format!("-max_total_time={}", self.seconds)).arg(format!("-timeout={INPUT_SECONDS_MAX}"));
         command.arg(format!("-rss_limit_mb={MEMORY_MEBIBYTES_MAX}"));

@@ -254,7 +254,8 @@ fn our_derivations_are_those_of_the_vectors() {
         "slot": slot(),
         "statements": statements(),
     });
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors.json");
+    // Tests run in their package's folder. Where it was when they were built may be another checkout by now.
+    let path = "vectors.json";
     if std::env::var_os("FARSHORE_UPDATE_EXPECTED").is_some() {
         std::fs::write(path, format!("{found:#}\n")).expect("written");
     }
