@@ -29,6 +29,10 @@ use crate::{
     output::{Failure, Output, Style},
 };
 
+/// The C library's allocator keeps what many threads have freed in pieces that it cannot use again: a long copy grows without end.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -7,6 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use farshore_scale::{commits, requests, size, thinning};
 use farshore_vault::{Grace, Retention};
 
+/// The allocator of `farshore`, whose memory is measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measures what a vault costs in the long run.
 #[derive(Debug, Parser)]
 #[command(name = "farshore-scale")]

@@ -18,6 +18,7 @@ type Row = (&'static str, &'static str, &'static str);
 const COMPILER: &[Row] = &[
     ("gcc", "gcc", "linking, and the C and assembler parts of libraries"),
     ("libc6-dev", "/usr/include/stdlib.h", "the same"),
+    ("make", "make", "building the allocator"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading crates and packages"),
 ];
 
