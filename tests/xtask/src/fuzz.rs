@@ -46,7 +46,7 @@ pub fn run(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<
     debian::ensure(&needs::fuzz(), "Fuzzing", allow_costs)?;
     match (&request.target, &request.input) {
         (Some(target), Some(input)) => {
-            let mut command = command(checkout, &build(checkout)?);
+            let mut command = command(&build(checkout)?, &golden(checkout));
             process::run("the target", command.env("FARSHORE_FUZZ_TARGET", target).arg(input))
         }
         (Some(target), None) => {
@@ -88,34 +88,39 @@ fn build(checkout: &Checkout) -> Result<PathBuf> {
 }
 
 /// The program, with the vault whose objects it hurts.
-fn command(checkout: &Checkout, program: &Path) -> Command {
+fn command(program: &Path, vault: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env("FARSHORE_FUZZ_VAULT", checkout.path("tests/compat/golden-1"));
+    command.env("FARSHORE_FUZZ_VAULT", vault);
     command
 }
 
-struct Fuzzer<'a> {
-    checkout: &'a Checkout,
+fn golden(checkout: &Checkout) -> PathBuf {
+    checkout.path("tests/compat/golden-1")
+}
+
+struct Fuzzer {
     program: PathBuf,
+    vault: PathBuf,
     folder: PathBuf,
     seconds: u64,
     targets: Vec<String>,
 }
 
-impl<'a> Fuzzer<'a> {
+impl Fuzzer {
     /// Builds the program, and lets it write the inputs to begin with: a folder for each target.
-    fn prepare(checkout: &'a Checkout, seconds: u64) -> Result<Self> {
+    fn prepare(checkout: &Checkout, seconds: u64) -> Result<Self> {
         let program = build(checkout)?;
         let folder = checkout.notes().join("fuzz");
         let seeds = folder.join("seeds");
         if seeds.exists() {
             fs::remove_dir_all(&seeds).with_context(|| format!("removing {}", seeds.display()))?;
         }
-        let mut writing = command(checkout, &program);
+        let vault = golden(checkout);
+        let mut writing = command(&program, &vault);
         process::run_quietly("writing inputs to begin with", writing.env("FARSHORE_FUZZ_SEEDS", &seeds))?;
         let targets = targets(&seeds)?;
         ensure!(!targets.is_empty(), "{} names no target", program.display());
-        Ok(Self { checkout, program, folder, seconds, targets })
+        Ok(Self { program, vault, folder, seconds, targets })
     }
 
     /// What to say of a target that has not failed.
@@ -124,7 +129,7 @@ impl<'a> Fuzzer<'a> {
         for folder in [&corpus, &failures] {
             fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
-        let mut command = command(self.checkout, &self.program);
+        let mut command = command(&self.program, &self.vault);
         command.env("FARSHORE_FUZZ_TARGET", target).stdin(Stdio::null()).stdout(Stdio::null());
         command.arg(format!("-max_total_time={}", self.seconds)).arg(format!("-timeout={INPUT_SECONDS_MAX}"));
         command.arg(format!("-rss_limit_mb={MEMORY_MEBIBYTES_MAX}"));
@@ -193,7 +198,9 @@ mod tests {
         let program = folder.path().join("program");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let fuzzer = Fuzzer { program, folder: folder.path().join("f"), seconds: 1, targets: vec!["one".into()] };
+        let vault = folder.path().join("v");
+        let folder_of_notes = folder.path().join("f");
+        let fuzzer = Fuzzer { program, vault, folder: folder_of_notes, seconds: 1, targets: vec!["one".into()] };
         (folder, fuzzer)
     }
 

@@ -419,11 +419,11 @@ async fn an_extension_that_fails_does_not_raise_the_horizon_and_goes_on_where_it
 }
 
 async fn an_extension_fails(lies: Lies) {
-    let mut whole = World::with_six_points(lies).await;
+    let whole = World::with_six_points(lies).await;
     whole.extend().await.expect("extended");
     let needed = whole.bucket.take_calls("retain");
 
-    let mut world = World::with_six_points(lies).await;
+    let world = World::with_six_points(lies).await;
     let before = world.lineage.head().await.expect("readable");
     let plan = world.lineage.plan_extension().await.expect("planned");
     assert!(plan.extended == plan.needed && plan.needed > 12, "{plan:?}");
