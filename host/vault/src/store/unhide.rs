@@ -31,6 +31,9 @@ pub struct HiddenObject {
     pub hidden_at: Timestamp,
     /// At which address.
     pub address: String,
+    /// Which of the store's addresses that is: two may have one name, at servers of their own.
+    #[serde(skip)]
+    side: usize,
     /// What lies above it, newest first.
     #[serde(skip)]
     above: Vec<Version>,
@@ -77,8 +80,9 @@ impl Store {
     pub async fn plan_unhide(&self) -> Result<UnhidePlan> {
         let mut plan = UnhidePlan { hidden: Vec::new() };
         // Of two addresses one may keep versions and the other none.
-        let keeping: Vec<_> = self.all("").filter(|objects| objects.bucket.is_some()).collect();
-        for objects in if keeping.is_empty() { self.all("").collect() } else { keeping } {
+        let all: Vec<_> = self.all("").enumerate().collect();
+        let keeping: Vec<_> = all.iter().copied().filter(|(_, objects)| objects.bucket.is_some()).collect();
+        for (side, objects) in if keeping.is_empty() { all } else { keeping } {
             let hidden = objects.versions("").await?.into_iter().filter_map(|(object, versions)| {
                 let above = versions.above_first().to_vec();
                 let hidden_at = above.first()?.received_at;
@@ -91,6 +95,7 @@ impl Store {
                     newer_versions: count(false),
                     hidden_at,
                     address,
+                    side,
                     above,
                 })
             });
@@ -101,9 +106,9 @@ impl Store {
 
     /// Removes what hides objects, newest first, and never the object: markers, and newer versions if `newer_versions` says so.
     pub async fn unhide(&self, plan: UnhidePlan, newer_versions: bool, now: Timestamp) -> UnhideReport {
-        let at = |address: &str| self.all("").find(|objects| *objects.address == *address).unwrap_or(&self.objects);
+        let at = |side| self.all("").nth(side).unwrap_or(&self.objects);
         let outcomes = stream::iter(plan.hidden).map(|hidden| async move {
-            let outcome = at(&hidden.address).show(&hidden, newer_versions, now).await;
+            let outcome = at(hidden.side).show(&hidden, newer_versions, now).await;
             (hidden.object, outcome)
         });
         let mut outcomes = outcomes.buffered(SHOWN_AT_ONCE);
