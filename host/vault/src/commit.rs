@@ -123,6 +123,8 @@ pub(crate) struct CommitBody {
 #[derive(Debug, Clone)]
 pub(crate) struct Commit {
     pub(crate) body: CommitBody,
+    /// Who signed it.
+    pub(crate) author: HostId,
     /// BLAKE3 of its stored bytes.
     pub(crate) hash: Hash,
     /// When the store received it, as the store counts time.
@@ -269,7 +271,7 @@ impl StoredCommit {
         {
             return Err(damaged("it contradicts its own name".to_owned()));
         }
-        Ok(Commit { body, hash: self.hash, received_at: self.received_at })
+        Ok(Commit { body, author, hash: self.hash, received_at: self.received_at })
     }
 }
 

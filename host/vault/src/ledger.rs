@@ -27,7 +27,7 @@ use farshore_core::{LineageId, PackId, Sequence, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Context, Error, Result, Store,
+    Context, Error, Pin, Result, Store,
     collection::{CollectionRef, Sort, collection_key},
     commit::{Event, Pruned, commit_key},
     log::{CommitLog, HeadCommit},
@@ -322,6 +322,8 @@ impl Ledger {
 pub(crate) struct Valid {
     /// The commit that made it valid.
     pub(crate) commit: Sequence,
+    /// The pins that stood then.
+    pub(crate) pins: Vec<Pin>,
     pub(crate) pruned: Pruned,
     pub(crate) ledger: Ledger,
     /// In which collections pieces of a pack are, in the ledger's order.
@@ -416,6 +418,7 @@ impl Ledgers {
         }
         let commit = self.log.read_existing(sequence, "the newest commit says that it made a prune valid").await?;
         let object = commit_key(self.lineage, sequence);
+        let pins = commit.body.head.pins;
         let Event::Pruned(pruned) = commit.body.event else {
             return Err(Error::damaged(object, "it is not the prune that the newest commit takes it for"));
         };
@@ -429,7 +432,7 @@ impl Ledgers {
                 moved.entry(*source).or_default().push(index);
             }
         }
-        let valid = Arc::new(Valid { commit: sequence, pruned: *pruned, ledger, moved });
+        let valid = Arc::new(Valid { commit: sequence, pins, pruned: *pruned, ledger, moved });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_none_or(|kept| kept.commit < sequence) {
             *kept = Some(Arc::clone(&valid));

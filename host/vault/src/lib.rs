@@ -48,6 +48,7 @@ mod run;
 mod seal;
 mod session;
 mod store;
+mod succession;
 mod vault;
 mod wire;
 mod working;

@@ -30,9 +30,9 @@ pub use self::sample::SampleSize;
 pub(crate) use self::sample::{Dice, Share};
 use self::{packs::ReadCollection, sample::stored_bytes};
 use crate::{
-    CAPSULE_ITEMS_MAX, Error, PageRef, Point, Result, Vault,
+    CAPSULE_ITEMS_MAX, Error, Head, PageRef, Point, Result, Vault,
     capsule::sound_items,
-    commit::{Event, commit_key},
+    commit::{Commit, Event, commit_key},
     ledger::{Valid, ledger_key},
     lineage::LineageShared,
     map::leaf_slots,
@@ -40,6 +40,7 @@ use crate::{
     page::{LEVELS, Page, SLOT_BITS, SLOTS},
     seal::Hash,
     store::Uncopied,
+    succession,
 };
 
 /// The most extents that a finding names of one point; how many bytes are hurt it says in any case.
@@ -135,6 +136,9 @@ pub enum Means {
     /// The object is a commit that was not written on top of the one before it that is there: one of the two was exchanged, or
     /// two histories were mixed.
     BrokenChain,
+    /// The object is a commit that says something else of the lineage's state than what the commits up to it have made of it. Whoever
+    /// signed it claims what he may not, or has built on what he cannot have read.
+    WrongState,
     /// Without it nobody can tell what the newest commit of the lineage is, or by which ledger points stand: nothing can be added
     /// or pruned, and points are found by what was true before.
     NoNewest(LineageId),
@@ -269,6 +273,30 @@ struct Check<'a> {
     rotten: Vec<Suspect>,
     /// The findings that say so.
     rotten_findings: BTreeSet<usize>,
+}
+
+/// A commit that was followed to.
+struct Followed {
+    hash: Hash,
+    /// The state that it claims.
+    said: Head,
+    /// The state that the commits up to it have made, as far back as there was no hole.
+    made: Head,
+}
+
+impl Followed {
+    /// Goes on to the next commit; also in what it contradicts both the state that was made and the one that it was told, which it
+    /// repeats in good faith.
+    fn by(before: Option<&Self>, commit: &Commit) -> (Self, Vec<&'static str>) {
+        let (hash, said) = (commit.hash, commit.body.head.clone());
+        let Some(before) = before else { return (Self { hash, made: said.clone(), said }, Vec::new()) };
+        let made = succession::after(&before.made, &commit.body);
+        let wrong = match succession::differences(&said, &made) {
+            wrong if wrong.is_empty() => wrong,
+            _ => succession::differences(&said, &succession::after(&before.said, &commit.body)),
+        };
+        (Self { hash, said, made }, wrong)
+    }
 }
 
 /// The frames of a pack that lie in the pack itself, or in the collection of this id.
@@ -559,7 +587,7 @@ impl Check<'_> {
         let judged = valid.map_or(1, |valid| valid.pruned.judged.get());
         let standing = standing(valid);
         let mut points = Vec::new();
-        let mut previous: Option<[u8; 32]> = None;
+        let mut previous: Option<Followed> = None;
         let mut before = 0;
         for number in std::iter::once(1).chain(standing).chain(judged + 1..=newest) {
             let sequence = Sequence::new(number);
@@ -593,13 +621,26 @@ impl Check<'_> {
                     continue;
                 }
             };
-            if let Some(previous) = previous.filter(|previous| *previous != commit.body.previous) {
-                let expected = crate::wire::hex::encode(&previous);
+            if let Some(previous) = previous.as_ref().filter(|previous| previous.hash != commit.body.previous) {
+                let expected = crate::wire::hex::encode(&previous.hash);
                 let problem = format!("it does not follow commit {}, whose hash is {expected}", number - 1);
                 let finding = self.find(&Error::damaged(commit_key(lineage.id, sequence), problem))?;
                 self.findings[finding].means = Some(Means::BrokenChain);
             }
-            previous = Some(commit.hash);
+            let (followed, wrong) = Followed::by(previous.as_ref(), &commit);
+            if !wrong.is_empty() {
+                let problem = format!(
+                    "its author, {}, says of the group's state what the commits up to it have not made of it: {}",
+                    lineage.access.host_shown(commit.author),
+                    wrong.join(", ")
+                );
+                let error = Error::damaged(commit_key(lineage.id, sequence), problem);
+                let finding = self.find(&error)?;
+                // To bring another back would help nobody.
+                self.findings[finding].problem = error.to_string();
+                self.findings[finding].means = Some(Means::WrongState);
+            }
+            previous = Some(followed);
             if matches!(commit.body.event, Event::Point(_)) {
                 points.push((sequence, commit.hash));
             }

@@ -214,6 +214,15 @@ impl Access {
         Arc::clone(&lock(&self.ring))
     }
 
+    /// How an author is named for people.
+    pub(crate) fn host_shown(&self, host: HostId) -> String {
+        match self.ring().host(host) {
+            _ if host == ADMINISTRATOR => "the administrator".to_owned(),
+            Some(known) => format!("host {}", known.name),
+            None => format!("host {host}"),
+        }
+    }
+
     /// The private keys of epochs that the holder has.
     pub(crate) fn epochs(&self) -> Arc<Epochs> {
         Arc::clone(&lock(&self.epochs))

@@ -30,7 +30,7 @@ use farshore_core::{GroupName, LineageId, Sequence, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::{JudgedPoint, Listed, candidates, live::Live, placement::Placement, read_point};
+use super::{Followed, JudgedPoint, Listed, follow, live::Live, placement::Placement, read_point};
 use crate::{
     Error, Head, Lineage, Result,
     boundary::boundary_key,
@@ -225,7 +225,7 @@ impl Lineage {
         // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
         let until = lock.until(shared.context.clock.now());
         let (built_on, valid) = shared.ledgers.newest().await?;
-        let (points, followed) = candidates(shared, valid.as_deref(), &built_on).await?;
+        let Followed { candidates: points, judged: followed, .. } = follow(shared, valid.as_deref(), &built_on).await?;
         let mut work = Work { built_on, valid, lock, live: Live::default(), followed, locks: Locks::default() };
         work.follow(shared, &points).await?;
         work.look_up(shared, until).await?;
@@ -291,7 +291,8 @@ impl Lineage {
                 break;
             }
             (work.built_on, work.valid) = (built_on, valid);
-            let (points, followed) = candidates(shared, work.valid.as_deref(), &work.built_on).await?;
+            let Followed { candidates: points, judged: followed, .. } =
+                follow(shared, work.valid.as_deref(), &work.built_on).await?;
             let new: Vec<_> = points.into_iter().filter(|point| point.sequence > work.followed).collect();
             work.followed = followed;
             work.follow(shared, &new).await?;

@@ -69,6 +69,7 @@ use crate::{
     proof,
     retention::{Candidate, make_rising},
     seal::Hash,
+    succession,
 };
 
 /// How many commits are read side by side.
@@ -248,10 +249,18 @@ impl Lineage {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to delete what no recovery point needs")?;
         shared.access.refresh().await?;
-        let (built_on, newest_ledger) = shared.ledgers.newest().await?;
+        let (mut built_on, newest_ledger) = shared.ledgers.newest().await?;
         let valid = newest_ledger.as_deref();
         let clock_now = shared.context.clock.now();
-        let (candidates, judged) = candidates(shared, valid, &built_on).await?;
+        let Followed { candidates, judged, pins } = follow(shared, valid, &built_on).await?;
+        for pin in pins.iter().filter(|pin| !built_on.head.pins.contains(pin)) {
+            tracing::warn!(
+                group = %shared.group, run = %pin.run, point = %pin.point,
+                "a commit left out a run's claim to a recovery point, which no controller has given up: the point is kept. `farshore vault \
+                 check` names the commit"
+            );
+        }
+        built_on.head.pins = pins;
         let points = judge(&candidates, retention, &built_on, clock_now);
         // What waits is counted by the store's own times, made to rise: a pruner whose clock is late must not make a batch older.
         let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
@@ -504,13 +513,18 @@ fn add_batch(batches: &mut Vec<Batch>, mut new: Batch) {
     batches.push(new);
 }
 
-/// The points about which there is something to decide, oldest first: those of the newest ledger that can still stand, and
-/// those that were committed since, as many as a ledger can name; and the newest commit that was looked at.
-async fn candidates(
-    shared: &LineageShared,
-    valid: Option<&Valid>,
-    built_on: &HeadCommit,
-) -> Result<(Vec<JudgedPoint>, Sequence)> {
+/// What the commits since the newest prune have come to.
+struct Followed {
+    /// The points about which there is something to decide, oldest first: those of the newest ledger that can still stand, and
+    /// those that were committed since, as many as a ledger can name.
+    candidates: Vec<JudgedPoint>,
+    /// The newest commit of which that is so.
+    judged: Sequence,
+    /// The pins that stand, by what was done and not by what the newest commit repeats.
+    pins: Vec<Pin>,
+}
+
+async fn follow(shared: &LineageShared, valid: Option<&Valid>, built_on: &HeadCommit) -> Result<Followed> {
     // The points whose batch is final were left out when it became so.
     let mut candidates: Vec<_> = valid.iter().flat_map(|valid| &valid.ledger.points).copied().collect();
     let newest = built_on.head.sequence;
@@ -519,15 +533,22 @@ async fn candidates(
         let sequence = Sequence::new(number);
         let commit = shared.log.read_existing(sequence, "there are later commits in its lineage").await?;
         let is_point = matches!(commit.body.event, Event::Point(_));
-        Ok::<_, Error>((
-            is_point,
-            JudgedPoint { sequence, hash: commit.hash, received_at: commit.received_at, stands: true },
-        ))
+        let point = JudgedPoint { sequence, hash: commit.hash, received_at: commit.received_at, stands: true };
+        let claim = matches!(commit.body.event, Event::Pinned { .. } | Event::Unpinned { .. }).then_some(commit.body);
+        Ok::<_, Error>((is_point, point, claim))
     });
+    let pruned = valid.map(|valid| valid.commit);
+    let mut pins = valid.map(|valid| valid.pins.clone()).unwrap_or_default();
+    let mut is_full = false;
     let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
-    while let Some((is_point, point)) = commits.try_next().await? {
-        if is_point && candidates.len() >= LEDGER_POINTS_MAX {
-            break;
+    while let Some((is_point, point, claim)) = commits.try_next().await? {
+        // What the prune found when it was committed is in its pins already.
+        if let Some(claim) = claim.filter(|_| Some(point.sequence) > pruned) {
+            pins = succession::pins_after(&pins, &claim);
+        }
+        is_full |= is_point && candidates.len() >= LEDGER_POINTS_MAX;
+        if is_full {
+            continue;
         }
         judged = point.sequence;
         if is_point {
@@ -541,7 +562,7 @@ async fn candidates(
         let limit = to_u64(LEDGER_POINTS_MAX);
         return Err(Error::LimitExceeded { what: "the number of points that stand", found: limit + 1, limit });
     }
-    Ok((candidates, judged))
+    Ok(Followed { candidates, judged, pins })
 }
 
 /// Applies the rules.

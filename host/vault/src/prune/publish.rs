@@ -12,6 +12,7 @@ use crate::{
     ledger::{Ledger, LedgerRef},
     log::HeadCommit,
     store::Created,
+    succession,
 };
 
 /// How often the commit is tried under a later number because writers went on meanwhile.
@@ -41,7 +42,8 @@ pub(super) struct Decision {
 }
 
 impl Lineage {
-    /// Stores a ledger and makes it valid, under the number after the newest commit, whatever points came between.
+    /// Stores a ledger and makes it valid, under the number after the newest commit, whatever points came between. The pins of
+    /// `planned_on` are those that stand, whatever it says itself.
     ///
     /// # Errors
     /// [`Error::LostRace`] when another ledger counts by now than with `planned_on`, or a pin names a point that would not stand.
@@ -97,8 +99,11 @@ impl Lineage {
             if created?.0 == Created::Mine {
                 return Ok(sequence);
             }
-            let valid;
-            (built_on, valid) = shared.newest_to_build_on().await?;
+            let (newest, valid) = shared.newest_to_build_on().await?;
+            let (from, to) = (built_on.head.sequence, newest.head.sequence);
+            let pins = succession::held_pins(shared, built_on.head.pins, from, to).await?;
+            built_on = newest;
+            built_on.head.pins = pins;
             // A create whose outcome could not be told had come through.
             if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
                 shared.store.settle().await?;

@@ -35,6 +35,7 @@ use crate::{
     ledger::{LEDGER_SOURCES_MAX, Ledger, Valid},
     lineage::LineageShared,
     page::map_key,
+    succession,
 };
 
 /// A pack, of one sort or the other.
@@ -114,11 +115,19 @@ impl Replacement {
         let shared = &*lineage.0;
         shared.access.require(Power::Pruner, "to put something in the place of what is damaged")?;
         let began_at = shared.context.clock.now();
-        let (built_on, valid) = shared.newest_to_build_on().await?;
+        let (mut built_on, valid) = shared.newest_to_build_on().await?;
         let (_, seen) = view.ledgers.newest().await?;
         let number = |valid: &Option<Arc<Valid>>| valid.as_ref().map(|valid| valid.commit);
         if built_on.head.pruned != self.pruned || number(&seen) != number(&valid) {
             return Err(Error::LostRace { group: shared.group.clone(), sequence: built_on.head.sequence });
+        }
+        let (pins, from) =
+            valid.as_ref().map_or((Vec::new(), Sequence::FIRST), |valid| (valid.pins.clone(), valid.commit));
+        match succession::held_pins(shared, pins, from, built_on.head.sequence).await {
+            Ok(pins) => built_on.head.pins = pins,
+            // What is damaged must not keep from being mended; then what the newest commit says of pins has to do.
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
         }
         let (judged, retention) = match &valid {
             Some(valid) => (valid.pruned.judged, valid.pruned.retention),

@@ -98,6 +98,11 @@ pub fn render_findings(findings: &[CheckFinding]) -> String {
                  was put back to an older state and written to again. Both can be read, and no point is hurt by that alone; look \
                  which of them is the true one before more is written\n",
             ),
+            Some(Means::WrongState) => text.push_str(
+                "  what is captured may sign such commits. No point is hurt by it, and a prune keeps what was pinned; look whether the group \
+                 is where it should be (`farshore points`, `farshore vault pin list`), and shut the host out (`farshore vault join revoke`) if it \
+                 is not yours any more\n",
+            ),
             Some(Means::NoNewest(lineage)) => text.push_str(&format!(
                 "  nothing can be added to lineage {lineage}, or pruned, before it is right again; which points it has is told by \
                  what was true before\n"
