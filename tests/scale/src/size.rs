@@ -208,6 +208,7 @@ pub async fn measure(settings: Settings, folder: &Path) -> Result<Measured> {
     let mut steps = Vec::new();
     let lineage = handles.lineage().await?;
     let first = step(&mut steps, "first copy", copy(&lineage, disk, 0)).await?;
+    drop(lineage);
     let lineage = handles.lineage().await?;
     step(&mut steps, "second point, one chunk of a thousand changed", copy(&lineage, disk, 1)).await?;
     let others = async {
