@@ -352,7 +352,11 @@ impl Lineage {
         if commit.body.head != *expected {
             return Err(lost());
         }
-        let generation = expected.generation.next();
+        let next = expected.generation.get().checked_add(1).ok_or_else(|| {
+            let problem = "it claims the last generation that there is, as no honest host does";
+            Error::damaged(commit_key(shared.id, expected.sequence), problem)
+        });
+        let generation = Generation::new(next?);
         let head = Head {
             sequence: expected.sequence.next(),
             generation,

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use farshore_core::{RunId, Sequence};
+use farshore_core::{Generation, RunId, Sequence, Timestamp};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::{
     Head, Pin, Result,
     commit::{CommitBody, Event},
     lineage::LineageShared,
+    pin::PINS_MAX,
 };
 
 /// How many commits are read side by side.
@@ -25,7 +26,8 @@ pub(crate) fn after(before: &Head, commit: &CommitBody) -> Head {
     match &commit.event {
         Event::Point(_) => head.newest_point = Some(said.sequence),
         Event::GenerationRaised { .. } => {
-            head.generation = before.generation.next();
+            // A captured host may have claimed the last one.
+            head.generation = Generation::new(before.generation.get().saturating_add(1));
             head.active_site = said.active_site.clone();
         }
         // It has followed what was pinned, as far back as it is still told.
@@ -73,9 +75,21 @@ pub(crate) async fn held_pins(
     Ok(pins)
 }
 
+/// These pins, and as many of those that a head claims beside them as there is room for: whoever pins a point looks at the head, and adds
+/// nothing to it that it has.
+pub(crate) fn with_claimed(mut pins: Vec<Pin>, claimed: &[Pin]) -> Vec<Pin> {
+    for pin in claimed {
+        let is_known = pins.iter().any(|known| (known.run, known.point) == (pin.run, pin.point));
+        if !is_known && pins.len() < PINS_MAX {
+            pins.push(pin.clone());
+        }
+    }
+    pins
+}
+
 /// What two states of one commit differ in, by the names of the format.
 pub(crate) fn differences(one: &Head, other: &Head) -> Vec<&'static str> {
-    let pins = |head: &Head| -> BTreeMap<RunId, (Sequence, farshore_core::Timestamp)> {
+    let pins = |head: &Head| -> BTreeMap<RunId, (Sequence, Timestamp)> {
         head.pins.iter().map(|pin| (pin.run, (pin.point, pin.since))).collect()
     };
     let differ = [
@@ -90,7 +104,7 @@ pub(crate) fn differences(one: &Head, other: &Head) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use farshore_core::{Generation, HostId, LineageId, SiteName, Timestamp};
+    use farshore_core::{HostId, LineageId, SiteName};
 
     use super::*;
 
@@ -121,6 +135,25 @@ mod tests {
         let (lineage, written_at) = (LineageId::from_bytes([0; 16]), Timestamp::from_unix_milliseconds(9));
         let commit = CommitBody { lineage, head, previous: [0; 32], written_at, event };
         differences(&commit.head, &after(&before(), &commit))
+    }
+
+    #[test]
+    fn what_is_claimed_is_added_and_displaces_nothing() {
+        let other = Pin { point: Sequence::new(5), ..pin(1) };
+        let claimed = [pin(2), other.clone(), pin(1)];
+        assert_eq!(with_claimed(vec![pin(1)], &claimed), [pin(1), pin(2), other], "both points of a run are kept");
+        let many: Vec<Pin> = (0..100).map(pin).collect();
+        let kept = with_claimed(vec![pin(99)], &many);
+        assert_eq!((kept.len(), &kept[0]), (PINS_MAX, &pin(99)));
+    }
+
+    #[test]
+    fn a_last_generation_that_somebody_claims_stops_nobody() {
+        let head = Head { generation: Generation::new(u64::MAX), ..before() };
+        let event = Event::GenerationRaised { previous_site: head.active_site.clone(), reason: String::new() };
+        let (lineage, written_at) = (LineageId::from_bytes([0; 16]), Timestamp::from_unix_milliseconds(9));
+        let commit = CommitBody { lineage, head: before(), previous: [0; 32], written_at, event };
+        assert_eq!(differences(&commit.head, &after(&head, &commit)), ["generation"]);
     }
 
     #[test]

@@ -260,7 +260,7 @@ impl Lineage {
                  check` names the commit"
             );
         }
-        built_on.head.pins = pins;
+        built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins);
         let points = judge(&candidates, retention, &built_on, clock_now);
         // What waits is counted by the store's own times, made to rise: a pruner whose clock is late must not make a batch older.
         let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
@@ -520,7 +520,7 @@ struct Followed {
     candidates: Vec<JudgedPoint>,
     /// The newest commit of which that is so.
     judged: Sequence,
-    /// The pins that stand, by what was done and not by what the newest commit repeats.
+    /// The pins that stand by what was done, whatever the newest commit repeats.
     pins: Vec<Pin>,
 }
 

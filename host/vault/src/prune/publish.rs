@@ -103,7 +103,7 @@ impl Lineage {
             let (from, to) = (built_on.head.sequence, newest.head.sequence);
             let pins = succession::held_pins(shared, built_on.head.pins, from, to).await?;
             built_on = newest;
-            built_on.head.pins = pins;
+            built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins);
             // A create whose outcome could not be told had come through.
             if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
                 shared.store.settle().await?;

@@ -124,7 +124,7 @@ impl Replacement {
         let (pins, from) =
             valid.as_ref().map_or((Vec::new(), Sequence::FIRST), |valid| (valid.pins.clone(), valid.commit));
         match succession::held_pins(shared, pins, from, built_on.head.sequence).await {
-            Ok(pins) => built_on.head.pins = pins,
+            Ok(pins) => built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins),
             // What is damaged must not keep from being mended; then what the newest commit says of pins has to do.
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),

@@ -267,16 +267,19 @@ async fn keys_that_a_store_tampers_with_are_noticed() {
 
 /// Stores a point whose commit says of the group's state what its author may not: no pins, and another generation.
 async fn lie(lineage: &Lineage, like: &Point) -> Sequence {
+    let forge = |head: &mut crate::Head| {
+        head.pins.clear();
+        head.generation = head.generation.next();
+    };
+    lie_of(lineage, like, forge).await
+}
+
+async fn lie_of(lineage: &Lineage, like: &Point, forge: impl FnOnce(&mut crate::Head)) -> Sequence {
     let log = &lineage.0.log;
     let built_on = log.newest().await.expect("readable");
     let sequence = built_on.head.sequence.next();
-    let head = crate::Head {
-        sequence,
-        newest_point: Some(sequence),
-        pins: Vec::new(),
-        generation: built_on.head.generation.next(),
-        ..built_on.head.clone()
-    };
+    let mut head = crate::Head { sequence, newest_point: Some(sequence), ..built_on.head.clone() };
+    forge(&mut head);
     let event = crate::commit::Event::Point(Box::new(Point { sequence, ..like.clone() }));
     let (created, _) = log.create(&built_on, head, event).await.expect("stored");
     assert_eq!(created, crate::store::Created::Mine);
@@ -332,4 +335,16 @@ async fn a_captured_replicator_drops_no_pin_and_its_commit_is_named() {
     let plan = pruner.plan_prune(&retention, grace).await.expect("planned");
     assert_eq!(plan.pins, [], "what a controller gives up is given up");
     assert!(plan.dropped.iter().any(|point| point.sequence == first.sequence), "{:?}", plan.dropped);
+}
+
+#[tokio::test]
+async fn a_last_generation_that_is_claimed_is_an_error() {
+    let world = World::new().await;
+    let source = lineage(&world.open(&world.host("source", &[Power::Replicator]).await).await.expect("opened")).await;
+    let first = commit_disk(&source, &noise(1, CHUNK)).await.expect("committed");
+    lie_of(&source, &first, |head| head.generation = Generation::new(u64::MAX)).await;
+    let reader = world.administrator.lineage(&group()).await.expect("readable").expect("there");
+    let head = reader.head().await.expect("readable");
+    let refused = reader.raise_generation(&super::site("b"), "", &head).await.expect_err("there is none after it");
+    assert!(refused.is_damage(), "{refused}");
 }
