@@ -5,7 +5,8 @@
 //! disks that are all different). [`FILE_BYTES_MAX`] stands behind that as a limit of the file's length.
 //!
 //! *Trust.* The whole file is checked against the store's own checksums when it is opened, which is once in a process. What the
-//! store does not expect all the same may make it panic: that is caught here, and is damage like any other.
+//! store does not expect all the same may make it panic: that is caught here, and is damage like any other. What is written into the
+//! file by others while it is open has no such bound: the store may even go on without end. A lock keeps those out who ask for it.
 
 use std::{
     collections::BTreeMap,
@@ -153,6 +154,14 @@ impl Table {
             Ok(table)
         })?;
         if is_other { Err(IndexError::damaged("it is the index of something else")) } else { Ok(table) }
+    }
+
+    /// Whether somebody has the index in this file open.
+    #[cfg(test)]
+    pub(super) fn is_open(path: &Path) -> bool {
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return false };
+        let backend = FileBackend::new(file).expect("a file");
+        !backend.try_lock_range(Bound::Unbounded, Bound::Unbounded).expect("locks are kept here")
     }
 
     #[cfg(test)]

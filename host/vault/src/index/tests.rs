@@ -759,6 +759,10 @@ impl Player {
                 let keys = process.1.0.keys.content.clone().expect("a writer's keys");
                 self.give_up();
                 self.process = None;
+                // A writer that gave up ends what it had begun, and the store's file is its own until then.
+                while Table::is_open(&file) {
+                    tokio::task::yield_now().await;
+                }
                 let Ok(mut bytes) = std::fs::read(&file) else { return };
                 match fate {
                     Fate::Lost => std::fs::remove_file(&file).expect("removed"),
