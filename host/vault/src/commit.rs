@@ -249,7 +249,11 @@ impl StoredCommit {
         access.verify(object, author, powers, &statement, &signature).await?;
         let is_genesis = matches!(body.event, Event::Genesis { .. });
         let names_itself = match &body.event {
-            Event::Point(point) => point.sequence == *sequence && body.head.newest_point == Some(*sequence),
+            Event::Point(point) => {
+                (point.lineage, point.sequence) == (*lineage, *sequence)
+                    && point.generation == body.head.generation
+                    && body.head.newest_point == Some(*sequence)
+            }
             Event::Pruned(pruned) => {
                 pruned.judged < *sequence
                     && body.head.pruned == Some(*sequence)

@@ -368,8 +368,9 @@ impl Ledgers {
             let head = self.log.newest().await?;
             match self.at(head.head.pruned).await {
                 Ok(valid) => return Ok((head, valid)),
-                // A newer prune may have deleted it since; then the newest commit is another by now.
-                Err(Error::ObjectMissing { .. }) if searches < SEARCHES_MAX => {
+                // A newer prune may have deleted it since, and somebody who slept may have written into its place; then the newest commit
+                // is another by now.
+                Err(error) if error.is_damage() && searches < SEARCHES_MAX => {
                     searches += 1;
                     let again = self.log.newest().await?;
                     if again.head.pruned == head.head.pruned {

@@ -353,7 +353,7 @@ impl Lineage {
             return Err(lost());
         }
         let next = expected.generation.get().checked_add(1).ok_or_else(|| {
-            let problem = "it claims the last generation that there is, as no honest host does";
+            let problem = "it says that the group is in the last generation that there is, as no honest host claims";
             Error::damaged(commit_key(shared.id, expected.sequence), problem)
         });
         let generation = Generation::new(next?);

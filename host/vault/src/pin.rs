@@ -1,12 +1,13 @@
 //! Pins: a run's claim on a point. What is pinned is not deleted.
 //!
-//! A pin is a commit like any other, and every later commit repeats those that stand. So a pin and a prune cannot miss each
-//! other: one of them is first, and the other one sees it. A pin never lapses by itself: a run that ended without giving its
-//! pin up shows in the list of pins, and somebody has to look.
+//! A pin is a commit like any other. So a pin and a prune cannot miss each other: one of them is first, and the other one sees it.
+//! Later commits repeat those that stand, and a captured host may repeat others; so that there is nothing to do is believed only if it
+//! was done. A pin never lapses by itself: a run that ended without giving its pin up shows in the list of pins, and somebody has
+//! to look.
 
 use farshore_core::{RunId, Sequence};
 
-use crate::{Error, Head, Lineage, Pin, Result, commit::Event, keys::Power, store::Created};
+use crate::{Error, Head, Lineage, Pin, Result, commit::Event, keys::Power, store::Created, succession::Held};
 
 /// The most pins of a lineage.
 pub const PINS_MAX: usize = 64;
@@ -15,6 +16,18 @@ pub const PINS_MAX: usize = 64;
 const RACES_MAX: usize = 64;
 
 impl Lineage {
+    /// The pins that stand: what was pinned and not given up, whatever the newest commit says of it. Where a commit since the newest
+    /// prune is missing or damaged, those that the newest one claims are among them.
+    ///
+    /// # Errors
+    /// The newest commit or ledger is missing or damaged, or the store failed.
+    pub async fn pins(&self) -> Result<Vec<Pin>> {
+        let shared = &self.0;
+        let (newest, valid) = shared.ledgers.newest().await?;
+        let held = Held::at(shared, valid.as_deref(), newest.head.sequence).await?;
+        Ok(held.at_least(&newest.head.pins))
+    }
+
     /// Lays a run's claim to a point; a run has at most one in a lineage, so that an earlier one is given up. Idempotent.
     ///
     /// # Errors
@@ -25,16 +38,24 @@ impl Lineage {
         shared.access.require(Power::Controller, "to pin a recovery point")?;
         for _ in 0..RACES_MAX {
             let (built_on, valid) = shared.newest_to_build_on().await?;
-            if built_on.head.pins.iter().any(|pin| pin.run == run && pin.point == point) {
-                return shared.store.settle().await;
+            let mut pins = built_on.head.pins.clone();
+            let is_claimed = pins.iter().any(|pin| pin.run == run && pin.point == point);
+            pins.retain(|pin| pin.run != run);
+            if is_claimed || pins.len() >= PINS_MAX {
+                let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
+                if is_claimed && held.has(run, Some(point)) == Some(true) {
+                    return shared.store.settle().await;
+                }
+                if held.pins.iter().filter(|pin| pin.run != run).count() >= PINS_MAX {
+                    let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
+                    return Err(Error::LimitExceeded {
+                        what: "the number of pins of a group",
+                        found: limit + 1,
+                        limit,
+                    });
+                }
             }
             shared.point_in(valid.as_deref(), point).await?;
-            let mut pins = built_on.head.pins.clone();
-            pins.retain(|pin| pin.run != run);
-            if pins.len() >= PINS_MAX {
-                let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
-                return Err(Error::LimitExceeded { what: "the number of pins of a group", found: limit + 1, limit });
-            }
             pins.push(Pin { run, point, since: shared.context.clock.now() });
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Pinned { run, point }).await?.0 == Created::Mine {
@@ -52,11 +73,14 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to give a pin up")?;
         for _ in 0..RACES_MAX {
-            let (built_on, _) = shared.newest_to_build_on().await?;
+            let (built_on, valid) = shared.newest_to_build_on().await?;
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
             if pins.len() == built_on.head.pins.len() {
-                return shared.store.settle().await;
+                let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
+                if held.has(run, None) == Some(false) {
+                    return shared.store.settle().await;
+                }
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {

@@ -175,7 +175,7 @@ pub struct Head {
     /// The newest commit that says which of the points before it stand; none if all do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned: Option<Sequence>,
-    /// Points that runs have laid claim to: none of them is dropped.
+    /// Points that runs have laid claim to, as the commits up to this one repeat it: [`crate::Lineage::pins`] tells what was done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
     /// Until when everything that the points that stand need is locked in the store; none if that was never seen to.

@@ -1,44 +1,109 @@
 //! What a commit may change of its lineage's state.
 //!
 //! The head is repeated by everybody who commits, and each event is a matter of one power. So what a head says counts less than what
-//! the events say: who follows a lineage from commit to commit knows what its state must be, whatever a captured host claims.
+//! the events say: who follows a lineage from commit to commit knows what its state must be, whatever a captured host claims. A
+//! commit is judged by what the one before it says, which it repeats in good faith; so a lie is its author's alone.
 
-use std::collections::BTreeMap;
-
-use farshore_core::{Generation, RunId, Sequence, Timestamp};
-use futures::{StreamExt, TryStreamExt};
+use farshore_core::{Generation, RunId, Sequence};
+use futures::StreamExt;
 
 use crate::{
-    Head, Pin, Result,
-    commit::{CommitBody, Event},
+    Error, Head, Pin, Result,
+    commit::{Commit, CommitBody, Event},
+    ledger::Valid,
     lineage::LineageShared,
-    pin::PINS_MAX,
+    seal::Hash,
 };
 
 /// How many commits are read side by side.
 const COMMITS_READ_AT_ONCE: usize = 16;
 
-/// The state with this commit, if the one before it left this state. The commit's own word is
-/// taken of the horizon of locks, which follows from what was stored when, and a prune's of pins.
-pub(crate) fn after(before: &Head, commit: &CommitBody) -> Head {
+/// Goes through a lineage in the order of its commits, as far as they are there.
+#[derive(Debug, Default)]
+pub(crate) struct Succession {
+    last: Option<(Sequence, Hash, Head)>,
+}
+
+/// How a commit contradicts the one before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Contradiction {
+    /// It was written on top of another one; the one that is there has this hash.
+    OtherBefore(Hash),
+    /// These parts of its head are not what its event makes of the head before it, by the names of the format.
+    State(Vec<&'static str>),
+}
+
+impl Succession {
+    /// Goes on to this commit. Nothing can be said against it if the one before it was not the last.
+    pub(crate) fn follow(&mut self, commit: &Commit) -> Option<Contradiction> {
+        let head = &commit.body.head;
+        let last = self.last.replace((head.sequence, commit.hash, head.clone()));
+        let expected = match last {
+            _ if head.sequence == Sequence::FIRST => first(head),
+            Some((sequence, hash, before)) if sequence.next() == head.sequence => {
+                if hash != commit.body.previous {
+                    return Some(Contradiction::OtherBefore(hash));
+                }
+                after(&before, &commit.body)
+            }
+            _ => return None,
+        };
+        let wrong = differences(head, &expected);
+        (!wrong.is_empty()).then_some(Contradiction::State(wrong))
+    }
+}
+
+/// The state with the first commit. Its own word is taken of the site, and of the horizon of locks, which follows from what was
+/// stored when.
+fn first(said: &Head) -> Head {
+    Head { generation: Generation::FIRST, newest_point: None, pruned: None, pins: Vec::new(), ..said.clone() }
+}
+
+/// The state with this commit, if the one before it left this state. A prune's own word is taken of pins: it has followed what was
+/// pinned, as far back as it was still told.
+fn after(before: &Head, commit: &CommitBody) -> Head {
     let said = &commit.head;
-    let mut head = Head { sequence: said.sequence, locked_until: said.locked_until, ..before.clone() };
+    let mut head = Head { sequence: said.sequence, ..before.clone() };
+    // Whoever stores something can only have stored it later than what it is added to.
+    let lowered = || before.locked_until.map(|before| said.locked_until.map_or(before, |said| said.min(before)));
     match &commit.event {
-        Event::Point(_) => head.newest_point = Some(said.sequence),
+        Event::Point(_) => {
+            head.newest_point = Some(said.sequence);
+            head.locked_until = lowered();
+        }
         Event::GenerationRaised { .. } => {
             // A captured host may have claimed the last one.
             head.generation = Generation::new(before.generation.get().saturating_add(1));
             head.active_site = said.active_site.clone();
         }
-        // It has followed what was pinned, as far back as it is still told.
         Event::Pruned(_) => {
             head.pruned = Some(said.sequence);
             head.pins.clone_from(&said.pins);
+            head.locked_until = lowered();
         }
         Event::Pinned { .. } | Event::Unpinned { .. } => head.pins = pins_after(&before.pins, commit),
-        Event::Genesis { .. } | Event::HostRevoked { .. } | Event::LockExtended { .. } => {}
+        Event::LockExtended { until, .. } => head.locked_until = Some(*until),
+        Event::Genesis { .. } | Event::HostRevoked { .. } => {}
     }
     head
+}
+
+/// What two states of one commit differ in, by the names of the format.
+fn differences(one: &Head, other: &Head) -> Vec<&'static str> {
+    let pins = |head: &Head| {
+        let mut pins: Vec<_> = head.pins.iter().map(|pin| (pin.run, pin.point, pin.since)).collect();
+        pins.sort_unstable();
+        pins
+    };
+    let differ = [
+        ("generation", one.generation != other.generation),
+        ("active_site", one.active_site != other.active_site),
+        ("newest_point", one.newest_point != other.newest_point),
+        ("pruned", one.pruned != other.pruned),
+        ("pins", pins(one) != pins(other)),
+        ("locked_until", one.locked_until != other.locked_until),
+    ];
+    differ.into_iter().filter(|(_, differ)| *differ).map(|(name, _)| name).collect()
 }
 
 /// The pins that stand after this commit, if these did before it.
@@ -56,55 +121,76 @@ pub(crate) fn pins_after(before: &[Pin], commit: &CommitBody) -> Vec<Pin> {
     pins
 }
 
-/// The pins that stand with the commit `to`, if these did with the commit `from`: by what the commits between do, not by what they say.
-///
-/// # Errors
-/// One of them is missing or damaged, or the store failed.
-pub(crate) async fn held_pins(
-    shared: &LineageShared,
-    mut pins: Vec<Pin>,
-    from: Sequence,
-    to: Sequence,
-) -> Result<Vec<Pin>> {
-    let read = |number| shared.log.read_existing(Sequence::new(number), "there are later commits in its lineage");
-    let commits = futures::stream::iter(from.get() + 1..=to.get()).map(read);
-    let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
-    while let Some(commit) = commits.try_next().await? {
-        pins = pins_after(&pins, &commit.body);
-    }
-    Ok(pins)
+/// What was pinned and not given up.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) pins: Vec<Pin>,
+    /// Why that may not be all: a commit is missing or damaged.
+    unread: Option<Error>,
 }
 
-/// These pins, and as many of those that a head claims beside them as there is room for: whoever pins a point looks at the head, and adds
-/// nothing to it that it has.
-pub(crate) fn with_claimed(mut pins: Vec<Pin>, claimed: &[Pin]) -> Vec<Pin> {
-    for pin in claimed {
-        let is_known = pins.iter().any(|known| (known.run, known.point) == (pin.run, pin.point));
-        if !is_known && pins.len() < PINS_MAX {
-            pins.push(pin.clone());
+impl Held {
+    /// With the newest commit of a lineage: by what was done since the newest prune, not by what is said.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn at(shared: &LineageShared, valid: Option<&Valid>, newest: Sequence) -> Result<Self> {
+        let (pins, from) = valid.map_or((Vec::new(), Sequence::FIRST), |valid| (valid.pins.clone(), valid.commit));
+        Self::between(shared, pins, from, newest).await
+    }
+
+    /// With the commit `to`, if these pins stood with the commit `from`.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn between(shared: &LineageShared, pins: Vec<Pin>, from: Sequence, to: Sequence) -> Result<Self> {
+        let mut held = Self { pins, unread: None };
+        let read = |number| shared.log.read_existing(Sequence::new(number), "there are later commits in its lineage");
+        let commits = futures::stream::iter(from.get() + 1..=to.get()).map(read);
+        let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
+        while let Some(commit) = commits.next().await {
+            match commit {
+                Ok(commit) => held.pins = pins_after(&held.pins, &commit.body),
+                Err(error) if error.is_damage() => held.unread = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(held)
+    }
+
+    /// Whether a run has pinned this point, or any. Not to be told where a commit cannot be read.
+    pub(crate) fn has(&self, run: RunId, point: Option<Sequence>) -> Option<bool> {
+        let is_it = |pin: &Pin| pin.run == run && point.is_none_or(|point| pin.point == point);
+        self.unread.is_none().then(|| self.pins.iter().any(is_it))
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// A commit is missing or damaged.
+    pub(crate) fn all(self) -> Result<Vec<Pin>> {
+        match self.unread {
+            None => Ok(self.pins),
+            Some(error) => Err(error),
         }
     }
-    pins
-}
 
-/// What two states of one commit differ in, by the names of the format.
-pub(crate) fn differences(one: &Head, other: &Head) -> Vec<&'static str> {
-    let pins = |head: &Head| -> BTreeMap<RunId, (Sequence, Timestamp)> {
-        head.pins.iter().map(|pin| (pin.run, (pin.point, pin.since))).collect()
-    };
-    let differ = [
-        ("generation", one.generation != other.generation),
-        ("active_site", one.active_site != other.active_site),
-        ("newest_point", one.newest_point != other.newest_point),
-        ("pruned", one.pruned != other.pruned),
-        ("pins", pins(one) != pins(other)),
-    ];
-    differ.into_iter().filter(|(_, differ)| *differ).map(|(name, _)| name).collect()
+    /// As many as can be found: where a commit cannot be read, those that the newest one claims count too.
+    pub(crate) fn at_least(mut self, claimed: &[Pin]) -> Vec<Pin> {
+        if self.unread.is_some() {
+            for pin in claimed {
+                if !self.pins.iter().any(|known| (known.run, known.point) == (pin.run, pin.point)) {
+                    self.pins.push(pin.clone());
+                }
+            }
+        }
+        self.pins
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use farshore_core::{HostId, LineageId, SiteName};
+    use farshore_core::{HostId, LineageId, SiteName, Timestamp};
 
     use super::*;
 
@@ -124,8 +210,12 @@ mod tests {
             newest_point: Some(Sequence::new(5)),
             pruned: None,
             pins: vec![pin(1), pin(2)],
-            locked_until: None,
+            locked_until: Some(until(50)),
         }
+    }
+
+    fn until(milliseconds: i64) -> Timestamp {
+        Timestamp::from_unix_milliseconds(milliseconds)
     }
 
     /// What is wrong of a commit with this event that says this.
@@ -138,13 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_claimed_is_added_and_displaces_nothing() {
+    fn what_is_claimed_counts_only_where_something_cannot_be_read() {
         let other = Pin { point: Sequence::new(5), ..pin(1) };
         let claimed = [pin(2), other.clone(), pin(1)];
-        assert_eq!(with_claimed(vec![pin(1)], &claimed), [pin(1), pin(2), other], "both points of a run are kept");
-        let many: Vec<Pin> = (0..100).map(pin).collect();
-        let kept = with_claimed(vec![pin(99)], &many);
-        assert_eq!((kept.len(), &kept[0]), (PINS_MAX, &pin(99)));
+        let held = |unread| Held { pins: vec![pin(1)], unread };
+        let damaged = || Some(Error::damaged("a commit", "it is torn"));
+        assert_eq!(held(None).at_least(&claimed), [pin(1)]);
+        assert_eq!(held(damaged()).at_least(&claimed), [pin(1), pin(2), other], "both points of a run are kept");
+        assert_eq!(held(None).all().expect("whole"), [pin(1)]);
+        assert!(held(damaged()).all().expect_err("it may not be all").is_damage());
+        assert_eq!(
+            (held(None).has(run(1), None), held(None).has(run(1), Some(Sequence::new(5)))),
+            (Some(true), Some(false))
+        );
+        assert_eq!(held(damaged()).has(run(1), None), None);
     }
 
     #[test]
@@ -175,10 +272,12 @@ mod tests {
         let revoked = || Event::HostRevoked { host: HostId::from_bytes([1; 16]) };
         assert_eq!(wrong(revoked(), |_| {}), [""; 0]);
         assert_eq!(wrong(revoked(), raise), ["generation", "active_site"]);
-        let until = Timestamp::from_unix_milliseconds(77);
-        let extended = || Event::LockExtended { until, objects: 1 };
-        assert_eq!(wrong(extended(), |head| head.locked_until = Some(until)), [""; 0]);
+        let extended = || Event::LockExtended { until: until(77), objects: 1 };
+        assert_eq!(wrong(extended(), |head| head.locked_until = Some(until(77))), [""; 0]);
+        assert_eq!(wrong(revoked(), |head| head.locked_until = Some(until(49))), ["locked_until"]);
+        let more = |head: &mut Head| head.pins.extend([Pin { point: Sequence::new(3), ..pin(2) }, pin(2)]);
+        assert_eq!(wrong(revoked(), more), ["pins"], "a run has one");
         let forget = |head: &mut Head| (head.newest_point, head.pruned) = (None, Some(Sequence::new(3)));
-        assert_eq!(wrong(extended(), forget), ["newest_point", "pruned"]);
+        assert_eq!(wrong(revoked(), forget), ["newest_point", "pruned"]);
     }
 }

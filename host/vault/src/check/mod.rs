@@ -30,9 +30,9 @@ pub use self::sample::SampleSize;
 pub(crate) use self::sample::{Dice, Share};
 use self::{packs::ReadCollection, sample::stored_bytes};
 use crate::{
-    CAPSULE_ITEMS_MAX, Error, Head, PageRef, Point, Result, Vault,
+    CAPSULE_ITEMS_MAX, Error, PageRef, Point, Result, Vault,
     capsule::sound_items,
-    commit::{Commit, Event, commit_key},
+    commit::{Event, commit_key},
     ledger::{Valid, ledger_key},
     lineage::LineageShared,
     map::leaf_slots,
@@ -40,7 +40,7 @@ use crate::{
     page::{LEVELS, Page, SLOT_BITS, SLOTS},
     seal::Hash,
     store::Uncopied,
-    succession,
+    succession::{Contradiction, Succession},
 };
 
 /// The most extents that a finding names of one point; how many bytes are hurt it says in any case.
@@ -275,30 +275,6 @@ struct Check<'a> {
     rotten_findings: BTreeSet<usize>,
 }
 
-/// A commit that was followed to.
-struct Followed {
-    hash: Hash,
-    /// The state that it claims.
-    said: Head,
-    /// The state that the commits up to it have made, as far back as there was no hole.
-    made: Head,
-}
-
-impl Followed {
-    /// Goes on to the next commit; also in what it contradicts both the state that was made and the one that it was told, which it
-    /// repeats in good faith.
-    fn by(before: Option<&Self>, commit: &Commit) -> (Self, Vec<&'static str>) {
-        let (hash, said) = (commit.hash, commit.body.head.clone());
-        let Some(before) = before else { return (Self { hash, made: said.clone(), said }, Vec::new()) };
-        let made = succession::after(&before.made, &commit.body);
-        let wrong = match succession::differences(&said, &made) {
-            wrong if wrong.is_empty() => wrong,
-            _ => succession::differences(&said, &succession::after(&before.said, &commit.body)),
-        };
-        (Self { hash, said, made }, wrong)
-    }
-}
-
 /// The frames of a pack that lie in the pack itself, or in the collection of this id.
 pub(crate) type Part = (PackId, Option<PackId>);
 
@@ -479,6 +455,8 @@ impl Check<'_> {
 
     async fn lineage(&mut self, lineage: &Arc<LineageShared>) -> Result<()> {
         self.progress.group = lineage.group.to_string();
+        let first = self.findings.len();
+        let mut lies: Vec<CheckFinding> = Vec::new();
         for _ in 0..RECHECKS_MAX {
             let (findings, points, progress) = (self.findings.len(), self.points.len(), self.progress.clone());
             let rotten = self.rotten.len();
@@ -486,13 +464,19 @@ impl Check<'_> {
             if self.findings.len() == findings || !has_gone_on(lineage, counted).await? {
                 break;
             }
-            // What was not there may have been moved or deleted rightly: only what the newer ledger needs counts.
-            self.findings.truncate(findings);
+            // What was not there may have been moved or deleted rightly: only what the newer ledger needs counts. What somebody
+            // has claimed he has, though his commit be deleted by now.
+            lies.extend(self.findings.drain(findings..).filter(|finding| finding.means == Some(Means::WrongState)));
             self.points.truncate(points);
             self.rotten.truncate(rotten);
             self.rotten_findings.split_off(&findings);
             self.progress.points_checked = progress.points_checked;
             self.progress.points_total = progress.points_total;
+        }
+        for lie in lies {
+            if !self.findings[first..].iter().any(|known| known.object == lie.object && known.means == lie.means) {
+                self.findings.push(lie);
+            }
         }
         Ok(())
     }
@@ -587,13 +571,10 @@ impl Check<'_> {
         let judged = valid.map_or(1, |valid| valid.pruned.judged.get());
         let standing = standing(valid);
         let mut points = Vec::new();
-        let mut previous: Option<Followed> = None;
-        let mut before = 0;
+        let mut succession = Succession::default();
         for number in std::iter::once(1).chain(standing).chain(judged + 1..=newest) {
             let sequence = Sequence::new(number);
             let object = commit_key(lineage.id, sequence);
-            previous = previous.filter(|_| before + 1 == number);
-            before = number;
             let read = match number {
                 1 => lineage.log.read(sequence).await,
                 _ => lineage.commit_in(valid, sequence).await,
@@ -601,11 +582,11 @@ impl Check<'_> {
             let read = match read {
                 Ok(Some(commit)) => Ok(commit),
                 // Without a ledger nobody knows which of them were deleted; that the ledger is damaged is a finding.
-                Ok(None) if valid.is_none() && number <= lineage.log.deleted_to() => {
-                    previous = None;
-                    continue;
+                Ok(None) if valid.is_none() && number <= lineage.log.deleted_to() => continue,
+                Ok(None) => {
+                    let reason = "there are later commits".to_owned();
+                    Err(Error::ObjectMissing { object: object.clone(), reason })
                 }
-                Ok(None) => Err(Error::ObjectMissing { object, reason: "there are later commits".to_owned() }),
                 Err(error) => Err(error),
             };
             self.count_object();
@@ -617,30 +598,30 @@ impl Check<'_> {
                     if number > 1 {
                         self.findings[finding].points.push(hurt);
                     }
-                    previous = None;
                     continue;
                 }
             };
-            if let Some(previous) = previous.as_ref().filter(|previous| previous.hash != commit.body.previous) {
-                let expected = crate::wire::hex::encode(&previous.hash);
-                let problem = format!("it does not follow commit {}, whose hash is {expected}", number - 1);
-                let finding = self.find(&Error::damaged(commit_key(lineage.id, sequence), problem))?;
-                self.findings[finding].means = Some(Means::BrokenChain);
+            match succession.follow(&commit) {
+                None => {}
+                Some(Contradiction::OtherBefore(hash)) => {
+                    let expected = crate::wire::hex::encode(&hash);
+                    let problem = format!("it does not follow commit {}, whose hash is {expected}", number - 1);
+                    let finding = self.find(&Error::damaged(object, problem))?;
+                    self.findings[finding].means = Some(Means::BrokenChain);
+                }
+                Some(Contradiction::State(wrong)) => {
+                    let problem = format!(
+                        "its author, {}, says of the group's state what the commits up to it have not made of it: {}",
+                        lineage.access.host_shown(commit.author),
+                        wrong.join(", ")
+                    );
+                    let error = Error::damaged(object, problem);
+                    let finding = self.find(&error)?;
+                    // To bring another back would help nobody.
+                    self.findings[finding].problem = error.to_string();
+                    self.findings[finding].means = Some(Means::WrongState);
+                }
             }
-            let (followed, wrong) = Followed::by(previous.as_ref(), &commit);
-            if !wrong.is_empty() {
-                let problem = format!(
-                    "its author, {}, says of the group's state what the commits up to it have not made of it: {}",
-                    lineage.access.host_shown(commit.author),
-                    wrong.join(", ")
-                );
-                let error = Error::damaged(commit_key(lineage.id, sequence), problem);
-                let finding = self.find(&error)?;
-                // To bring another back would help nobody.
-                self.findings[finding].problem = error.to_string();
-                self.findings[finding].means = Some(Means::WrongState);
-            }
-            previous = Some(followed);
             if matches!(commit.body.event, Event::Point(_)) {
                 points.push((sequence, commit.hash));
             }

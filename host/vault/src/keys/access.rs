@@ -218,7 +218,8 @@ impl Access {
     pub(crate) fn host_shown(&self, host: HostId) -> String {
         match self.ring().host(host) {
             _ if host == ADMINISTRATOR => "the administrator".to_owned(),
-            Some(known) => format!("host {}", known.name),
+            // A name can have been another host's before.
+            Some(known) => format!("host {} ({host})", known.name),
             None => format!("host {host}"),
         }
     }

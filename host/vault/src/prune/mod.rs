@@ -69,7 +69,7 @@ use crate::{
     proof,
     retention::{Candidate, make_rising},
     seal::Hash,
-    succession,
+    succession::{self, Contradiction, Succession},
 };
 
 /// How many commits are read side by side.
@@ -253,14 +253,7 @@ impl Lineage {
         let valid = newest_ledger.as_deref();
         let clock_now = shared.context.clock.now();
         let Followed { candidates, judged, pins } = follow(shared, valid, &built_on).await?;
-        for pin in pins.iter().filter(|pin| !built_on.head.pins.contains(pin)) {
-            tracing::warn!(
-                group = %shared.group, run = %pin.run, point = %pin.point,
-                "a commit left out a run's claim to a recovery point, which no controller has given up: the point is kept. `farshore vault \
-                 check` names the commit"
-            );
-        }
-        built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins);
+        built_on.head.pins = pins;
         let points = judge(&candidates, retention, &built_on, clock_now);
         // What waits is counted by the store's own times, made to rise: a pruner whose clock is late must not make a batch older.
         let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
@@ -530,22 +523,29 @@ async fn follow(shared: &LineageShared, valid: Option<&Valid>, built_on: &HeadCo
     let newest = built_on.head.sequence;
     let mut judged = valid.map_or(Sequence::FIRST, |valid| valid.pruned.judged);
     let commits = futures::stream::iter(judged.get() + 1..=newest.get()).map(|number| async move {
-        let sequence = Sequence::new(number);
-        let commit = shared.log.read_existing(sequence, "there are later commits in its lineage").await?;
-        let is_point = matches!(commit.body.event, Event::Point(_));
-        let point = JudgedPoint { sequence, hash: commit.hash, received_at: commit.received_at, stands: true };
-        let claim = matches!(commit.body.event, Event::Pinned { .. } | Event::Unpinned { .. }).then_some(commit.body);
-        Ok::<_, Error>((is_point, point, claim))
+        shared.log.read_existing(Sequence::new(number), "there are later commits in its lineage").await
     });
     let pruned = valid.map(|valid| valid.commit);
     let mut pins = valid.map(|valid| valid.pins.clone()).unwrap_or_default();
+    let mut succession = Succession::default();
     let mut is_full = false;
     let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
-    while let Some((is_point, point, claim)) = commits.try_next().await? {
-        // What the prune found when it was committed is in its pins already.
-        if let Some(claim) = claim.filter(|_| Some(point.sequence) > pruned) {
-            pins = succession::pins_after(&pins, &claim);
+    while let Some(commit) = commits.try_next().await? {
+        if let Some(Contradiction::State(wrong)) = succession.follow(&commit) {
+            // No check can name it any more when the prune has deleted it.
+            tracing::warn!(
+                group = %shared.group, commit = %commit.body.head.sequence, author = shared.access.host_shown(commit.author),
+                wrong = wrong.join(", "),
+                "a commit says of the group's state what its author may not; pins are kept as they were made"
+            );
         }
+        let sequence = commit.body.head.sequence;
+        // What the prune found when it was committed is in its pins already.
+        if Some(sequence) > pruned {
+            pins = succession::pins_after(&pins, &commit.body);
+        }
+        let is_point = matches!(commit.body.event, Event::Point(_));
+        let point = JudgedPoint { sequence, hash: commit.hash, received_at: commit.received_at, stands: true };
         is_full |= is_point && candidates.len() >= LEDGER_POINTS_MAX;
         if is_full {
             continue;

@@ -12,7 +12,7 @@ use crate::{
     ledger::{Ledger, LedgerRef},
     log::HeadCommit,
     store::Created,
-    succession,
+    succession::Held,
 };
 
 /// How often the commit is tried under a later number because writers went on meanwhile.
@@ -100,20 +100,21 @@ impl Lineage {
                 return Ok(sequence);
             }
             let (newest, valid) = shared.newest_to_build_on().await?;
-            let (from, to) = (built_on.head.sequence, newest.head.sequence);
-            let pins = succession::held_pins(shared, built_on.head.pins, from, to).await?;
-            built_on = newest;
-            built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins);
             // A create whose outcome could not be told had come through.
             if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
                 shared.store.settle().await?;
                 return Ok(own.commit);
             }
+            let before = std::mem::replace(&mut built_on, newest);
+            if built_on.head.pruned != planned_on.head.pruned {
+                break;
+            }
+            let held = Held::between(shared, before.head.pins, before.head.sequence, built_on.head.sequence).await?;
+            built_on.head.pins = held.all()?;
             let stands = |point: Sequence| {
                 point > judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
             };
-            let is_same_ledger = built_on.head.pruned == planned_on.head.pruned;
-            if !is_same_ledger || !built_on.head.pins.iter().all(|pin| stands(pin.point)) {
+            if !built_on.head.pins.iter().all(|pin| stands(pin.point)) {
                 break;
             }
         }

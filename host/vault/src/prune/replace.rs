@@ -35,7 +35,7 @@ use crate::{
     ledger::{LEDGER_SOURCES_MAX, Ledger, Valid},
     lineage::LineageShared,
     page::map_key,
-    succession,
+    succession::Held,
 };
 
 /// A pack, of one sort or the other.
@@ -121,14 +121,9 @@ impl Replacement {
         if built_on.head.pruned != self.pruned || number(&seen) != number(&valid) {
             return Err(Error::LostRace { group: shared.group.clone(), sequence: built_on.head.sequence });
         }
-        let (pins, from) =
-            valid.as_ref().map_or((Vec::new(), Sequence::FIRST), |valid| (valid.pins.clone(), valid.commit));
-        match succession::held_pins(shared, pins, from, built_on.head.sequence).await {
-            Ok(pins) => built_on.head.pins = succession::with_claimed(pins, &built_on.head.pins),
-            // What is damaged must not keep from being mended; then what the newest commit says of pins has to do.
-            Err(error) if error.is_damage() => {}
-            Err(error) => return Err(error),
-        }
+        // What is damaged must not keep from being mended.
+        let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
+        built_on.head.pins = held.at_least(&built_on.head.pins);
         let (judged, retention) = match &valid {
             Some(valid) => (valid.pruned.judged, valid.pruned.retention),
             // Nothing was ever given up.

@@ -18,7 +18,7 @@ use futures::TryStreamExt;
 
 use super::{RepairedPoint, hurt_points, is_commit};
 use crate::{
-    CheckDepth, CheckFinding, CheckReport, Closes, Error, LineageInfo, Power, Result, Store, Vault,
+    CheckDepth, CheckFinding, CheckReport, Closes, Error, LineageInfo, Means, Power, Result, Store, Vault,
     boundary::{Boundary, boundary_folder},
     check::Suspect,
     collection::Sort,
@@ -158,12 +158,14 @@ impl<'a> Trial<'a> {
     /// Lent objects that the check does not pass.
     fn wrong(&self) -> BTreeSet<String> {
         let lent = &self.loan.keys;
-        let found = self.report.findings.iter().map(|finding| &finding.object);
+        // What somebody has claimed is as he has written it, in the copy as here.
+        let damage = || self.report.findings.iter().filter(|finding| finding.means != Some(Means::WrongState));
+        let found = damage().map(|finding| &finding.object);
         let mut wrong: BTreeSet<String> = found.filter(|object| lent.contains(*object)).cloned().collect();
         // A commit that the next one does not follow is no finding of its own, but one of the next; and what is before a commit or
         // boundary that is wrong would be taken for all that there is.
         let known: BTreeSet<&String> = self.before.findings.iter().map(|finding| &finding.object).collect();
-        for finding in self.report.findings.iter().filter(|finding| !is_missing(finding) && is_log(&finding.object)) {
+        for finding in damage().filter(|finding| !is_missing(finding) && is_log(&finding.object)) {
             if !known.contains(&finding.object) {
                 let lineage = lineage_of(&finding.object);
                 wrong.extend(lent.iter().filter(|object| is_log(object) && lineage_of(object) == lineage).cloned());

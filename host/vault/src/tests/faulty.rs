@@ -47,6 +47,8 @@ pub(crate) struct FaultyStore {
     held: Option<(&'static str, Arc<Notify>, Arc<Notify>)>,
     /// Listings leave out every other object whose key has this in it.
     pub(crate) left_out: Option<&'static str>,
+    /// Whoever reads sleeps before the operation of this number, and all is as it is there when he wakes.
+    pub(crate) later: Option<(usize, Arc<InMemory>)>,
 }
 
 impl FaultyStore {
@@ -66,6 +68,7 @@ impl FaultyStore {
             cuts_replies: false,
             held: None,
             left_out: None,
+            later: None,
         }
     }
 
@@ -89,6 +92,14 @@ impl FaultyStore {
 
     pub(crate) fn operations(&self) -> usize {
         self.operations.load(Ordering::SeqCst)
+    }
+
+    /// What is read by the operation that has begun.
+    fn read(&self) -> &Arc<InMemory> {
+        match &self.later {
+            Some((number, later)) if self.operations() > *number => later,
+            _ => &self.inner,
+        }
     }
 
     fn error() -> Error {
@@ -149,12 +160,12 @@ impl ObjectStore for FaultyStore {
         match self.next() {
             Some(_) => Err(Self::error()),
             None if self.cuts_replies => {
-                let whole = self.inner.get_opts(location, options.clone()).await?.bytes().await?;
+                let whole = self.read().get_opts(location, options.clone()).await?.bytes().await?;
                 let half = whole.slice(..whole.len() / 2);
                 let payload = GetResultPayload::Stream(futures::stream::iter([Ok(half)]).boxed());
-                Ok(GetResult { payload, ..self.inner.get_opts(location, options).await? })
+                Ok(GetResult { payload, ..self.read().get_opts(location, options).await? })
             }
-            None => self.inner.get_opts(location, options).await,
+            None => self.read().get_opts(location, options).await,
         }
     }
 
@@ -174,7 +185,7 @@ impl ObjectStore for FaultyStore {
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.next() {
             Some(_) => futures::stream::iter([Err(Self::error())]).boxed(),
-            None => self.inner.list_with_offset(prefix, offset),
+            None => self.read().list_with_offset(prefix, offset),
         }
     }
 
@@ -189,7 +200,7 @@ impl ObjectStore for FaultyStore {
                     number += usize::from(concerns);
                     futures::future::ready(!concerns || number % 2 == 0)
                 };
-                self.inner.list(prefix).try_filter(is_listed).boxed()
+                self.read().list(prefix).try_filter(is_listed).boxed()
             }
         }
     }
@@ -197,7 +208,7 @@ impl ObjectStore for FaultyStore {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         match self.next() {
             Some(_) => Err(Self::error()),
-            None => self.inner.list_with_delimiter(prefix).await,
+            None => self.read().list_with_delimiter(prefix).await,
         }
     }
 

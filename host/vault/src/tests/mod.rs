@@ -11,6 +11,7 @@ mod faulty;
 mod fencing;
 mod full;
 mod golden_powers;
+mod lies;
 mod lock;
 mod lost_lineage;
 mod matrix;

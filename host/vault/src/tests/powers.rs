@@ -1,6 +1,5 @@
 //! Powers: what a host may do, each against each, with the keys that it really has; and who writes what another may not.
 
-use farshore_core::{RunId, Sequence};
 use object_store::{ObjectStoreExt, path::Path};
 
 use super::*;
@@ -263,88 +262,4 @@ async fn keys_that_a_store_tampers_with_are_noticed() {
     }
     world.open(&host).await.expect("whole again");
     world.open(&other).await.expect("and never harmed");
-}
-
-/// Stores a point whose commit says of the group's state what its author may not: no pins, and another generation.
-async fn lie(lineage: &Lineage, like: &Point) -> Sequence {
-    let forge = |head: &mut crate::Head| {
-        head.pins.clear();
-        head.generation = head.generation.next();
-    };
-    lie_of(lineage, like, forge).await
-}
-
-async fn lie_of(lineage: &Lineage, like: &Point, forge: impl FnOnce(&mut crate::Head)) -> Sequence {
-    let log = &lineage.0.log;
-    let built_on = log.newest().await.expect("readable");
-    let sequence = built_on.head.sequence.next();
-    let mut head = crate::Head { sequence, newest_point: Some(sequence), ..built_on.head.clone() };
-    forge(&mut head);
-    let event = crate::commit::Event::Point(Box::new(Point { sequence, ..like.clone() }));
-    let (created, _) = log.create(&built_on, head, event).await.expect("stored");
-    assert_eq!(created, crate::store::Created::Mine);
-    sequence
-}
-
-#[tokio::test]
-async fn a_captured_replicator_drops_no_pin_and_its_commit_is_named() {
-    let world = World::new().await;
-    let credential = world.host("source", &[Power::Replicator]).await;
-    let source = lineage(&world.open(&credential).await.expect("opened")).await;
-    let opened = |name: &'static str, power| {
-        let world = &world;
-        async move {
-            let vault = world.open(&world.host(name, &[power]).await).await.expect("opened");
-            vault.lineage(&group()).await.expect("readable").expect("there")
-        }
-    };
-    let reader = world.administrator.lineage(&group()).await.expect("readable").expect("there");
-    let first = commit_disk(&source, &noise(1, CHUNK)).await.expect("committed");
-    let (controller, pruner) = (opened("control", Power::Controller).await, opened("prune", Power::Pruner).await);
-    let run = RunId::random(&SystemEntropy);
-    controller.pin(run, first.sequence).await.expect("pinned");
-    let forged = lie(&source, &first).await;
-    // Who goes on repeats it in good faith.
-    commit_disk(&source, &noise(2, CHUNK)).await.expect("committed");
-    assert_eq!(source.head().await.expect("readable").pins, []);
-
-    let check = async || world.administrator.check(CheckDepth::Structure, &|_| {}).await.expect("checked").findings;
-    let findings = check().await;
-    let [finding] = &findings[..] else { panic!("{findings:?}") };
-    assert_eq!(finding.object, crate::commit::commit_key(source.id(), forged));
-    assert_eq!(finding.means, Some(crate::Means::WrongState));
-    assert!(finding.problem.contains("host source") && finding.problem.contains(": generation, pins"), "{finding:?}");
-
-    let (retention, grace) = (Retention { hourly: 1, ..Retention::default() }, Grace { seconds: 0, commits: 0 });
-    for lies_between in [false, true] {
-        let plan = pruner.plan_prune(&retention, grace).await.expect("planned");
-        assert_eq!(plan.pins.iter().map(|pin| (pin.run, pin.point)).collect::<Vec<_>>(), [(run, first.sequence)]);
-        if lies_between {
-            lie(&source, &first).await;
-        }
-        pruner.prune(plan).await.expect("pruned");
-        let pins = pruner.head().await.expect("readable").pins;
-        assert_eq!(pins.iter().map(|pin| (pin.run, pin.point)).collect::<Vec<_>>(), [(run, first.sequence)]);
-        assert_eq!(restore(&reader, &first).await.expect("it is pinned"), noise(1, CHUNK));
-        if !lies_between {
-            assert_eq!(check().await, [], "the commit is gone, and the state is as it should be");
-            commit_disk(&source, &noise(3, CHUNK)).await.expect("committed");
-        }
-    }
-    controller.unpin(run).await.expect("given up");
-    let plan = pruner.plan_prune(&retention, grace).await.expect("planned");
-    assert_eq!(plan.pins, [], "what a controller gives up is given up");
-    assert!(plan.dropped.iter().any(|point| point.sequence == first.sequence), "{:?}", plan.dropped);
-}
-
-#[tokio::test]
-async fn a_last_generation_that_is_claimed_is_an_error() {
-    let world = World::new().await;
-    let source = lineage(&world.open(&world.host("source", &[Power::Replicator]).await).await.expect("opened")).await;
-    let first = commit_disk(&source, &noise(1, CHUNK)).await.expect("committed");
-    lie_of(&source, &first, |head| head.generation = Generation::new(u64::MAX)).await;
-    let reader = world.administrator.lineage(&group()).await.expect("readable").expect("there");
-    let head = reader.head().await.expect("readable");
-    let refused = reader.raise_generation(&super::site("b"), "", &head).await.expect_err("there is none after it");
-    assert!(refused.is_damage(), "{refused}");
 }

@@ -329,6 +329,46 @@ async fn a_writer_that_slept_through_a_prune_is_not_told_that_it_committed() {
     expect_points(&objects, &history).await;
 }
 
+/// Between any two reads others prune, twice, and a writer who slept too makes his commit in the place of the first prune's.
+#[tokio::test]
+async fn who_sleeps_while_he_looks_for_the_newest_commit_is_told_of_no_damage() {
+    let objects = Arc::new(InMemory::new());
+    let of = async |store| vault_on(store, context()).await.lineage(&group()).await;
+    let lineage = lineage(&vault_on(store(&objects), context()).await).await;
+    history(&lineage, 8, 3).await;
+    let writer = begin(&of(store(&objects)).await.expect("readable").expect("there")).await;
+    let disk = writer.add_disk(&machine_id(), &disk_id("d"), 8 * CHUNK as u64).await.expect("added");
+    write_all(&disk, &noise(60, 8 * CHUNK)).await.expect("accepted");
+    let prune =
+        prune(&lineage, &KEEP_NEWEST, NO_GRACE).await.expect("pruned").commit.expect("there was something to do");
+    let before = copy(&objects).await;
+    history(&lineage, 8, 3).await;
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    writer.commit(details(&[(&machine_id(), &["d"])])).await.expect_err("it lost long ago");
+    let key = format!("/commits/{:020}", prune.get());
+    let there = self::objects(&objects).await;
+    assert!(there.iter().any(|(there, _)| there.ends_with(&key)), "it is in the prune's place");
+    let mut slept = 0;
+    loop {
+        let mut sleeper = FaultyStore::sound(&before);
+        sleeper.later = Some((slept, Arc::clone(&objects)));
+        let sleeper = Arc::new(sleeper);
+        match of(wrap(sleeper.clone())).await {
+            Ok(lineage) => {
+                let head = lineage.expect("there").head().await;
+                let damage = head.err().filter(|error| matches!(error, Error::Damaged { .. }));
+                assert!(damage.is_none(), "slept before operation {slept}: {damage:?}");
+            }
+            Err(error) => assert!(!matches!(error, Error::Damaged { .. }), "slept before operation {slept}: {error}"),
+        }
+        if sleeper.operations() <= slept {
+            break;
+        }
+        slept += 1;
+    }
+    assert!(slept > 5, "{slept} operations");
+}
+
 #[tokio::test]
 async fn packs_of_which_little_is_needed_are_collected_without_reading_them() {
     let objects = Arc::new(InMemory::new());
@@ -640,6 +680,23 @@ async fn of_two_pruners_one_gives_up() {
     expect_points(&objects, &history).await;
     let ledgers = self::objects(&objects).await.iter().filter(|(key, _)| key.contains("/ledgers/")).count();
     assert!(ledgers <= 3, "{ledgers} ledgers are left");
+}
+
+/// What its plan was built on is deleted by then: it has lost, and nothing is damaged.
+#[tokio::test]
+async fn a_pruner_that_slept_is_told_to_plan_anew() {
+    let objects = Arc::new(InMemory::new());
+    let of = async || vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable");
+    let lineage = lineage(&vault_on(store(&objects), context()).await).await;
+    history(&lineage, 8, 3).await;
+    let sleeper = of().await.expect("there");
+    let slow = sleeper.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
+    history(&lineage, 8, 3).await;
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    history(&lineage, 8, 3).await;
+    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
+    let error = sleeper.prune(slow).await.expect_err("others have pruned");
+    assert!(matches!(error, Error::LostRace { .. }), "{error}");
 }
 
 /// Copies what a store in memory holds.

@@ -62,16 +62,21 @@ async fn lineages(vault: &Vault) -> Result<Vec<Lineage>, Failure> {
     Ok(lineages)
 }
 
+/// The pins of a group; none if it cannot be read.
+async fn held(lineage: &Lineage) -> Result<Option<Vec<Pin>>, Failure> {
+    match lineage.pins().await {
+        Ok(pins) => Ok(Some(pins)),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn gather(vault: &Vault) -> Result<Vec<GroupPin>, Failure> {
     let mut pins = Vec::new();
     for lineage in lineages(vault).await? {
-        let head = match lineage.head().await {
-            Ok(head) => head,
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error.into()),
-        };
+        let Some(held) = held(&lineage).await? else { continue };
         let group = || lineage.group().clone();
-        pins.extend(head.pins.into_iter().map(|pin| GroupPin { group: group(), pin }));
+        pins.extend(held.into_iter().map(|pin| GroupPin { group: group(), pin }));
     }
     Ok(pins)
 }
@@ -79,12 +84,8 @@ async fn gather(vault: &Vault) -> Result<Vec<GroupPin>, Failure> {
 async fn release(vault: &Vault, run: RunId) -> Result<Vec<GroupName>, Failure> {
     let mut groups = Vec::new();
     for lineage in lineages(vault).await? {
-        let head = match lineage.head().await {
-            Ok(head) => head,
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error.into()),
-        };
-        if head.pins.iter().any(|pin| pin.run == run) {
+        let Some(held) = held(&lineage).await? else { continue };
+        if held.iter().any(|pin| pin.run == run) {
             lineage.unpin(run).await?;
             groups.push(lineage.group().clone());
         }
