@@ -363,22 +363,31 @@ impl Ledgers {
     /// # Errors
     /// A commit or the ledger is missing or damaged, or the store failed.
     pub(crate) async fn newest(&self) -> Result<(HeadCommit, Option<Arc<Valid>>)> {
+        let (head, valid, _) = self.newest_seen().await?;
+        Ok((head, valid))
+    }
+
+    /// The same, with the number of the newest boundary then (see [`CommitLog::newest_seen`]).
+    pub(crate) async fn newest_seen(&self) -> Result<(HeadCommit, Option<Arc<Valid>>, u64)> {
         let mut searches = 0;
         loop {
-            let head = self.log.newest().await?;
-            match self.at(head.head.pruned).await {
-                Ok(valid) => return Ok((head, valid)),
-                // A newer prune may have deleted it since, and somebody who slept may have written into its place; then the newest commit
-                // is another by now.
-                Err(error) if error.is_damage() && searches < SEARCHES_MAX => {
-                    searches += 1;
-                    let again = self.log.newest().await?;
-                    if again.head.pruned == head.head.pruned {
-                        return self.at(head.head.pruned).await.map(|valid| (head, valid));
-                    }
-                }
-                Err(error) => return Err(error),
+            let (head, seen) = self.log.newest_seen().await?;
+            let Some(pruned) = head.head.pruned else { return Ok((head, None, seen)) };
+            if let Some(kept) = self.kept().filter(|kept| kept.commit == pruned) {
+                return Ok((head, Some(kept), seen));
             }
+            let read = self.read(pruned).await;
+            // A newer prune may have deleted it since; then the newest commit is another by now.
+            if searches < SEARCHES_MAX && self.log.has_risen(seen).await? {
+                searches += 1;
+                continue;
+            }
+            let valid = read?;
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.as_ref().is_none_or(|kept| kept.commit < pruned) {
+                *kept = Some(Arc::clone(&valid));
+            }
+            return Ok((head, Some(valid), seen));
         }
     }
 
@@ -396,11 +405,12 @@ impl Ledgers {
             };
             number = match pruned {
                 None => number.saturating_sub(1),
-                Some(pruned) => match self.at(pruned).await {
-                    Ok(valid) if valid.is_some() || self.log.deleted_to() == 0 => return Ok(valid),
-                    Ok(_) => number.saturating_sub(1),
+                Some(None) if self.log.deleted_to() == 0 => return Ok(None),
+                Some(None) => number.saturating_sub(1),
+                Some(Some(pruned)) => match self.read(pruned).await {
+                    Ok(valid) => return Ok(Some(valid)),
                     // The prune before it had a ledger too, which waits for its grace.
-                    Err(error) if error.is_damage() => pruned.map_or(0, Sequence::get).saturating_sub(1),
+                    Err(error) if error.is_damage() => pruned.get().saturating_sub(1),
                     Err(error) => return Err(error),
                 },
             };
@@ -412,11 +422,7 @@ impl Ledgers {
     }
 
     /// The ledger that the commit of this number made valid.
-    async fn at(&self, pruned: Option<Sequence>) -> Result<Option<Arc<Valid>>> {
-        let Some(sequence) = pruned else { return Ok(None) };
-        if let Some(kept) = self.kept().filter(|kept| kept.commit == sequence) {
-            return Ok(Some(kept));
-        }
+    async fn read(&self, sequence: Sequence) -> Result<Arc<Valid>> {
         let commit = self.log.read_existing(sequence, "the newest commit says that it made a prune valid").await?;
         let object = commit_key(self.lineage, sequence);
         let pins = commit.body.head.pins;
@@ -433,12 +439,7 @@ impl Ledgers {
                 moved.entry(*source).or_default().push(index);
             }
         }
-        let valid = Arc::new(Valid { commit: sequence, pins, pruned: *pruned, ledger, moved });
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.as_ref().is_none_or(|kept| kept.commit < sequence) {
-            *kept = Some(Arc::clone(&valid));
-        }
-        Ok(Some(valid))
+        Ok(Arc::new(Valid { commit: sequence, pins, pruned: *pruned, ledger, moved }))
     }
 }
 

@@ -31,6 +31,9 @@ use crate::{
 /// How many commits are read side by side when points are listed.
 const COMMITS_READ_AT_ONCE: usize = 8;
 
+/// How often a point, or a list of them, is read anew because others deleted commits meanwhile.
+const READS_MAX: usize = 8;
+
 /// A list of points ends after so many commits that cannot be read: a listing may claim any number of them.
 const UNREADABLE_LISTED_MAX: usize = 1000;
 
@@ -164,13 +167,27 @@ impl LineageShared {
     /// # Errors
     /// [`Error::PointMissing`] when there is none of this number, or it was dropped.
     pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
-        let valid = match self.ledgers.newest().await {
-            Ok((_, valid)) => valid,
-            // A damaged newest commit does not hide the points before it.
-            Err(error) if error.is_damage() => self.ledgers.readable().await?,
-            Err(error) => return Err(error),
-        };
-        self.point_in(valid.as_deref(), sequence).await
+        for _ in 0..READS_MAX {
+            let (valid, seen) = match self.ledgers.newest_seen().await {
+                Ok((_, valid, seen)) => (valid, Some(seen)),
+                // A damaged newest commit does not hide the points before it.
+                Err(error) if error.is_damage() => (self.ledgers.readable().await?, None),
+                Err(error) => return Err(error),
+            };
+            let point = self.point_in(valid.as_deref(), sequence).await;
+            if !self.has_gone_on(seen).await? {
+                return point;
+            }
+        }
+        Err(Error::LostRace { group: self.group.clone(), sequence })
+    }
+
+    /// Whether others have deleted commits since this boundary was the newest: what was read meanwhile may be a sleeper's.
+    async fn has_gone_on(&self, seen: Option<u64>) -> Result<bool> {
+        match seen {
+            Some(seen) => self.log.has_risen(seen).await,
+            None => Ok(false),
+        }
     }
 
     /// The same, as this ledger says.
@@ -292,16 +309,36 @@ impl Lineage {
     /// # Errors
     /// The store failed.
     pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
-        let (newest, valid) = match self.0.ledgers.newest().await {
-            Ok((head, valid)) => (head.head.newest_point.map_or(0, Sequence::get), valid),
-            // Without the newest commit only a listing tells where to begin; each commit is read all the same.
-            Err(error) if error.is_damage() => (self.0.log.newest_listed().await?, self.0.ledgers.readable().await?),
-            Err(error) => return Err(error),
-        };
+        for _ in 0..READS_MAX {
+            let (newest, valid, seen) = match self.0.ledgers.newest_seen().await {
+                Ok((head, valid, seen)) => (head.head.newest_point.map_or(0, Sequence::get), valid, Some(seen)),
+                // Without the newest commit only a listing tells where to begin; each commit is read all the same.
+                Err(error) if error.is_damage() => {
+                    (self.0.log.newest_listed().await?, self.0.ledgers.readable().await?, None)
+                }
+                Err(error) => return Err(error),
+            };
+            let points = self.list_points_in(valid.as_ref(), newest, before, limit).await?;
+            if !self.0.has_gone_on(seen).await? {
+                return Ok(points);
+            }
+        }
+        let sequence = self.head().await?.sequence;
+        Err(Error::LostRace { group: self.0.group.clone(), sequence })
+    }
+
+    /// The same, as this ledger says, of points up to this number.
+    async fn list_points_in(
+        &self,
+        valid: Option<&Arc<Valid>>,
+        newest: u64,
+        before: Option<Sequence>,
+        limit: usize,
+    ) -> Result<Vec<(Sequence, Result<Point>)>> {
         let last = before.map_or(newest, |before| newest.min(before.get().saturating_sub(1)));
-        let judged = valid.as_ref().map_or(1, |valid| valid.pruned.judged.get());
+        let judged = valid.map_or(1, |valid| valid.pruned.judged.get());
         let standing: Vec<u64> = valid
-            .iter()
+            .into_iter()
             .flat_map(|valid| &valid.ledger.points)
             .filter(|point| point.stands)
             .map(|point| point.sequence.get())
@@ -309,7 +346,7 @@ impl Lineage {
             .collect();
         let numbers = (judged + 1..=last).rev().chain(standing.into_iter().rev());
         let commits = futures::stream::iter(numbers).map(|number| {
-            let (shared, valid) = (Arc::clone(&self.0), valid.clone());
+            let (shared, valid) = (Arc::clone(&self.0), valid.cloned());
             async move {
                 let sequence = Sequence::new(number);
                 (sequence, shared.listed_point(valid.as_deref(), sequence).await)

@@ -201,18 +201,25 @@ impl CommitLog {
     /// # Errors
     /// It is missing or damaged, [`Error::LostRace`] when others went on all the while, or the store failed.
     pub(crate) async fn newest(&self) -> Result<HeadCommit> {
+        Ok(self.newest_seen().await?.0)
+    }
+
+    /// The same, with the number of the newest boundary then: as long as there is none above it, no commit was deleted that was
+    /// there, and none is another's than it was (see [`CommitLog::has_risen`]).
+    pub(crate) async fn newest_seen(&self) -> Result<(HeadCommit, u64)> {
         for _ in 0..SEARCHES_MAX {
-            let before = self.seen().number;
+            let seen = self.seen().number;
             let found = self.store.last_number(self.known.load(Ordering::Relaxed), |number| self.key(number)).await?;
-            // What was found may be the edge of a hole, unless no boundary has risen by now, here or in another task.
-            if self.boundary_rose().await? || self.seen().number != before {
+            let read = self.read(Sequence::new(found)).await;
+            // What was found may be the edge of a hole, and what was read a sleeper's, unless no boundary has risen by now.
+            if self.has_risen(seen).await? {
                 continue;
             }
             self.known.fetch_max(found, Ordering::Relaxed);
             if !self.listed.load(Ordering::Relaxed) {
                 let past_end = |name: &str| commit_number(name).is_some_and(|number| number > found);
                 if self.store.any_after(&commit_folder(self.lineage), &self.key(found), past_end).await? {
-                    if self.store.size(&self.key(found + 1)).await?.is_some() || self.boundary_rose().await? {
+                    if self.store.size(&self.key(found + 1)).await?.is_some() || self.has_risen(seen).await? {
                         continue;
                     }
                     return Err(Error::ObjectMissing {
@@ -222,10 +229,7 @@ impl CommitLog {
                 }
                 self.listed.store(true, Ordering::Relaxed);
             }
-            let Some(commit) = self.read(Sequence::new(found)).await? else {
-                if self.boundary_rose().await? {
-                    continue;
-                }
+            let Some(commit) = read? else {
                 let reason = "it was the newest commit of its lineage a moment ago".to_owned();
                 return Err(Error::ObjectMissing { object: self.key(found), reason });
             };
@@ -234,9 +238,19 @@ impl CommitLog {
                 let problem = "it has forgotten a prune that a boundary speaks of";
                 return Err(Error::damaged(self.key(found), problem));
             }
-            return Ok(HeadCommit::of(commit));
+            return Ok((HeadCommit::of(commit), seen));
         }
         Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
+    }
+
+    /// Whether there is a boundary above this one by now. If so, a commit may have been deleted, and a writer who slept may have
+    /// put one of his own into its place.
+    ///
+    /// # Errors
+    /// The boundary is damaged, or the store failed.
+    pub(crate) async fn has_risen(&self, seen: u64) -> Result<bool> {
+        // Another task of this handle may have seen it.
+        Ok(self.boundary_rose().await? || self.seen().number != seen)
     }
 
     /// Creates the commit that follows `built_on`; also the hash of its object. Who stood still for long after the create may be

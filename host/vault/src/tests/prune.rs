@@ -331,7 +331,7 @@ async fn a_writer_that_slept_through_a_prune_is_not_told_that_it_committed() {
 
 /// Between any two reads others prune, twice, and a writer who slept too makes his commit in the place of the first prune's.
 #[tokio::test]
-async fn who_sleeps_while_he_looks_for_the_newest_commit_is_told_of_no_damage() {
+async fn who_sleeps_while_he_reads_sees_a_vault_that_there_was() {
     let objects = Arc::new(InMemory::new());
     let of = async |store| vault_on(store, context()).await.lineage(&group()).await;
     let lineage = lineage(&vault_on(store(&objects), context()).await).await;
@@ -348,25 +348,38 @@ async fn who_sleeps_while_he_looks_for_the_newest_commit_is_told_of_no_damage() 
     let key = format!("/commits/{:020}", prune.get());
     let there = self::objects(&objects).await;
     assert!(there.iter().any(|(there, _)| there.ends_with(&key)), "it is in the prune's place");
-    let mut slept = 0;
-    loop {
-        let mut sleeper = FaultyStore::sound(&before);
-        sleeper.later = Some((slept, Arc::clone(&objects)));
-        let sleeper = Arc::new(sleeper);
-        match of(wrap(sleeper.clone())).await {
-            Ok(lineage) => {
-                let head = lineage.expect("there").head().await;
-                let damage = head.err().filter(|error| matches!(error, Error::Damaged { .. }));
-                assert!(damage.is_none(), "slept before operation {slept}: {damage:?}");
-            }
-            Err(error) => assert!(!matches!(error, Error::Damaged { .. }), "slept before operation {slept}: {error}"),
-        }
-        if sleeper.operations() <= slept {
-            break;
-        }
-        slept += 1;
+    let points = async |objects| {
+        let lineage = of(store(objects)).await.expect("readable").expect("there");
+        let listed = lineage.list_points(None, usize::MAX).await.expect("listed").into_iter();
+        listed.map(|(number, point)| (number, point.is_ok())).collect::<Vec<_>>()
+    };
+    let (before_points, after_points) = (points(&before).await, points(&objects).await);
+    let mut heads = Vec::new();
+    for objects in [&before, &objects] {
+        heads.push(of(store(objects)).await.expect("readable").expect("there").head().await.expect("readable"));
     }
-    assert!(slept > 5, "{slept} operations");
+    let mut slept = 0;
+    for lists_first in [true, false] {
+        for operation in 0.. {
+            let mut sleeper = FaultyStore::sound(&before);
+            sleeper.later = Some((operation, Arc::clone(&objects)));
+            let sleeper = Arc::new(sleeper);
+            let lineage = of(wrap(sleeper.clone())).await.expect("readable").expect("there");
+            if lists_first {
+                let listed = lineage.list_points(None, usize::MAX).await.expect("listed").into_iter();
+                let listed: Vec<_> = listed.map(|(number, point)| (number, point.is_ok())).collect();
+                assert!([&before_points, &after_points].contains(&&listed), "slept before {operation}: {listed:?}");
+            }
+            let (newest, valid) = lineage.0.ledgers.newest().await.expect("readable");
+            assert_eq!(newest.head.pruned, valid.map(|valid| valid.commit), "slept before {operation}");
+            assert!(heads.contains(&newest.head), "slept before {operation}: {:?}", newest.head);
+            if sleeper.operations() <= operation {
+                break;
+            }
+            slept += 1;
+        }
+    }
+    assert!(slept > 15, "{slept} operations");
 }
 
 #[tokio::test]
