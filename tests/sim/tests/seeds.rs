@@ -58,7 +58,10 @@ fn worlds_that_broke_a_promise_once_do_not_break_it_again() {
         hold(seed, 1, &one_address);
     }
     hold(5_000_142, 1, &Settings { plan: Some(("stalls", 300)), ..one_address });
-    hold(1_000_158, 1, &Settings { plan: Some(("stalls", 300)), ..Settings::default() });
+    for seed in [1_000_048, 1_000_158] {
+        hold(seed, 1, &Settings { plan: Some(("stalls", 300)), ..Settings::default() });
+    }
+    hold(113, 1, &Settings::default());
     hold(802, 1, &Settings::default());
     hold(1_000_137, 1, &Settings { plan: Some(("full", 300)), ..Settings::default() });
     hold(3_000_138, 1, &Settings { clocks: Some(ClockPlan::Wrong), ..one_address });

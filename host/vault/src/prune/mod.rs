@@ -567,18 +567,17 @@ async fn follow(shared: &LineageShared, valid: Option<&Valid>, built_on: &HeadCo
 
 /// Applies the rules.
 ///
-/// The store's times count, made to rise, and none is later than the pruner's own: of the two clocks the one that makes a
-/// point younger is believed.
+/// The store's times count, made to rise. Of the two clocks the one that makes points younger is believed: now is not later than the
+/// pruner's own. Points in different hours stay in different hours, though, however late his clock is.
 fn judge(
     candidates: &[JudgedPoint],
     retention: &Retention,
     built_on: &HeadCommit,
     clock_now: Timestamp,
 ) -> Vec<JudgedPoint> {
-    let received = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]);
-    let mut times: Vec<_> = received.map(|time| time.min(clock_now)).collect();
+    let mut times: Vec<_> = candidates.iter().map(|point| point.received_at).chain([built_on.received_at]).collect();
     make_rising(&mut times);
-    let now = times.pop().unwrap_or(clock_now);
+    let now = times.pop().map_or(clock_now, |received_at| received_at.min(clock_now));
     let is_pinned = |sequence: Sequence| built_on.head.pins.iter().any(|pin| pin.point == sequence);
     let judged: Vec<_> = candidates
         .iter()
@@ -650,4 +649,55 @@ fn settle_batches(valid: Option<&Valid>, is_needed: impl Fn(&Condemned) -> bool,
         }
     }
     Ok(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::{Generation, SiteName};
+
+    use super::*;
+    use crate::{Head, tests::KEEP_NEWEST};
+
+    /// Three points, two of them of one week, and a newest commit after them; which stand by a clock that tells this.
+    fn stand(clock: &str, retention: Retention) -> Vec<bool> {
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let times = ["2026-11-20T12:00:00Z", "2026-12-08T12:00:00Z", "2026-12-10T12:00:00Z"];
+        let point = |(number, time): (u64, &&str)| JudgedPoint {
+            sequence: Sequence::new(number),
+            hash: [0; 32],
+            received_at: at(time),
+            stands: true,
+        };
+        let points: Vec<_> = (2..).zip(&times).map(point).collect();
+        let head = Head {
+            sequence: Sequence::new(5),
+            generation: Generation::FIRST,
+            active_site: SiteName::new("a").expect("a good name"),
+            newest_point: Some(Sequence::new(4)),
+            pruned: None,
+            pins: Vec::new(),
+            locked_until: None,
+        };
+        let head = HeadCommit { head, hash: [0; 32], received_at: at("2026-12-10T13:00:00Z"), point: None };
+        judge(&points, &retention, &head, at(clock)).iter().map(|point| point.stands).collect()
+    }
+
+    #[test]
+    fn however_wrong_a_clock_is_nothing_is_given_up_that_the_rules_want() {
+        let two_weeks = Retention { all_seconds: 0, weekly: 2, ..KEEP_NEWEST };
+        for clock in ["2026-12-10T14:00:00Z", "2036-01-01T00:00:00Z"] {
+            assert_eq!(stand(clock, two_weeks), [true, false, true], "{clock}");
+        }
+        for clock in ["2026-12-10T11:00:00Z", "2026-12-07T00:00:00Z", "2026-11-21T00:00:00Z", "2016-01-01T00:00:00Z"] {
+            let stand = stand(clock, two_weeks);
+            assert!(stand[0] && stand[2], "{clock}: {stand:?}");
+        }
+        let three_days = Retention { all_seconds: 3 * 86_400, ..KEEP_NEWEST };
+        assert_eq!(
+            stand("2036-01-01T00:00:00Z", three_days),
+            [false, true, true],
+            "a clock that is early makes nothing older"
+        );
+        assert_eq!(stand("2026-11-22T00:00:00Z", three_days), [true, true, true], "one that is late makes all younger");
+    }
 }
