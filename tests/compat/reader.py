@@ -185,11 +185,11 @@ class Lineage:
             fields = lineage + number + author + struct.pack("<QQ", first, gone)
             vault.check_author(author, "pruner", (lineage.hex(), boundary, 1), (signature, b"boundary", fields))
         self.newest = vault.newest(f"{self.folder}/commits", 20, first)
+        prune = self.read_commit(pruned)[1] if (pruned := self.read_commit(self.newest)[2].get("pruned")) else None
         require(vault.newest(f"{self.folder}/boundaries", 8) == boundary, "a prune is at work: begin anew")
-        pruned = self.read_commit(self.newest)[2].get("pruned")
         require(gone < first <= (pruned or 0), f"it contradicts the newest boundary, which names {first}")
-        if pruned is not None:
-            self.read_ledger(self.read_commit(pruned)[1])
+        if prune is not None:
+            self.read_ledger(prune)
             require(1 <= self.judged < pruned <= self.newest, f"commit {pruned} cannot be the newest prune")
 
     def unseal(self, number: int, fields: bytes, sealed: bytes, length: int | None = None) -> BytesIO:

@@ -59,7 +59,7 @@ pub(crate) const LEDGER_SOURCES_MAX: usize = 2_000_000;
 const PASSED_OVER_MAX: usize = 64;
 
 /// How often the newest ledger is looked for anew because prunes went on meanwhile.
-const SEARCHES_MAX: usize = 4;
+const SEARCHES_MAX: usize = 8;
 
 /// The folder of a lineage's ledgers.
 pub(crate) fn ledger_folder(lineage: LineageId) -> String {
@@ -358,6 +358,13 @@ impl Ledgers {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn keep(&self, valid: &Arc<Valid>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref().is_none_or(|kept| kept.commit < valid.commit) {
+            *kept = Some(Arc::clone(valid));
+        }
+    }
+
     /// The newest commit, and the ledger that counts with it.
     ///
     /// # Errors
@@ -369,8 +376,7 @@ impl Ledgers {
 
     /// The same, with the number of the newest boundary then (see [`CommitLog::newest_seen`]).
     pub(crate) async fn newest_seen(&self) -> Result<(HeadCommit, Option<Arc<Valid>>, u64)> {
-        let mut searches = 0;
-        loop {
+        for _ in 0..SEARCHES_MAX {
             let (head, seen) = self.log.newest_seen().await?;
             let Some(pruned) = head.head.pruned else { return Ok((head, None, seen)) };
             if let Some(kept) = self.kept().filter(|kept| kept.commit == pruned) {
@@ -378,17 +384,14 @@ impl Ledgers {
             }
             let read = self.read(pruned).await;
             // A newer prune may have deleted it since; then the newest commit is another by now.
-            if searches < SEARCHES_MAX && self.log.has_risen(seen).await? {
-                searches += 1;
+            if self.log.has_risen(seen).await? {
                 continue;
             }
             let valid = read?;
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.as_ref().is_none_or(|kept| kept.commit < pruned) {
-                *kept = Some(Arc::clone(&valid));
-            }
+            self.keep(&valid);
             return Ok((head, Some(valid), seen));
         }
+        Err(self.log.overtaken())
     }
 
     /// The ledger of the newest commit that opens and whose ledger opens: for reading only, when the newest does not.
@@ -408,7 +411,11 @@ impl Ledgers {
                 Some(None) if self.log.deleted_to() == 0 => return Ok(None),
                 Some(None) => number.saturating_sub(1),
                 Some(Some(pruned)) => match self.read(pruned).await {
-                    Ok(valid) => return Ok(Some(valid)),
+                    // Nothing is deleted as long as the newest cannot be told.
+                    Ok(valid) => {
+                        self.keep(&valid);
+                        return Ok(Some(valid));
+                    }
                     // The prune before it had a ledger too, which waits for its grace.
                     Err(error) if error.is_damage() => pruned.get().saturating_sub(1),
                     Err(error) => return Err(error),

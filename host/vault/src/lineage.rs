@@ -165,7 +165,7 @@ impl LineageShared {
     /// A recovery point that stands.
     ///
     /// # Errors
-    /// [`Error::PointMissing`] when there is none of this number, or it was dropped.
+    /// [`Error::PointMissing`] when there is none of this number, or it was dropped; [`Error::LostRace`] when others pruned all the while.
     pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
         for _ in 0..READS_MAX {
             let (valid, seen) = match self.ledgers.newest_seen().await {
@@ -175,15 +175,15 @@ impl LineageShared {
                 Err(error) => return Err(error),
             };
             let point = self.point_in(valid.as_deref(), sequence).await;
-            if !self.has_gone_on(seen).await? {
+            if !self.has_risen(seen).await? {
                 return point;
             }
         }
-        Err(Error::LostRace { group: self.group.clone(), sequence })
+        Err(self.log.overtaken())
     }
 
     /// Whether others have deleted commits since this boundary was the newest: what was read meanwhile may be a sleeper's.
-    async fn has_gone_on(&self, seen: Option<u64>) -> Result<bool> {
+    async fn has_risen(&self, seen: Option<u64>) -> Result<bool> {
         match seen {
             Some(seen) => self.log.has_risen(seen).await,
             None => Ok(false),
@@ -307,7 +307,7 @@ impl Lineage {
     /// it was a point nobody can tell.
     ///
     /// # Errors
-    /// The store failed.
+    /// [`Error::LostRace`] when others pruned all the while, or the store failed.
     pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
         for _ in 0..READS_MAX {
             let (newest, valid, seen) = match self.0.ledgers.newest_seen().await {
@@ -319,12 +319,11 @@ impl Lineage {
                 Err(error) => return Err(error),
             };
             let points = self.list_points_in(valid.as_ref(), newest, before, limit).await?;
-            if !self.0.has_gone_on(seen).await? {
+            if !self.0.has_risen(seen).await? {
                 return Ok(points);
             }
         }
-        let sequence = self.head().await?.sequence;
-        Err(Error::LostRace { group: self.0.group.clone(), sequence })
+        Err(self.0.log.overtaken())
     }
 
     /// The same, as this ledger says, of points up to this number.

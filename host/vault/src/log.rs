@@ -204,22 +204,22 @@ impl CommitLog {
         Ok(self.newest_seen().await?.0)
     }
 
-    /// The same, with the number of the newest boundary then: as long as there is none above it, no commit was deleted that was
-    /// there, and none is another's than it was (see [`CommitLog::has_risen`]).
+    /// The same, with the number of the newest boundary then: as long as there is none above it, the newest prune, the points that it lets
+    /// stand and what it has not judged are there, and are no sleeper's (see [`CommitLog::has_risen`]).
     pub(crate) async fn newest_seen(&self) -> Result<(HeadCommit, u64)> {
         for _ in 0..SEARCHES_MAX {
-            let seen = self.seen().number;
+            let seen = self.seen();
             let found = self.store.last_number(self.known.load(Ordering::Relaxed), |number| self.key(number)).await?;
             let read = self.read(Sequence::new(found)).await;
             // What was found may be the edge of a hole, and what was read a sleeper's, unless no boundary has risen by now.
-            if self.has_risen(seen).await? {
+            if self.has_risen(seen.number).await? {
                 continue;
             }
             self.known.fetch_max(found, Ordering::Relaxed);
             if !self.listed.load(Ordering::Relaxed) {
                 let past_end = |name: &str| commit_number(name).is_some_and(|number| number > found);
                 if self.store.any_after(&commit_folder(self.lineage), &self.key(found), past_end).await? {
-                    if self.store.size(&self.key(found + 1)).await?.is_some() || self.has_risen(seen).await? {
+                    if self.store.size(&self.key(found + 1)).await?.is_some() || self.has_risen(seen.number).await? {
                         continue;
                     }
                     return Err(Error::ObjectMissing {
@@ -234,13 +234,18 @@ impl CommitLog {
                 return Err(Error::ObjectMissing { object: self.key(found), reason });
             };
             // A boundary is a pruner's word, and a head is repeated by everybody who commits.
-            if commit.body.head.pruned.map_or(0, Sequence::get) < self.seen().commit {
+            if commit.body.head.pruned.map_or(0, Sequence::get) < seen.commit {
                 let problem = "it has forgotten a prune that a boundary speaks of";
                 return Err(Error::damaged(self.key(found), problem));
             }
-            return Ok((HeadCommit::of(commit), seen));
+            return Ok((HeadCommit::of(commit), seen.number));
         }
-        Err(Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) })
+        Err(self.overtaken())
+    }
+
+    /// Others went on each time that it was looked at.
+    pub(crate) fn overtaken(&self) -> Error {
+        Error::LostRace { group: self.group.clone(), sequence: Sequence::new(self.known.load(Ordering::Relaxed)) }
     }
 
     /// Whether there is a boundary above this one by now. If so, a commit may have been deleted, and a writer who slept may have

@@ -7,7 +7,14 @@
 
 use farshore_core::{RunId, Sequence};
 
-use crate::{Error, Head, Lineage, Pin, Result, commit::Event, keys::Power, store::Created, succession::Held};
+use crate::{
+    Error, Head, Lineage, Pin, Result,
+    commit::Event,
+    keys::Power,
+    ledger::Valid,
+    store::Created,
+    succession::{Held, pinned_by},
+};
 
 /// The most pins of a lineage.
 pub const PINS_MAX: usize = 64;
@@ -17,15 +24,14 @@ const RACES_MAX: usize = 64;
 
 impl Lineage {
     /// The pins that stand: what was pinned and not given up, whatever the newest commit says of it. Where a commit since the newest
-    /// prune is missing or damaged, those that the newest one claims are among them.
+    /// prune is missing or damaged, those that the next one claims are among them.
     ///
     /// # Errors
     /// The newest commit or ledger is missing or damaged, or the store failed.
     pub async fn pins(&self) -> Result<Vec<Pin>> {
         let shared = &self.0;
         let (newest, valid) = shared.ledgers.newest().await?;
-        let held = Held::at(shared, valid.as_deref(), newest.head.sequence).await?;
-        Ok(held.at_least(&newest.head.pins))
+        Ok(Held::at(shared, valid.as_deref(), newest.head.sequence).await?.pins)
     }
 
     /// Lays a run's claim to a point; a run has at most one in a lineage, so that an earlier one is given up. Idempotent.
@@ -41,11 +47,12 @@ impl Lineage {
             let mut pins = built_on.head.pins.clone();
             let is_claimed = pins.iter().any(|pin| pin.run == run && pin.point == point);
             pins.retain(|pin| pin.run != run);
-            if is_claimed || pins.len() >= PINS_MAX {
-                let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
-                if is_claimed && held.has(run, Some(point)) == Some(true) {
-                    return shared.store.settle().await;
-                }
+            let newest = built_on.head.sequence;
+            if is_claimed && self.has_pinned(valid.as_deref(), newest, run).await? == Some(Some(point)) {
+                return shared.store.settle().await;
+            }
+            if pins.len() >= PINS_MAX {
+                let held = Held::at(shared, valid.as_deref(), newest).await?;
                 if held.pins.iter().filter(|pin| pin.run != run).count() >= PINS_MAX {
                     let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
                     return Err(Error::LimitExceeded {
@@ -76,11 +83,9 @@ impl Lineage {
             let (built_on, valid) = shared.newest_to_build_on().await?;
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
-            if pins.len() == built_on.head.pins.len() {
-                let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
-                if held.has(run, None) == Some(false) {
-                    return shared.store.settle().await;
-                }
+            let is_claimed = pins.len() < built_on.head.pins.len();
+            if !is_claimed && self.has_pinned(valid.as_deref(), built_on.head.sequence, run).await? == Some(None) {
+                return shared.store.settle().await;
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {
@@ -88,6 +93,20 @@ impl Lineage {
             }
         }
         Err(self.lost_race().await?)
+    }
+
+    /// The point that a run has pinned; none where that cannot be told, because of damage.
+    async fn has_pinned(
+        &self,
+        valid: Option<&Valid>,
+        newest: Sequence,
+        run: RunId,
+    ) -> Result<Option<Option<Sequence>>> {
+        match pinned_by(&self.0, valid, newest, run).await {
+            Ok(pinned) => Ok(Some(pinned)),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn lost_race(&self) -> Result<Error> {

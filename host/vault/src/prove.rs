@@ -27,7 +27,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckFinding, Error, Power, ProofClaim, ProofKind, Result, SampleSize, Vault,
+    CheckFinding, Error, Means, Power, ProofClaim, ProofKind, Result, SampleSize, Vault,
     check::{Dice, Suspect},
     collection::{Collection, Sort, frame_piece},
     commit::{Event, commit_key},
@@ -328,7 +328,8 @@ impl Prover {
         let Some(alarm) = self.alarms.get_mut(&id) else { return Ok((Vec::new(), Vec::new())) };
         let suspects: Vec<Suspect> = alarm.rotten.values().flatten().cloned().collect();
         let checked = self.vault.check_suspects(id, &suspects).await?;
-        if checked.findings.is_empty() {
+        // What somebody claims of the group's state hurts no point.
+        if checked.findings.iter().all(|finding| finding.means == Some(Means::WrongState)) {
             // It was moved or deleted rightly, or is there again: the lineage is learned anew.
             let points = checked.points.iter().filter(|point| alarm.told.contains(&point.point));
             let claims = points.map(|point| (id, point.point, point.hash, checked.claim(point))).collect();

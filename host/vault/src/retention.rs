@@ -100,7 +100,7 @@ pub(crate) fn make_rising(times: &mut [Timestamp]) {
 }
 
 impl Retention {
-    /// For each point, oldest first, whether it stands. `now` is when the store received the newest commit.
+    /// For each point, oldest first, whether it stands. `now` is not later than when the store received the newest commit.
     pub(crate) fn judge(&self, points: &[Candidate], now: Timestamp) -> Vec<bool> {
         let mut times: Vec<_> = points.iter().map(|point| point.received_at).collect();
         make_rising(&mut times);

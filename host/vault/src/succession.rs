@@ -5,7 +5,7 @@
 //! commit is judged by what the one before it says, which it repeats in good faith; so a lie is its author's alone.
 
 use farshore_core::{Generation, RunId, Sequence};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::{
     Error, Head, Pin, Result,
@@ -21,7 +21,15 @@ const COMMITS_READ_AT_ONCE: usize = 16;
 /// Goes through a lineage in the order of its commits, as far as they are there.
 #[derive(Debug, Default)]
 pub(crate) struct Succession {
-    last: Option<(Sequence, Hash, Head)>,
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    hash: Hash,
+    head: Head,
+    /// It is the lineage's, and no sleeper's in the place of a deleted one.
+    counts: bool,
 }
 
 /// How a commit contradicts the one before it.
@@ -37,12 +45,12 @@ impl Succession {
     /// Goes on to this commit. Nothing can be said against it if the one before it was not the last.
     pub(crate) fn follow(&mut self, commit: &Commit) -> Option<Contradiction> {
         let head = &commit.body.head;
-        let last = self.last.replace((head.sequence, commit.hash, head.clone()));
+        let last = self.last.replace(Last { hash: commit.hash, head: head.clone(), counts: true });
         let expected = match last {
             _ if head.sequence == Sequence::FIRST => first(head),
-            Some((sequence, hash, before)) if sequence.next() == head.sequence => {
+            Some(Last { hash, head: before, counts }) if before.sequence.next() == head.sequence => {
                 if hash != commit.body.previous {
-                    return Some(Contradiction::OtherBefore(hash));
+                    return counts.then_some(Contradiction::OtherBefore(hash));
                 }
                 after(&before, &commit.body)
             }
@@ -50,6 +58,23 @@ impl Succession {
         };
         let wrong = differences(head, &expected);
         (!wrong.is_empty()).then_some(Contradiction::State(wrong))
+    }
+
+    /// Goes on to the last commit that a prune has judged, if it is still there: the next may have been written on top of it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn follow_judged(&mut self, shared: &LineageShared, judged: Sequence) -> Result<()> {
+        if self.last.as_ref().is_some_and(|last| last.head.sequence == judged) {
+            return Ok(());
+        }
+        match shared.log.read(judged).await {
+            Ok(Some(Commit { hash, body, .. })) => self.last = Some(Last { hash, head: body.head, counts: false }),
+            Ok(None) => {}
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
@@ -124,8 +149,9 @@ pub(crate) fn pins_after(before: &[Pin], commit: &CommitBody) -> Vec<Pin> {
 /// What was pinned and not given up.
 #[derive(Debug)]
 pub(crate) struct Held {
+    /// Where a commit cannot be read, those that the next one claims are among them.
     pub(crate) pins: Vec<Pin>,
-    /// Why that may not be all: a commit is missing or damaged.
+    /// Why they may be others: a commit is missing or damaged.
     unread: Option<Error>,
 }
 
@@ -135,8 +161,8 @@ impl Held {
     /// # Errors
     /// The store failed.
     pub(crate) async fn at(shared: &LineageShared, valid: Option<&Valid>, newest: Sequence) -> Result<Self> {
-        let (pins, from) = valid.map_or((Vec::new(), Sequence::FIRST), |valid| (valid.pins.clone(), valid.commit));
-        Self::between(shared, pins, from, newest).await
+        let (pins, from) = since_prune(valid);
+        Self::between(shared, pins.to_vec(), from, newest).await
     }
 
     /// With the commit `to`, if these pins stood with the commit `from`.
@@ -145,47 +171,74 @@ impl Held {
     /// The store failed.
     pub(crate) async fn between(shared: &LineageShared, pins: Vec<Pin>, from: Sequence, to: Sequence) -> Result<Self> {
         let mut held = Self { pins, unread: None };
-        let read = |number| shared.log.read_existing(Sequence::new(number), "there are later commits in its lineage");
-        let commits = futures::stream::iter(from.get() + 1..=to.get()).map(read);
+        let mut is_after_hole = false;
+        let commits = futures::stream::iter(from.get() + 1..=to.get()).map(|number| read(shared, number));
         let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
         while let Some(commit) = commits.next().await {
             match commit {
-                Ok(commit) => held.pins = pins_after(&held.pins, &commit.body),
-                Err(error) if error.is_damage() => held.unread = Some(error),
+                Ok(commit) => {
+                    if std::mem::take(&mut is_after_hole) {
+                        held.add(&commit.body.head.pins);
+                    }
+                    held.pins = pins_after(&held.pins, &commit.body);
+                }
+                Err(error) if error.is_damage() => (held.unread, is_after_hole) = (Some(error), true),
                 Err(error) => return Err(error),
             }
         }
         Ok(held)
     }
 
-    /// Whether a run has pinned this point, or any. Not to be told where a commit cannot be read.
-    pub(crate) fn has(&self, run: RunId, point: Option<Sequence>) -> Option<bool> {
-        let is_it = |pin: &Pin| pin.run == run && point.is_none_or(|point| pin.point == point);
-        self.unread.is_none().then(|| self.pins.iter().any(is_it))
+    fn add(&mut self, claimed: &[Pin]) {
+        for pin in claimed {
+            if !self.pins.iter().any(|known| (known.run, known.point) == (pin.run, pin.point)) {
+                self.pins.push(pin.clone());
+            }
+        }
     }
 
-    /// All of them.
+    /// All of them, and no others.
     ///
     /// # Errors
     /// A commit is missing or damaged.
-    pub(crate) fn all(self) -> Result<Vec<Pin>> {
+    pub(crate) fn certain(self) -> Result<Vec<Pin>> {
         match self.unread {
             None => Ok(self.pins),
             Some(error) => Err(error),
         }
     }
+}
 
-    /// As many as can be found: where a commit cannot be read, those that the newest one claims count too.
-    pub(crate) fn at_least(mut self, claimed: &[Pin]) -> Vec<Pin> {
-        if self.unread.is_some() {
-            for pin in claimed {
-                if !self.pins.iter().any(|known| (known.run, known.point) == (pin.run, pin.point)) {
-                    self.pins.push(pin.clone());
-                }
-            }
+/// The point that a run has pinned and not given up, as the newest of its own commits says.
+///
+/// # Errors
+/// A commit after that is missing or damaged, or the store failed.
+pub(crate) async fn pinned_by(
+    shared: &LineageShared,
+    valid: Option<&Valid>,
+    newest: Sequence,
+    run: RunId,
+) -> Result<Option<Sequence>> {
+    let (pins, from) = since_prune(valid);
+    let commits = futures::stream::iter((from.get() + 1..=newest.get()).rev()).map(|number| read(shared, number));
+    let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
+    while let Some(commit) = commits.try_next().await? {
+        match commit.body.event {
+            Event::Pinned { run: by, point } if by == run => return Ok(Some(point)),
+            Event::Unpinned { run: by } if by == run => return Ok(None),
+            _ => {}
         }
-        self.pins
     }
+    Ok(pins.iter().find(|pin| pin.run == run).map(|pin| pin.point))
+}
+
+/// The pins of the newest prune, and its number.
+fn since_prune(valid: Option<&Valid>) -> (&[Pin], Sequence) {
+    valid.map_or((&[], Sequence::FIRST), |valid| (&valid.pins, valid.commit))
+}
+
+async fn read(shared: &LineageShared, number: u64) -> Result<Commit> {
+    shared.log.read_existing(Sequence::new(number), "there are later commits in its lineage").await
 }
 
 #[cfg(test)]
@@ -225,23 +278,6 @@ mod tests {
         let (lineage, written_at) = (LineageId::from_bytes([0; 16]), Timestamp::from_unix_milliseconds(9));
         let commit = CommitBody { lineage, head, previous: [0; 32], written_at, event };
         differences(&commit.head, &after(&before(), &commit))
-    }
-
-    #[test]
-    fn what_is_claimed_counts_only_where_something_cannot_be_read() {
-        let other = Pin { point: Sequence::new(5), ..pin(1) };
-        let claimed = [pin(2), other.clone(), pin(1)];
-        let held = |unread| Held { pins: vec![pin(1)], unread };
-        let damaged = || Some(Error::damaged("a commit", "it is torn"));
-        assert_eq!(held(None).at_least(&claimed), [pin(1)]);
-        assert_eq!(held(damaged()).at_least(&claimed), [pin(1), pin(2), other], "both points of a run are kept");
-        assert_eq!(held(None).all().expect("whole"), [pin(1)]);
-        assert!(held(damaged()).all().expect_err("it may not be all").is_damage());
-        assert_eq!(
-            (held(None).has(run(1), None), held(None).has(run(1), Some(Sequence::new(5)))),
-            (Some(true), Some(false))
-        );
-        assert_eq!(held(damaged()).has(run(1), None), None);
     }
 
     #[test]

@@ -457,11 +457,11 @@ impl Check<'_> {
         self.progress.group = lineage.group.to_string();
         let first = self.findings.len();
         let mut lies: Vec<CheckFinding> = Vec::new();
-        for _ in 0..RECHECKS_MAX {
+        for round in 1..=RECHECKS_MAX {
             let (findings, points, progress) = (self.findings.len(), self.points.len(), self.progress.clone());
             let rotten = self.rotten.len();
             let counted = self.lineage_once(lineage).await?;
-            if self.findings.len() == findings || !has_gone_on(lineage, counted).await? {
+            if self.findings.len() == findings || round == RECHECKS_MAX || !has_gone_on(lineage, counted).await? {
                 break;
             }
             // What was not there may have been moved or deleted rightly: only what the newer ledger needs counts. What somebody
@@ -512,7 +512,8 @@ impl Check<'_> {
             // The newest commit itself was looked at with all others.
             self.findings[finding].means = Some(Means::NoNewest(lineage.id));
             let object = self.findings[finding].object.clone();
-            if self.findings[found..finding].iter().any(|other| other.object == object) {
+            let is_known = |other: &CheckFinding| other.object == object && other.means != Some(Means::WrongState);
+            if self.findings[found..finding].iter().any(is_known) {
                 self.findings.remove(finding);
             }
         }
@@ -575,6 +576,9 @@ impl Check<'_> {
         for number in std::iter::once(1).chain(standing).chain(judged + 1..=newest) {
             let sequence = Sequence::new(number);
             let object = commit_key(lineage.id, sequence);
+            if number == judged + 1 {
+                succession.follow_judged(lineage, Sequence::new(judged)).await?;
+            }
             let read = match number {
                 1 => lineage.log.read(sequence).await,
                 _ => lineage.commit_in(valid, sequence).await,

@@ -528,6 +528,7 @@ async fn follow(shared: &LineageShared, valid: Option<&Valid>, built_on: &HeadCo
     let pruned = valid.map(|valid| valid.commit);
     let mut pins = valid.map(|valid| valid.pins.clone()).unwrap_or_default();
     let mut succession = Succession::default();
+    succession.follow_judged(shared, judged).await?;
     let mut is_full = false;
     let mut commits = std::pin::pin!(commits.buffered(COMMITS_READ_AT_ONCE));
     while let Some(commit) = commits.try_next().await? {

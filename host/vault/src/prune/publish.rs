@@ -110,7 +110,7 @@ impl Lineage {
                 break;
             }
             let held = Held::between(shared, before.head.pins, before.head.sequence, built_on.head.sequence).await?;
-            built_on.head.pins = held.all()?;
+            built_on.head.pins = held.certain()?;
             let stands = |point: Sequence| {
                 point > judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
             };

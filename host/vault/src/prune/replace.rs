@@ -122,8 +122,7 @@ impl Replacement {
             return Err(Error::LostRace { group: shared.group.clone(), sequence: built_on.head.sequence });
         }
         // What is damaged must not keep from being mended.
-        let held = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?;
-        built_on.head.pins = held.at_least(&built_on.head.pins);
+        built_on.head.pins = Held::at(shared, valid.as_deref(), built_on.head.sequence).await?.pins;
         let (judged, retention) = match &valid {
             Some(valid) => (valid.pruned.judged, valid.pruned.retention),
             // Nothing was ever given up.

@@ -148,6 +148,39 @@ async fn what_a_prune_deletes_beside_a_check_is_not_reported_as_missing() {
     assert_eq!((report.findings, report.points_checked), (Vec::new(), 1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_told_however_often_others_prune_beside_a_check() {
+    let objects = Arc::new(InMemory::new());
+    let vault = vault_on(store(&objects), seeded(1)).await;
+    let lineage = lineage(&vault).await;
+    commit_disk(&lineage, &noise(1, 8 * CHUNK)).await.expect("committed");
+    let key = self::objects(&objects).await.into_iter().find(|(key, _)| key.contains("/packs/")).expect("a pack").0;
+    objects.delete(&Path::from(key.as_str())).await.expect("deleted");
+    let prunes = Mutex::new(0);
+    let beside = |progress: &crate::CheckProgress| {
+        // Once in each pass, which ends with another ledger than it began with.
+        if progress.points_checked == 1 {
+            let mut prunes = prunes.lock().expect("sound");
+            *prunes += 1;
+            let content = noise(*prunes + 100, CHUNK);
+            let prune = async {
+                let writer = begin(&lineage).await;
+                let disk = writer.add_disk(&machine_id(), &disk_id("d"), 8 * CHUNK as u64).await.expect("added");
+                disk.write(0, Bytes::from(content)).await.expect("accepted");
+                writer.commit(details(&[(&machine_id(), &["d"])])).await.expect("committed");
+                let grace = crate::Grace { seconds: 0, commits: 0 };
+                let plan = lineage.plan_prune(&KEEP_NEWEST, grace).await.expect("planned");
+                lineage.prune(plan).await.expect("pruned");
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(prune));
+        }
+    };
+    let report = vault.check(CheckDepth::Structure, &beside).await.expect("checked");
+    assert!(*prunes.lock().expect("sound") >= 4);
+    let found: Vec<_> = report.findings.iter().map(|finding| format!("v/{}", finding.object)).collect();
+    assert!(found.contains(&key), "{found:?}");
+}
+
 #[tokio::test]
 async fn a_damaged_commit_hides_no_other_point_and_a_damaged_lineage_no_other_group() {
     let objects = Arc::new(InMemory::new());

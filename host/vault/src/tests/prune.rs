@@ -359,13 +359,18 @@ async fn who_sleeps_while_he_reads_sees_a_vault_that_there_was() {
         heads.push(of(store(objects)).await.expect("readable").expect("there").head().await.expect("readable"));
     }
     let mut slept = 0;
-    for lists_first in [true, false] {
+    for what_first in ["the list", "the ledger", "a point"] {
         for operation in 0.. {
             let mut sleeper = FaultyStore::sound(&before);
             sleeper.later = Some((operation, Arc::clone(&objects)));
             let sleeper = Arc::new(sleeper);
             let lineage = of(wrap(sleeper.clone())).await.expect("readable").expect("there");
-            if lists_first {
+            if what_first == "a point" {
+                // The sleeping writer's is none.
+                let point = lineage.point(prune).await;
+                assert!(matches!(point, Err(Error::PointMissing { .. })), "slept before {operation}: {point:?}");
+            }
+            if what_first == "the list" {
                 let listed = lineage.list_points(None, usize::MAX).await.expect("listed").into_iter();
                 let listed: Vec<_> = listed.map(|(number, point)| (number, point.is_ok())).collect();
                 assert!([&before_points, &after_points].contains(&&listed), "slept before {operation}: {listed:?}");
