@@ -30,6 +30,7 @@ fn pins(of: &[Pin]) -> Vec<(RunId, Sequence)> {
 
 /// Stores a point whose commit says of the group's state what its author may not.
 async fn lie(lineage: &Lineage, like: &Point, forge: impl FnOnce(&mut Head)) -> Sequence {
+    a_moment().await;
     let log = &lineage.0.log;
     let built_on = log.newest().await.expect("readable");
     let sequence = built_on.head.sequence.next();
@@ -74,7 +75,9 @@ impl Group {
         vault.lineage(&group()).await.expect("readable").expect("there")
     }
 
+    /// A moment after what there is: a rule keeps points of the very time of the newest.
     async fn commit(&self, seed: u64) -> Point {
+        a_moment().await;
         commit_disk(&self.source, &noise(seed, CHUNK)).await.expect("committed")
     }
 

@@ -106,6 +106,11 @@ pub(crate) fn group() -> GroupName {
     GroupName::new("orders").expect("a good name")
 }
 
+/// The store's clock has whole milliseconds here: points of one millisecond have one age.
+pub(crate) async fn a_moment() {
+    farshore_core::Clock::sleep(&SystemClock, std::time::Duration::from_millis(3)).await;
+}
+
 pub(crate) fn site(name: &str) -> SiteName {
     SiteName::new(name).expect("a good name")
 }

@@ -68,11 +68,6 @@ async fn a_check_says_of_each_point_what_it_proved() {
     assert_eq!((hurt.objects, hurt.machines, hurt.bytes), (1, 1, CHUNK as u64));
 }
 
-/// The store's clock has whole milliseconds here.
-async fn a_moment() {
-    farshore_core::Clock::sleep(&SystemClock, std::time::Duration::from_millis(3)).await;
-}
-
 #[tokio::test]
 async fn only_who_can_have_proven_it_says_so_and_nobody_else_is_believed() {
     let world = World::new().await;

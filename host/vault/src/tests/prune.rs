@@ -34,11 +34,6 @@ async fn prune_to_the_end(lineage: &Lineage, retention: &Retention) {
     panic!("it never ends");
 }
 
-/// The store's clock has whole milliseconds here: points of one millisecond have one age.
-async fn a_moment() {
-    SystemClock.sleep(std::time::Duration::from_millis(3)).await;
-}
-
 /// Points of one disk of so many chunks; each changes one chunk of the one before.
 async fn history(lineage: &Lineage, chunks: usize, points: u64) -> BTreeMap<Sequence, Vec<u8>> {
     let mut content = match lineage.points(None, 1).await.expect("readable").first() {
