@@ -17,8 +17,7 @@ fn draft(name: &str, content: &[u8]) -> CapsuleDraft {
 
 /// Commits a point with one disk, of which only what differs is written, and this capsule.
 async fn commit(lineage: &Lineage, disk: &[u8], items: &[CapsuleDraft]) -> Result<Point> {
-    let head = lineage.head().await?;
-    let writer = lineage.begin_point(head.generation, &head.active_site).await?;
+    let (_, writer) = begin_next(lineage).await?;
     for item in items {
         writer.add_item(item).await?;
     }

@@ -75,9 +75,7 @@ impl Group {
         vault.lineage(&group()).await.expect("readable").expect("there")
     }
 
-    /// A moment after what there is: a rule keeps points of the very time of the newest.
     async fn commit(&self, seed: u64) -> Point {
-        a_moment().await;
         commit_disk(&self.source, &noise(seed, CHUNK)).await.expect("committed")
     }
 

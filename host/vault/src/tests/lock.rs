@@ -98,8 +98,7 @@ impl World {
 
     /// Commits a point that changes one chunk.
     async fn point(&mut self, chunk: usize) -> Result<Point> {
-        let head = self.lineage.head().await?;
-        let writer = self.lineage.begin_point(head.generation, &head.active_site).await?;
+        let (head, writer) = begin_next(&self.lineage).await?;
         let disk = writer.add_disk(&machine_id(), &disk_id("d"), self.content.len() as u64).await?;
         let at = chunk % 40 * CHUNK;
         let changed = noise(1_000 + head.sequence.get(), CHUNK);
@@ -117,8 +116,7 @@ impl World {
 
     /// A writer that stores a pack and dies.
     async fn interrupted(&self, seed: u64) {
-        let head = self.lineage.head().await.expect("readable");
-        let writer = self.lineage.begin_point(head.generation, &head.active_site).await.expect("begun");
+        let (_, writer) = begin_next(&self.lineage).await.expect("begun");
         let disk = writer.add_disk(&machine_id(), &disk_id("d"), 40 * CHUNK as u64).await.expect("added");
         // More than a pack holds, so that one is stored before the end.
         let before = self.packs();

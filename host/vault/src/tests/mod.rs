@@ -45,7 +45,7 @@ use object_store::{ObjectStore, memory::InMemory};
 use tokio::sync::OnceCell;
 
 use crate::{
-    Context, CreateOptions, DiskWriter, KdfParameters, Kit, Lineage, Opener, Point, PointDetails, PointDiskDraft,
+    Context, CreateOptions, DiskWriter, Head, KdfParameters, Kit, Lineage, Opener, Point, PointDetails, PointDiskDraft,
     PointMachineDraft, PointReader, PointWriter, Result, Retention, Store, Vault, Workers,
 };
 
@@ -106,7 +106,7 @@ pub(crate) fn group() -> GroupName {
     GroupName::new("orders").expect("a good name")
 }
 
-/// The store's clock has whole milliseconds here: points of one millisecond have one age.
+/// Longer than the step of the store's clock, which has whole milliseconds here.
 pub(crate) async fn a_moment() {
     farshore_core::Clock::sleep(&SystemClock, std::time::Duration::from_millis(3)).await;
 }
@@ -158,7 +158,17 @@ pub(crate) fn details(machines: &[(&MachineId, &[&str])]) -> PointDetails {
 }
 
 pub(crate) async fn begin(lineage: &Lineage) -> PointWriter {
+    a_moment().await;
     lineage.begin_point(Generation::FIRST, &site("a")).await.expect("the site is active")
+}
+
+/// Begins a point on the newest commit, a moment after it: points of one millisecond have one age, and a rule for
+/// retention that keeps the newest keeps all of that age.
+pub(crate) async fn begin_next(lineage: &Lineage) -> Result<(Head, PointWriter)> {
+    a_moment().await;
+    let head = lineage.head().await?;
+    let writer = lineage.begin_point(head.generation, &head.active_site).await?;
+    Ok((head, writer))
 }
 
 /// Writes everything of a disk that is not zero in the content, in pieces of at most 1 MiB.
@@ -171,8 +181,7 @@ pub(crate) async fn write_all(disk: &DiskWriter, content: &[u8]) -> Result<()> {
 
 /// Commits a point of one machine with one disk of this content.
 pub(crate) async fn commit_disk(lineage: &Lineage, content: &[u8]) -> Result<Point> {
-    let head = lineage.head().await?;
-    let writer = lineage.begin_point(head.generation, &head.active_site).await?;
+    let (_, writer) = begin_next(lineage).await?;
     let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await?;
     write_all(&disk, content).await?;
     writer.commit(details(&[(&machine_id(), &["d"])])).await

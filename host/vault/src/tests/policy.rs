@@ -268,8 +268,7 @@ impl World {
         at_controller.pin(run, farshore_core::Sequence::new(2)).await.expect("pinned");
         at_controller.unpin(run).await.expect("given up");
         // A writer that loses leaves packs, and the next one looks into them.
-        let head = lineage.head().await.expect("readable");
-        let writer = lineage.begin_point(head.generation, &head.active_site).await.expect("begun");
+        let (head, writer) = begin_next(&lineage).await.expect("begun");
         let disk = writer.add_disk(&machine_id(), &disk_id("d"), 80 * CHUNK as u64).await.expect("added");
         disk.write(0, Bytes::from(noise(4, CHUNK))).await.expect("written");
         at_controller.raise_generation(&site("a"), "a test", &head).await.expect("raised");

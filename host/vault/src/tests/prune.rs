@@ -47,15 +47,13 @@ async fn history(lineage: &Lineage, chunks: usize, points: u64) -> BTreeMap<Sequ
         content[at..at + CHUNK].copy_from_slice(&changed);
         let point = commit_changes(lineage, &content, at..at + CHUNK).await.expect("committed");
         history.insert(point.sequence, content.clone());
-        a_moment().await;
     }
     history
 }
 
 /// Commits a point of which only this range differs from the one before, if there is one.
 async fn commit_changes(lineage: &Lineage, content: &[u8], changed: std::ops::Range<usize>) -> Result<Point> {
-    let head = lineage.head().await?;
-    let writer = lineage.begin_point(head.generation, &head.active_site).await?;
+    let (head, writer) = begin_next(lineage).await?;
     let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await?;
     match head.newest_point {
         None => write_all(&disk, content).await?,
@@ -399,7 +397,6 @@ async fn packs_of_which_little_is_needed_are_collected_without_reading_them() {
     let opened = reader.open_point(second.sequence).await.expect("there");
     for number in 0..20 {
         content[..16 * CHUNK].copy_from_slice(&noise(200 + number, 16 * CHUNK));
-        a_moment().await;
         let point = commit_changes(&lineage, &content, 0..16 * CHUNK).await.expect("committed");
         history.insert(point.sequence, content.clone());
     }
@@ -834,7 +831,6 @@ async fn play(steps: Vec<Step>) {
                 lineage = vault.lineage(&group()).await.expect("readable").expect("there");
             }
         }
-        a_moment().await;
     }
     let points = lineage.points(None, usize::MAX).await.expect("readable");
     let listed: BTreeMap<_, _> =

@@ -107,8 +107,7 @@ async fn host(administrator: &Vault, objects: &Arc<InMemory>, name: &str, powers
 }
 
 async fn commit_change(lineage: &Lineage, content: &[u8], changed: std::ops::Range<usize>) -> Sequence {
-    let head = lineage.head().await.expect("readable");
-    let writer = lineage.begin_point(head.generation, &head.active_site).await.expect("active");
+    let (_, writer) = begin_next(lineage).await.expect("active");
     let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await.expect("added");
     for (at, piece) in (changed.start..).step_by(1 << 20).zip(content[changed].chunks(1 << 20)) {
         disk.write(at as u64, Bytes::copy_from_slice(piece)).await.expect("accepted");
