@@ -177,8 +177,8 @@ class Lineage:
         self.vault, self.id, self.place, self.folder = vault, lineage, vault.id + lineage, f"lineages/{lineage.hex()}"
         self.group, self.keys, self.judged, self.standing, self.collections = "", {}, 0, {}, []
         self.read_commit(1)  # It brings the keys with which all else is sealed.
-        boundary, first, gone = vault.newest(f"{self.folder}/boundaries", 8), 0, -1
-        if boundary:  # It names a commit that is there, and up to which number before it others may have been deleted.
+        self.boundary, first, gone = vault.newest(f"{self.folder}/boundaries", 8), 0, -1
+        if boundary := self.boundary:  # A commit that is there, and up to which number before it others may be gone.
             length, data = vault.load(f"{self.folder}/boundaries/{boundary:08}", BOUNDARY, 192)
             opened = self.unseal(8, number := struct.pack("<Q", boundary), data[16:], length)
             author, signature, first, gone = take("16s64sQQ", opened)
@@ -215,24 +215,24 @@ class Lineage:
         before, previous, pruned = 0, "00" * 32, None
         for sequence in sorted({1, *self.standing, *range(self.judged + 1, self.newest + 1)}):
             name, event, head, stated, commit_hash = self.read_commit(sequence)
-            pruned = sequence if name == "pruned" else pruned
-            follows = [stated, head.get("pruned")] == [previous, pruned]
+            follows = [stated, head.get("pruned")] == [previous, sequence if name == "pruned" else pruned]
             require(follows or sequence > before + 1, "it does not follow the commit before it")
             require(self.standing.get(sequence, commit_hash) == commit_hash, "it is not the one in the ledger")
             before, previous, pruned = sequence, commit_hash.hex(), head.get("pruned")
             if name == "point":
-                point = {"sequence": sequence, "generation": head["generation"], "captured_at": event["captured_at"]}
+                own = {"lineage": self.id.hex(), "sequence": sequence, "generation": head["generation"]}
+                require(own.items() <= event.items(), "its point is of another lineage, number or generation")
                 disks = [(of["machine"]["id"], disk["disk"], disk) for of in event["machines"] for disk in of["disks"]]
                 require(len({disk[:2] for disk in disks}) == len(disks), "two disks in it have one name")
                 require(all(0 <= disk["size_bytes"] <= DISK_BYTES_MAX for *_, disk in disks), "a disk has a wrong size")
                 disks += [("(capsule)", item["name"].replace("/", "."), item) for item in event.get("capsule", ())]
-                yield point, disks
+                yield own | {"captured_at": event["captured_at"]}, disks
+        require(self.vault.newest(f"{self.folder}/boundaries", 8) == self.boundary, "a prune is at work: begin anew")
 
     def read_commit(self, sequence: int) -> tuple[Any, ...]:
         """Name, event, head, previous hash and hash of a commit. The first has the secrets, in its boxes."""
         json_bytes, data = self.vault.load(f"{self.folder}/commits/{sequence:020}", COMMIT, 17 * MIB)
-        stream, number = BytesIO(data), struct.pack("<Q", sequence)
-        _, count = take("16sB", stream)
+        _, count = take("16sB", stream := BytesIO(data))
         require(1 <= count <= 16 if sequence == 1 else count == 0, "it has a wrong number of boxes")
         for _ in range(count):
             recipient, epoch, _, length = take("BQ8sH", stream)
@@ -241,7 +241,7 @@ class Lineage:
                 secrets = self.vault.open_box(3, epoch, self.id, box)
                 for name, start in ((b"metadata", 0), (b"identity", 32), (b"frames", 32), (b"check", 32)):
                     self.keys[name] = hkdf(secrets[start:][:32], b"farshore/1/lineage/" + name + self.place)
-        boxes_hash = hashed(data[16 : stream.tell()])
+        number, boxes_hash = struct.pack("<Q", sequence), hashed(data[16 : stream.tell()])
         stream = self.unseal(1, number + boxes_hash, stream.read())
         author, signature, frame = *take("16s64s", stream), stream.read()
         commit = json.loads(decompress(frame, min(json_bytes, 16 * MIB)))
