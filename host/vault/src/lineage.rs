@@ -167,26 +167,38 @@ impl LineageShared {
     /// # Errors
     /// [`Error::PointMissing`] when there is none of this number, or it was dropped; [`Error::LostRace`] when others pruned all the while.
     pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
+        self.by_newest_that_opens(async |_, valid| self.point_in(valid.as_deref(), sequence).await).await
+    }
+
+    /// What is found in the commits by the newest of them and the ledger that counts. It is looked for again when others have deleted commits
+    /// since: what was read meanwhile may be a sleeper's, and what is missing no damage.
+    ///
+    /// # Errors
+    /// Those of `find`; the newest commit or the ledger is missing or damaged; [`Error::LostRace`] when others pruned all the while.
+    pub(crate) async fn by_newest<T>(
+        &self,
+        find: impl AsyncFn(HeadCommit, Option<Arc<Valid>>) -> Result<T>,
+    ) -> Result<T> {
         for _ in 0..READS_MAX {
-            let (valid, seen) = match self.ledgers.newest_seen().await {
-                Ok((_, valid, seen)) => (valid, Some(seen)),
-                // A damaged newest commit does not hide the points before it.
-                Err(error) if error.is_damage() => (self.ledgers.readable().await?, None),
-                Err(error) => return Err(error),
-            };
-            let point = self.point_in(valid.as_deref(), sequence).await;
-            if !self.has_risen(seen).await? {
-                return point;
+            let (head, valid, seen) = self.ledgers.newest_seen().await?;
+            let found = find(head, valid).await;
+            if !self.log.has_risen(seen).await? {
+                return found;
             }
         }
         Err(self.log.overtaken())
     }
 
-    /// Whether others have deleted commits since this boundary was the newest: what was read meanwhile may be a sleeper's.
-    async fn has_risen(&self, seen: Option<u64>) -> Result<bool> {
-        match seen {
-            Some(seen) => self.log.has_risen(seen).await,
-            None => Ok(false),
+    /// The same for readers, whom damage of the newest commit does not keep from what is before it: they go by the newest ledger that
+    /// opens then, without a head.
+    pub(crate) async fn by_newest_that_opens<T>(
+        &self,
+        find: impl AsyncFn(Option<HeadCommit>, Option<Arc<Valid>>) -> Result<T>,
+    ) -> Result<T> {
+        match self.by_newest(async |head, valid| Ok(find(Some(head), valid).await)).await {
+            Ok(found) => found,
+            Err(error) if error.is_damage() => find(None, self.ledgers.readable().await?).await,
+            Err(error) => Err(error),
         }
     }
 
@@ -309,21 +321,16 @@ impl Lineage {
     /// # Errors
     /// [`Error::LostRace`] when others pruned all the while, or the store failed.
     pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
-        for _ in 0..READS_MAX {
-            let (newest, valid, seen) = match self.0.ledgers.newest_seen().await {
-                Ok((head, valid, seen)) => (head.head.newest_point.map_or(0, Sequence::get), valid, Some(seen)),
+        let shared = &self.0;
+        let find = async |head: Option<HeadCommit>, valid: Option<Arc<Valid>>| {
+            let newest = match head {
+                Some(head) => head.head.newest_point.map_or(0, Sequence::get),
                 // Without the newest commit only a listing tells where to begin; each commit is read all the same.
-                Err(error) if error.is_damage() => {
-                    (self.0.log.newest_listed().await?, self.0.ledgers.readable().await?, None)
-                }
-                Err(error) => return Err(error),
+                None => shared.log.newest_listed().await?,
             };
-            let points = self.list_points_in(valid.as_ref(), newest, before, limit).await?;
-            if !self.0.has_risen(seen).await? {
-                return Ok(points);
-            }
-        }
-        Err(self.0.log.overtaken())
+            self.list_points_in(valid.as_ref(), newest, before, limit).await
+        };
+        shared.by_newest_that_opens(find).await
     }
 
     /// The same, as this ledger says, of points up to this number.

@@ -5,6 +5,8 @@
 //! was done. A pin never lapses by itself: a run that ended without giving its pin up shows in the list of pins, and somebody has
 //! to look.
 
+use std::sync::Arc;
+
 use farshore_core::{RunId, Sequence};
 
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
     commit::Event,
     keys::Power,
     ledger::Valid,
+    log::HeadCommit,
     store::Created,
     succession::{Held, pinned_by},
 };
@@ -30,8 +33,10 @@ impl Lineage {
     /// The newest commit or ledger is missing or damaged, or the store failed.
     pub async fn pins(&self) -> Result<Vec<Pin>> {
         let shared = &self.0;
-        let (newest, valid) = shared.ledgers.newest().await?;
-        Ok(Held::at(shared, valid.as_deref(), newest.head.sequence).await?.pins)
+        let held = async |newest: HeadCommit, valid: Option<Arc<Valid>>| {
+            Held::at(shared, valid.as_deref(), newest.head.sequence).await
+        };
+        Ok(shared.by_newest(held).await?.pins)
     }
 
     /// Lays a run's claim to a point; a run has at most one in a lineage, so that an earlier one is given up. Idempotent.

@@ -21,7 +21,7 @@
 //! the newest that found it whole, and the newest that found it hurt if nothing answers that; the others say nothing that
 //! these do not.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use farshore_core::{HostId, LineageId, PackId, Sequence, Timestamp};
@@ -342,8 +342,7 @@ impl Lineage {
     /// # Errors
     /// [`Error::PointMissing`]; the point's commit is damaged, or the store failed.
     pub async fn proofs(&self, point: Sequence) -> Result<Vec<Proof>> {
-        let (_, valid) = self.0.ledgers.newest().await?;
-        let commit = self.point_hash(valid.as_deref(), point).await?;
+        let commit = self.point_hash(point).await?;
         self.proofs_at(point, async || Ok(commit)).await
     }
 
@@ -352,23 +351,21 @@ impl Lineage {
     /// # Errors
     /// The store failed.
     pub async fn proofs_of(&self, points: &[Sequence]) -> Result<BTreeMap<Sequence, Vec<Proof>>> {
-        let valid = match self.0.ledgers.newest().await {
-            Ok((_, valid)) => valid,
-            Err(error) if error.is_damage() => self.0.ledgers.readable().await?,
-            Err(error) => return Err(error),
-        };
-        let reads = stream::iter(points).map(|point| {
-            let valid = valid.as_deref();
-            async move {
-                match self.proofs_at(*point, async || self.point_hash(valid, *point).await).await {
-                    Err(error) if error.is_damage() || matches!(error, Error::PointMissing { .. }) => {
-                        Ok((*point, Vec::new()))
+        let read = async |_, valid: Option<Arc<Valid>>| {
+            let reads = stream::iter(points).map(|point| {
+                let valid = valid.as_deref();
+                async move {
+                    match self.proofs_at(*point, async || self.point_hash_in(valid, *point).await).await {
+                        Err(error) if error.is_damage() || matches!(error, Error::PointMissing { .. }) => {
+                            Ok((*point, Vec::new()))
+                        }
+                        read => read.map(|proofs| (*point, proofs)),
                     }
-                    read => read.map(|proofs| (*point, proofs)),
                 }
-            }
-        });
-        reads.buffered(PROOFS_AT_ONCE).try_collect().await
+            });
+            reads.buffered(PROOFS_AT_ONCE).try_collect().await
+        };
+        self.0.by_newest_that_opens(read).await
     }
 
     /// The commit's hash is asked for only if there is something to compare with it.
@@ -387,8 +384,7 @@ impl Lineage {
     /// [`Error::PowerMissing`] when the holder of the vault cannot have proven it; [`Error::PointMissing`]; the point's commit
     /// is damaged, or the store failed or may only be read.
     pub async fn record_proof(&self, point: Sequence, claim: &ProofClaim) -> Result<()> {
-        let (_, valid) = self.0.ledgers.newest().await?;
-        let commit = self.point_hash(valid.as_deref(), point).await?;
+        let commit = self.point_hash(point).await?;
         write(&self.0, point, commit, claim).await
     }
 
@@ -396,14 +392,18 @@ impl Lineage {
     #[cfg(test)]
     pub(crate) async fn forged_proof(&self, point: Sequence, claim: &ProofClaim) -> Result<(String, Vec<u8>)> {
         let shared = &self.0;
-        let (_, valid) = shared.ledgers.newest().await?;
-        let commit = self.point_hash(valid.as_deref(), point).await?;
+        let commit = self.point_hash(point).await?;
         let id = PackId::random(shared.entropy());
         Ok((proof_key(shared.id, point, id), encode(shared, point, id, commit, claim)?))
     }
 
     /// The hash of a point's commit.
-    async fn point_hash(&self, valid: Option<&Valid>, point: Sequence) -> Result<Hash> {
+    async fn point_hash(&self, point: Sequence) -> Result<Hash> {
+        self.0.by_newest(async |_, valid| self.point_hash_in(valid.as_deref(), point).await).await
+    }
+
+    /// The same, as this ledger says.
+    async fn point_hash_in(&self, valid: Option<&Valid>, point: Sequence) -> Result<Hash> {
         let shared = &self.0;
         match shared.commit_in(valid, point).await? {
             Some(commit) if matches!(commit.body.event, Event::Point(_)) => Ok(commit.hash),

@@ -224,7 +224,18 @@ impl Lineage {
         shared.store.prove_lock(&lock).await?;
         // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
         let until = lock.until(shared.context.clock.now());
-        let (built_on, valid) = shared.ledgers.newest().await?;
+        shared.by_newest(async |built_on, valid| self.plan_extension_on(built_on, valid, lock, until).await).await
+    }
+
+    /// The same, by this commit and this ledger.
+    async fn plan_extension_on(
+        &self,
+        built_on: HeadCommit,
+        valid: Option<Arc<Valid>>,
+        lock: VaultLock,
+        until: Timestamp,
+    ) -> Result<ExtensionPlan> {
+        let shared = &*self.0;
         let Followed { candidates: points, judged: followed, .. } = follow(shared, valid.as_deref(), &built_on).await?;
         let mut work = Work { built_on, valid, lock, live: Live::default(), followed, locks: Locks::default() };
         work.follow(shared, &points).await?;

@@ -249,7 +249,18 @@ impl Lineage {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to delete what no recovery point needs")?;
         shared.access.refresh().await?;
-        let (mut built_on, newest_ledger) = shared.ledgers.newest().await?;
+        shared.by_newest(async |built_on, valid| self.plan_prune_on(built_on, valid, retention, grace).await).await
+    }
+
+    /// The same, by this commit and this ledger.
+    async fn plan_prune_on(
+        &self,
+        mut built_on: HeadCommit,
+        newest_ledger: Option<Arc<Valid>>,
+        retention: &Retention,
+        grace: Grace,
+    ) -> Result<PrunePlan> {
+        let shared = &*self.0;
         let valid = newest_ledger.as_deref();
         let clock_now = shared.context.clock.now();
         let Followed { candidates, judged, pins } = follow(shared, valid, &built_on).await?;

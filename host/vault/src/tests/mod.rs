@@ -29,6 +29,7 @@ mod resume;
 mod revoke;
 mod run;
 mod sharing;
+mod sleepers;
 mod slots;
 mod tamper;
 mod whole;

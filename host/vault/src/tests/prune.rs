@@ -13,19 +13,19 @@ use super::{
 use crate::{Error, Grace, PruneReport};
 
 /// What is condemned by one prune is deleted by the next.
-const NO_GRACE: Grace = Grace { seconds: 0, commits: 0 };
+pub(super) const NO_GRACE: Grace = Grace { seconds: 0, commits: 0 };
 
-fn run(number: u8) -> RunId {
+pub(super) fn run(number: u8) -> RunId {
     RunId::from_bytes([number; 16])
 }
 
-async fn prune(lineage: &Lineage, retention: &Retention, grace: Grace) -> Result<PruneReport> {
+pub(super) async fn prune(lineage: &Lineage, retention: &Retention, grace: Grace) -> Result<PruneReport> {
     let plan = lineage.plan_prune(retention, grace).await?;
     lineage.prune(plan).await
 }
 
 /// Prunes until there is nothing left to do.
-async fn prune_to_the_end(lineage: &Lineage, retention: &Retention) {
+pub(super) async fn prune_to_the_end(lineage: &Lineage, retention: &Retention) {
     for _ in 0..12 {
         if prune(lineage, retention, NO_GRACE).await.expect("pruned").commit.is_none() {
             return;
@@ -35,7 +35,7 @@ async fn prune_to_the_end(lineage: &Lineage, retention: &Retention) {
 }
 
 /// Points of one disk of so many chunks; each changes one chunk of the one before.
-async fn history(lineage: &Lineage, chunks: usize, points: u64) -> BTreeMap<Sequence, Vec<u8>> {
+pub(super) async fn history(lineage: &Lineage, chunks: usize, points: u64) -> BTreeMap<Sequence, Vec<u8>> {
     let mut content = match lineage.points(None, 1).await.expect("readable").first() {
         Some(newest) => restore(lineage, newest).await.expect("readable"),
         None => noise(7, chunks * CHUNK),
@@ -63,7 +63,7 @@ async fn commit_changes(lineage: &Lineage, content: &[u8], changed: std::ops::Ra
 }
 
 /// That exactly these points are there, and each restores to what it was, for a handle that knows nothing yet.
-async fn expect_points(objects: &Arc<InMemory>, expected: &BTreeMap<Sequence, Vec<u8>>) {
+pub(super) async fn expect_points(objects: &Arc<InMemory>, expected: &BTreeMap<Sequence, Vec<u8>>) {
     let vault = vault_on(store(objects), context()).await;
     let lineage = vault.lineage(&group()).await.expect("readable").expect("there");
     let points = lineage.points(None, usize::MAX).await.expect("readable");
@@ -239,145 +239,6 @@ async fn pins_and_prunes_do_not_disturb_a_writer_nor_points_a_prune() {
     history.remove(&sequences[4]);
     history.insert(late.sequence, content);
     expect_points(&objects, &history).await;
-}
-
-/// What a writer has stored before its commit looks like an orphan to a listing.
-#[tokio::test]
-async fn packs_of_a_writer_that_is_still_at_work_are_not_condemned() {
-    let objects = Arc::new(InMemory::new());
-    let vault = vault_on(store(&objects), context()).await;
-    let lineage = lineage(&vault).await;
-    let mut history = history(&lineage, 8, 3).await;
-    let content = noise(52, 420 * CHUNK);
-    let writer = begin(&lineage).await;
-    let disk = writer.add_disk(&machine_id(), &disk_id("d"), content.len() as u64).await.expect("added");
-    write_all(&disk, &content).await.expect("accepted");
-    let packs = |there: Vec<(String, u64)>| there.iter().filter(|(key, _)| key.contains("/packs/")).count();
-    while packs(self::objects(&objects).await) < 4 {
-        a_moment().await;
-    }
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    let point = writer.commit(details(&[(&machine_id(), &["d"])])).await.expect("committed");
-    let newest = *history.keys().next_back().expect("some");
-    history.retain(|sequence, _| *sequence == newest);
-    history.insert(point.sequence, content);
-    expect_points(&objects, &history).await;
-}
-
-/// A commit was created, and its writer stood still before it looked for a boundary.
-#[tokio::test]
-async fn a_writer_that_slept_after_its_commit_is_told_that_it_stands() {
-    let objects = Arc::new(InMemory::new());
-    let vault = vault_on(store(&objects), context()).await;
-    let lineage = lineage(&vault).await;
-    let mut history = history(&lineage, 8, 3).await;
-    let content = noise(61, 8 * CHUNK);
-    let mut held = Arc::new(FaultyStore::sound(&objects));
-    let (sent, wake) = held.hold_commits();
-    let sleeper = vault_on(wrap(held), context()).await.lineage(&group()).await.expect("readable").expect("there");
-    let sleeping = content.clone();
-    let sleeping = tokio::spawn(async move { commit_disk(&sleeper, &sleeping).await });
-    sent.notified().await;
-    let late = self::history(&lineage, 8, 1).await;
-    lineage.pin(run(1), Sequence::new(late.keys().next().expect("some").get() - 1)).await.expect("pinned");
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    wake.notify_one();
-    let point = sleeping.await.expect("it ends").expect("its point stands, and a boundary speaks of its number");
-    history.clear();
-    history.insert(point.sequence, content.clone());
-    let points = lineage.points(None, 10).await.expect("readable");
-    assert_eq!(points.iter().map(|point| point.sequence).min(), Some(point.sequence));
-    assert!(restore(&lineage, &points[1]).await.expect("readable") == content);
-}
-
-/// A writer that stood still wants a number that was free once and is free again, because its commit was deleted.
-#[tokio::test]
-async fn a_writer_that_slept_through_a_prune_is_not_told_that_it_committed() {
-    let objects = Arc::new(InMemory::new());
-    let vault = vault_on(store(&objects), context()).await;
-    let lineage = lineage(&vault).await;
-    let mut history = history(&lineage, 8, 2).await;
-    let sleeper =
-        begin(&vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable").expect("there"))
-            .await;
-    let disk = sleeper.add_disk(&machine_id(), &disk_id("d"), 8 * CHUNK as u64).await.expect("added");
-    write_all(&disk, &noise(60, 8 * CHUNK)).await.expect("accepted");
-    history.extend(self::history(&lineage, 8, 3).await);
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    let wanted = "v/lineages/".to_owned();
-    let there = self::objects(&objects).await;
-    assert!(
-        !there.iter().any(|(key, _)| key.starts_with(&wanted) && key.ends_with("/commits/00000000000000000004")),
-        "the number that it wants is free again"
-    );
-    let error = sleeper.commit(details(&[(&machine_id(), &["d"])])).await.expect_err("it lost long ago");
-    assert!(matches!(error, Error::LostRace { .. }), "{error}");
-    let newest = *history.keys().next_back().expect("some");
-    history.retain(|sequence, _| *sequence == newest);
-    expect_points(&objects, &history).await;
-    // What it left is swept.
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    let there = self::objects(&objects).await;
-    assert!(!there.iter().any(|(key, _)| key.ends_with("/commits/00000000000000000004")));
-    expect_points(&objects, &history).await;
-}
-
-/// Between any two reads others prune, twice, and a writer who slept too makes his commit in the place of the first prune's.
-#[tokio::test]
-async fn who_sleeps_while_he_reads_sees_a_vault_that_there_was() {
-    let objects = Arc::new(InMemory::new());
-    let of = async |store| vault_on(store, context()).await.lineage(&group()).await;
-    let lineage = lineage(&vault_on(store(&objects), context()).await).await;
-    history(&lineage, 8, 3).await;
-    let writer = begin(&of(store(&objects)).await.expect("readable").expect("there")).await;
-    let disk = writer.add_disk(&machine_id(), &disk_id("d"), 8 * CHUNK as u64).await.expect("added");
-    write_all(&disk, &noise(60, 8 * CHUNK)).await.expect("accepted");
-    let prune =
-        prune(&lineage, &KEEP_NEWEST, NO_GRACE).await.expect("pruned").commit.expect("there was something to do");
-    let before = copy(&objects).await;
-    history(&lineage, 8, 3).await;
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    writer.commit(details(&[(&machine_id(), &["d"])])).await.expect_err("it lost long ago");
-    let key = format!("/commits/{:020}", prune.get());
-    let there = self::objects(&objects).await;
-    assert!(there.iter().any(|(there, _)| there.ends_with(&key)), "it is in the prune's place");
-    let points = async |objects| {
-        let lineage = of(store(objects)).await.expect("readable").expect("there");
-        let listed = lineage.list_points(None, usize::MAX).await.expect("listed").into_iter();
-        listed.map(|(number, point)| (number, point.is_ok())).collect::<Vec<_>>()
-    };
-    let (before_points, after_points) = (points(&before).await, points(&objects).await);
-    let mut heads = Vec::new();
-    for objects in [&before, &objects] {
-        heads.push(of(store(objects)).await.expect("readable").expect("there").head().await.expect("readable"));
-    }
-    let mut slept = 0;
-    for what_first in ["the list", "the ledger", "a point"] {
-        for operation in 0.. {
-            let mut sleeper = FaultyStore::sound(&before);
-            sleeper.later = Some((operation, Arc::clone(&objects)));
-            let sleeper = Arc::new(sleeper);
-            let lineage = of(wrap(sleeper.clone())).await.expect("readable").expect("there");
-            if what_first == "a point" {
-                // The sleeping writer's is none.
-                let point = lineage.point(prune).await;
-                assert!(matches!(point, Err(Error::PointMissing { .. })), "slept before {operation}: {point:?}");
-            }
-            if what_first == "the list" {
-                let listed = lineage.list_points(None, usize::MAX).await.expect("listed").into_iter();
-                let listed: Vec<_> = listed.map(|(number, point)| (number, point.is_ok())).collect();
-                assert!([&before_points, &after_points].contains(&&listed), "slept before {operation}: {listed:?}");
-            }
-            let (newest, valid) = lineage.0.ledgers.newest().await.expect("readable");
-            assert_eq!(newest.head.pruned, valid.map(|valid| valid.commit), "slept before {operation}");
-            assert!(heads.contains(&newest.head), "slept before {operation}: {:?}", newest.head);
-            if sleeper.operations() <= operation {
-                break;
-            }
-            slept += 1;
-        }
-    }
-    assert!(slept > 15, "{slept} operations");
 }
 
 #[tokio::test]
@@ -692,25 +553,8 @@ async fn of_two_pruners_one_gives_up() {
     assert!(ledgers <= 3, "{ledgers} ledgers are left");
 }
 
-/// What its plan was built on is deleted by then: it has lost, and nothing is damaged.
-#[tokio::test]
-async fn a_pruner_that_slept_is_told_to_plan_anew() {
-    let objects = Arc::new(InMemory::new());
-    let of = async || vault_on(store(&objects), context()).await.lineage(&group()).await.expect("readable");
-    let lineage = lineage(&vault_on(store(&objects), context()).await).await;
-    history(&lineage, 8, 3).await;
-    let sleeper = of().await.expect("there");
-    let slow = sleeper.plan_prune(&KEEP_NEWEST, NO_GRACE).await.expect("planned");
-    history(&lineage, 8, 3).await;
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    history(&lineage, 8, 3).await;
-    prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    let error = sleeper.prune(slow).await.expect_err("others have pruned");
-    assert!(matches!(error, Error::LostRace { .. }), "{error}");
-}
-
 /// Copies what a store in memory holds.
-async fn copy(from: &Arc<InMemory>) -> Arc<InMemory> {
+pub(super) async fn copy(from: &Arc<InMemory>) -> Arc<InMemory> {
     Arc::new(from.fork())
 }
 
