@@ -1,0 +1,448 @@
+//! The calls of EBS direct.
+
+use std::{collections::BTreeMap, os::unix::fs::FileExt as _, sync::Arc};
+
+use axum::http::HeaderMap;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    account::{Account, Caller},
+    blocks::{BLOCK_BYTES, Content, GIB, new_file},
+    failure::Failure,
+    model::{Puts, Remembered, Snapshot, SnapshotState},
+    policy::{Ask, Tags},
+    query::check_tags,
+};
+
+/// What the API shows as the volume of a snapshot that was not made of one.
+const NO_VOLUME: &str = "vol-ffffffff";
+
+/// What is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP's.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(&'static str, String)>,
+    /// JSON or a block.
+    pub body: Bytes,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// What follows `/snapshots`, in parts.
+    pub path: Vec<&'a str>,
+    /// What follows the question mark.
+    pub query: &'a str,
+    /// All headers.
+    pub headers: &'a HeaderMap,
+    /// The whole body.
+    pub body: &'a Bytes,
+}
+
+/// What EBS direct calls it; none if there is no such call.
+pub fn action_of(method: &str, path: &[&str]) -> Option<&'static str> {
+    match (method, path) {
+        ("POST", []) => Some("ebs:StartSnapshot"),
+        ("POST", ["completion", _]) => Some("ebs:CompleteSnapshot"),
+        ("PUT", [_, "blocks", _]) => Some("ebs:PutSnapshotBlock"),
+        ("GET", [_, "blocks", _]) => Some("ebs:GetSnapshotBlock"),
+        ("GET", [_, "blocks"]) => Some("ebs:ListSnapshotBlocks"),
+        ("GET", [_, "changedblocks"]) => Some("ebs:ListChangedBlocks"),
+        _ => None,
+    }
+}
+
+/// Does what a call asks for.
+///
+/// # Errors
+/// As EBS direct would.
+pub fn call(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    match (asked.method, &asked.path[..]) {
+        ("POST", []) => start(account, caller, asked),
+        ("POST", ["completion", id]) => complete(account, caller, id, asked),
+        ("PUT", [id, "blocks", number]) => put(account, caller, id, number, asked),
+        ("GET", [id, "blocks", number]) => get(account, caller, id, number, asked),
+        ("GET", [id, "blocks"]) => list(account, caller, id, asked),
+        ("GET", [id, "changedblocks"]) => changed(account, caller, id, asked),
+        _ => Err(Failure::new(404, "UnknownOperationException", "There is no such call")),
+    }
+}
+
+fn invalid(reason: &'static str, message: impl Into<String>) -> Failure {
+    Failure { reason: Some(reason), ..Failure::new(400, "ValidationException", message) }
+}
+
+fn missing(id: &str) -> Failure {
+    let message = format!("The snapshot {id} does not exist");
+    Failure { reason: Some("SNAPSHOT_NOT_FOUND"), ..Failure::new(404, "ResourceNotFoundException", message) }
+}
+
+fn told(status: u16, body: &Value) -> Answer {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Answer { status, headers, body: Bytes::from(body.to_string()) }
+}
+
+/// The parameters of a query, of which none may be unknown.
+fn query<T: DeserializeOwned>(asked: &Asked<'_>) -> Result<T, Failure> {
+    let mut given = serde_json::Map::new();
+    for (name, value) in url::form_urlencoded::parse(asked.query.as_bytes()) {
+        let value = match value.parse::<u64>() {
+            Ok(number) if ["maxResults", "startingBlockIndex"].contains(&&*name) => Value::from(number),
+            _ => Value::from(value.into_owned()),
+        };
+        given.insert(name.into_owned(), value);
+    }
+    serde_json::from_value(Value::Object(given)).map_err(|error| invalid("INVALID_PARAMETER_VALUE", error.to_string()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Begin {
+    volume_size: u32,
+    parent_snapshot_id: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
+    #[serde(default)]
+    description: String,
+    client_token: Option<String>,
+    timeout: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Tag {
+    key: String,
+    #[serde(default)]
+    value: String,
+}
+
+fn start(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    const ACTION: &str = "ebs:StartSnapshot";
+    let begin: Begin =
+        serde_json::from_slice(asked.body).map_err(|error| invalid("INVALID_PARAMETER_VALUE", error.to_string()))?;
+    let tags: Tags = begin.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
+    check_tags(&tags).map_err(|failure| invalid("INVALID_TAG", failure.message))?;
+    if !(1..=16_384).contains(&begin.volume_size) {
+        return Err(invalid("INVALID_VOLUME_SIZE", "A volume has 1 to 16384 GiB"));
+    }
+    let timeout_minutes = begin.timeout.unwrap_or(60);
+    if !(10..=4_320).contains(&timeout_minutes) {
+        return Err(invalid("INVALID_PARAMETER_VALUE", "The timeout is 10 to 4320 minutes"));
+    }
+    let mut state = account.state();
+    let ask = Ask::of(ACTION, account.arn("snapshot", "*"));
+    account.require(caller, &Ask { request_tags: Some(&tags), ..ask })?;
+    let request = String::from_utf8_lossy(asked.body).into_owned();
+    let token = begin.client_token.clone().unwrap_or_default();
+    if let Some(known) = state.remembered.get(&(ACTION, token)) {
+        if known.request != request {
+            let message = "The client token was given with other parameters";
+            return Err(Failure { reason: Some("CONFLICT"), ..Failure::new(503, "ConflictException", message) });
+        }
+        let snapshot = state.snapshots.get(&known.made).ok_or_else(|| missing(&known.made))?;
+        return Ok(told(201, &started(account, &known.made, snapshot)));
+    }
+    let (content, line) = match &begin.parent_snapshot_id {
+        None => (Content::default(), account.new_id("line")),
+        Some(id) => {
+            let found = readable(account, caller, ACTION, id, &state.snapshots)?;
+            if begin.volume_size < found.size_gib {
+                return Err(invalid("INVALID_VOLUME_SIZE", "The volume is smaller than its parent"));
+            }
+            (found.content.clone(), found.line.clone())
+        }
+    };
+    let pending = state.snapshots.values().filter(|snapshot| snapshot.puts.is_some()).count();
+    if pending >= account.options.pending_max {
+        let message = "You have reached the limit of pending snapshots";
+        let reason = Some("DEPENDENCY_SERVICE_QUOTA_EXCEEDED");
+        return Err(Failure { reason, ..Failure::new(402, "ServiceQuotaExceededException", message) });
+    }
+    let id = account.new_id("snap");
+    let snapshot = Snapshot {
+        size_gib: begin.volume_size,
+        line,
+        volume: NO_VOLUME.to_owned(),
+        description: begin.description,
+        tags,
+        started_at: account.now(),
+        state: SnapshotState::Pending,
+        content,
+        puts: Some(Puts {
+            file: new_file(&account.options.folder).map_err(Failure::internal)?,
+            digests: BTreeMap::new(),
+            expires_at: account.after_minutes(timeout_minutes),
+            timeout_minutes,
+        }),
+        parent: begin.parent_snapshot_id,
+    };
+    let answer = told(201, &started(account, &id, &snapshot));
+    if let Some(token) = begin.client_token {
+        state.remembered.insert((ACTION, token), Remembered { request, made: id.clone() });
+    }
+    account.show_later(&mut state, &id);
+    state.snapshots.insert(id, snapshot);
+    Ok(answer)
+}
+
+fn started(account: &Account, id: &str, snapshot: &Snapshot) -> Value {
+    let tags: Vec<Value> = snapshot.tags.iter().map(|(key, value)| json!({"Key": key, "Value": value})).collect();
+    let mut told = json!({
+        "SnapshotId": id,
+        "OwnerId": account.options.account,
+        "Status": account.snapshot_status(snapshot),
+        "StartTime": snapshot.started_at.as_unix_milliseconds() / 1_000,
+        "VolumeSize": snapshot.size_gib,
+        "BlockSize": BLOCK_BYTES,
+        "Description": snapshot.description,
+        "Tags": tags,
+    });
+    if let (Some(parent), Some(told)) = (&snapshot.parent, told.as_object_mut()) {
+        told.insert("ParentSnapshotId".to_owned(), Value::from(parent.clone()));
+    }
+    told
+}
+
+fn header<'a>(asked: &'a Asked<'_>, name: &str) -> Result<&'a str, Failure> {
+    let value = asked.headers.get(name).and_then(|value| value.to_str().ok());
+    value.ok_or_else(|| invalid("INVALID_PARAMETER_VALUE", format!("The header {name} is missing")))
+}
+
+fn put(account: &Arc<Account>, caller: &Caller, id: &str, number: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    let number: u32 = number.parse().map_err(|_| invalid("INVALID_BLOCK", "The block's index is no number"))?;
+    if header(asked, "x-amz-checksum-algorithm")? != "SHA256" {
+        return Err(invalid("INVALID_PARAMETER_VALUE", "The only algorithm of checksums is SHA256"));
+    }
+    if asked.body.len() != BLOCK_BYTES || header(asked, "x-amz-data-length")? != BLOCK_BYTES.to_string() {
+        return Err(invalid(
+            "INVALID_BLOCK",
+            format!("A block has {BLOCK_BYTES} bytes, and this one {}", asked.body.len()),
+        ));
+    }
+    let digest: [u8; 32] = Sha256::digest(asked.body).into();
+    let checksum = STANDARD.encode(digest);
+    if header(asked, "x-amz-checksum")? != checksum {
+        return Err(invalid("INVALID_CONTENT_ENCODING", "The block's checksum is not the one that is stated"));
+    }
+    let file = {
+        let mut state = account.state();
+        let snapshot = state.snapshots.get_mut(id).ok_or_else(|| missing(id))?;
+        let ask = Ask::of("ebs:PutSnapshotBlock", account.arn("snapshot", id));
+        account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..ask })?;
+        if u64::from(number) * BLOCK_BYTES as u64 >= u64::from(snapshot.size_gib) * GIB {
+            return Err(invalid("INVALID_BLOCK", "The block is past the end of the volume"));
+        }
+        Arc::clone(&puts_of(account, id, snapshot)?.file)
+    };
+    // Outside of what others wait for.
+    file.write_all_at(asked.body, u64::from(number) * BLOCK_BYTES as u64).map_err(Failure::internal)?;
+    let mut state = account.state();
+    let snapshot = state.snapshots.get_mut(id).ok_or_else(|| missing(id))?;
+    let expires_at = {
+        let puts = puts_of(account, id, snapshot)?;
+        account.after_minutes(puts.timeout_minutes)
+    };
+    if let Some(puts) = &mut snapshot.puts {
+        puts.digests.insert(number, digest);
+        puts.expires_at = expires_at;
+    }
+    let headers = vec![("x-amz-checksum", checksum), ("x-amz-checksum-algorithm", "SHA256".to_owned())];
+    Ok(Answer { status: 201, headers, body: Bytes::new() })
+}
+
+/// Where blocks go, as long as they may.
+fn puts_of<'a>(account: &Account, id: &str, snapshot: &'a mut Snapshot) -> Result<&'a Puts, Failure> {
+    if snapshot.puts.as_ref().is_some_and(|puts| puts.expires_at < account.now()) {
+        (snapshot.puts, snapshot.state) = (None, SnapshotState::Error);
+    }
+    let sealed = || invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} takes no blocks any more"));
+    snapshot.puts.as_ref().ok_or_else(sealed)
+}
+
+fn complete(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    let count: usize = header(asked, "x-amz-changedblockscount")?
+        .parse()
+        .map_err(|_| invalid("INVALID_PARAMETER_VALUE", "The count of changed blocks is no number"))?;
+    let stated = asked.headers.get("x-amz-checksum").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    if stated.is_some() {
+        for (name, only) in [("x-amz-checksum-algorithm", "SHA256"), ("x-amz-checksum-aggregation-method", "LINEAR")] {
+            if header(asked, name)? != only {
+                return Err(invalid("INVALID_PARAMETER_VALUE", format!("{name} can be {only} only")));
+            }
+        }
+    }
+    let mut state = account.state();
+    let settles_at = account.settles_at();
+    let snapshot = state.snapshots.get_mut(id).ok_or_else(|| missing(id))?;
+    let ask = Ask::of("ebs:CompleteSnapshot", account.arn("snapshot", id));
+    account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..ask })?;
+    let puts = match snapshot.puts.take() {
+        Some(puts) => puts,
+        None if snapshot.volume != NO_VOLUME => {
+            return Err(invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} was not begun here")));
+        }
+        // It was completed before; asking again is no mistake.
+        None => return Ok(told(202, &json!({"Status": account.snapshot_status(snapshot)}))),
+    };
+    let digests: Vec<u8> = puts.digests.values().flatten().copied().collect();
+    let aggregate = STANDARD.encode(Sha256::digest(&digests));
+    if puts.digests.len() != count || stated.is_some_and(|stated| stated != aggregate) {
+        // It is found out later, when nobody waits for an answer.
+        snapshot.state = SnapshotState::Error;
+        return Ok(told(202, &json!({"Status": "pending"})));
+    }
+    for (number, digest) in puts.digests {
+        snapshot.content.put(number, Arc::clone(&puts.file), digest);
+    }
+    snapshot.state = SnapshotState::CompletesAt(settles_at);
+    Ok(told(202, &json!({"Status": "pending"})))
+}
+
+/// What is in a snapshot that can be read.
+fn readable<'a>(
+    account: &Account,
+    caller: &Caller,
+    action: &'static str,
+    id: &str,
+    snapshots: &'a BTreeMap<String, Snapshot>,
+) -> Result<&'a Snapshot, Failure> {
+    let snapshot = snapshots.get(id).ok_or_else(|| missing(id))?;
+    let ask = Ask::of(action, account.arn("snapshot", id));
+    account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..ask })?;
+    match account.snapshot_status(snapshot) {
+        "completed" => Ok(snapshot),
+        status => Err(invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} is {status}"))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Page {
+    first_snapshot_id: Option<String>,
+    max_results: Option<usize>,
+    page_token: Option<String>,
+    starting_block_index: Option<u32>,
+}
+
+impl Page {
+    /// Where it begins, and how many are on it.
+    fn window(&self, account: &Account, of: &str) -> Result<(u32, usize), Failure> {
+        let limit = self.max_results.unwrap_or(10_000);
+        if !(100..=10_000).contains(&limit) {
+            return Err(invalid("INVALID_PARAMETER_VALUE", "maxResults is 100 to 10000"));
+        }
+        let Some(token) = &self.page_token else { return Ok((self.starting_block_index.unwrap_or(0), limit)) };
+        let begin = account.open_token(of, token).ok().and_then(|begin| begin.parse().ok());
+        Ok((begin.ok_or_else(|| invalid("INVALID_PAGE_TOKEN", "The page token is wrong or has expired"))?, limit))
+    }
+}
+
+fn list(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    let page: Page = query(asked)?;
+    let state = account.state();
+    let snapshot = readable(account, caller, "ebs:ListSnapshotBlocks", id, &state.snapshots)?;
+    let of = format!("list {id}");
+    let (begin, limit) = page.window(account, &of)?;
+    let mut rest = snapshot.content.blocks().map(|(number, _)| number).filter(|number| *number >= begin);
+    let blocks: Vec<Value> = rest
+        .by_ref()
+        .take(limit)
+        .map(|number| json!({"BlockIndex": number, "BlockToken": account.block_token(id, number)}))
+        .collect();
+    let mut told_page = json!({
+        "Blocks": blocks,
+        "ExpiryTime": account.tokens_expire_at().as_unix_milliseconds() / 1_000,
+        "VolumeSize": snapshot.size_gib,
+        "BlockSize": BLOCK_BYTES,
+    });
+    if let (Some(next), Some(fields)) = (rest.next(), told_page.as_object_mut()) {
+        fields.insert("NextToken".to_owned(), Value::from(account.token(&of, &next.to_string())));
+    }
+    Ok(told(200, &told_page))
+}
+
+fn changed(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    const ACTION: &str = "ebs:ListChangedBlocks";
+    let page: Page = query(asked)?;
+    let state = account.state();
+    let second = readable(account, caller, ACTION, id, &state.snapshots)?;
+    let first_id = page.first_snapshot_id.clone().unwrap_or_default();
+    let empty = Content::default();
+    let first = match page.first_snapshot_id.as_deref() {
+        None => &empty,
+        Some(first_id) => {
+            let first = readable(account, caller, ACTION, first_id, &state.snapshots)?;
+            if first.line != second.line {
+                return Err(invalid("UNRELATED_SNAPSHOTS", "The snapshots are not of one line"));
+            }
+            &first.content
+        }
+    };
+    let of = format!("changed {first_id} {id}");
+    let (begin, limit) = page.window(account, &of)?;
+    let changed = first.changed(&second.content);
+    let mut rest = changed.range(begin..);
+    let blocks: Vec<Value> = rest
+        .by_ref()
+        .take(limit)
+        .map(|(number, (in_first, in_second))| {
+            let mut block = json!({"BlockIndex": number});
+            if let Some(fields) = block.as_object_mut() {
+                for (name, of, is_there) in
+                    [("FirstBlockToken", &*first_id, in_first), ("SecondBlockToken", id, in_second)]
+                {
+                    if *is_there {
+                        fields.insert(name.to_owned(), Value::from(account.block_token(of, *number)));
+                    }
+                }
+            }
+            block
+        })
+        .collect();
+    let mut told_page = json!({
+        "ChangedBlocks": blocks,
+        "ExpiryTime": account.tokens_expire_at().as_unix_milliseconds() / 1_000,
+        "VolumeSize": second.size_gib,
+        "BlockSize": BLOCK_BYTES,
+    });
+    if let (Some((next, _)), Some(fields)) = (rest.next(), told_page.as_object_mut()) {
+        fields.insert("NextToken".to_owned(), Value::from(account.token(&of, &next.to_string())));
+    }
+    Ok(told(200, &told_page))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Which {
+    block_token: String,
+}
+
+fn get(account: &Arc<Account>, caller: &Caller, id: &str, number: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    let Which { block_token } = query(asked)?;
+    let number: u32 = number.parse().map_err(|_| invalid("INVALID_BLOCK", "The block's index is no number"))?;
+    let block = {
+        let state = account.state();
+        let snapshot = readable(account, caller, "ebs:GetSnapshotBlock", id, &state.snapshots)?;
+        if !account.is_block_token(id, number, &block_token) {
+            return Err(invalid("INVALID_BLOCK_TOKEN", "The block token is wrong or has expired"));
+        }
+        let none = || invalid("INVALID_BLOCK", format!("The snapshot {id} has no block {number}"));
+        snapshot.content.block(number).cloned().ok_or_else(none)?
+    };
+    let bytes = block.read(number).map_err(Failure::internal)?;
+    let headers = vec![
+        ("content-type", "application/octet-stream".to_owned()),
+        ("x-amz-data-length", BLOCK_BYTES.to_string()),
+        ("x-amz-checksum", STANDARD.encode(block.digest)),
+        ("x-amz-checksum-algorithm", "SHA256".to_owned()),
+    ];
+    Ok(Answer { status: 200, headers, body: Bytes::from(bytes) })
+}

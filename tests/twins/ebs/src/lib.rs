@@ -1,0 +1,27 @@
+//! A strict twin of EC2 and EBS direct, as far as Farshore uses them: it checks what it is asked, and runs instances in QEMU.
+//!
+//! Snapshots and volumes are sparse files. What the service would refuse the twin refuses: wrong signatures, checksums,
+//! tokens and parameters, blocks of a snapshot that is sealed, snapshots that are not complete, and what the caller's
+//! policy does not allow. What the service does later it does later. It goes wrong by a seed, if it is told to.
+//!
+//! It is written from the documentation of the APIs, and shares no code with the adapter and no signing with the host. boto3
+//! checks it from outside (`tests/boto3.rs`). What the service does that is not documented it does not know.
+
+mod account;
+mod blocks;
+mod direct;
+mod ec2;
+mod failure;
+mod faults;
+mod model;
+mod policy;
+mod query;
+mod server;
+mod signature;
+
+pub use account::Options;
+pub use faults::Faults;
+pub use model::{Call, InstanceState, Principal, Subnet};
+pub use policy::Policy;
+pub use server::{Seen, Twin};
+pub use signature::Key;

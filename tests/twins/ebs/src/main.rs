@@ -1,0 +1,97 @@
+//! Serves a twin of EC2 and EBS direct on loopback until it is ended.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use farshore_twin_ebs::{Faults, Key, Options, Policy, Principal, Subnet, Twin};
+
+/// A strict twin of EC2 and EBS direct, for tests and for authors of adapters. The access key `TWIN` with the secret `twin-secret` may
+/// do everything.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Where it keeps what there is. Instances have sockets in it, so that its path is short.
+    #[arg(long)]
+    folder: PathBuf,
+    /// The port of loopback to listen at; one that is free if it is left out.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// The region that calls must be signed for.
+    #[arg(long, default_value = "eu-west-1")]
+    region: String,
+    /// Another access key: ID, SECRET and the file of its IAM policy, with commas between them.
+    #[arg(long, value_name = "ID,SECRET,FILE")]
+    principal: Vec<String>,
+    /// Run instances in QEMU, by software emulation. Without it they only say that they run.
+    #[arg(long)]
+    runs: bool,
+    /// How long snapshots are pending.
+    #[arg(long, default_value_t = 200, value_name = "MILLISECONDS")]
+    settle: u64,
+    /// How long tokens of blocks and pages are good for.
+    #[arg(long, default_value_t = 604_800, value_name = "SECONDS")]
+    token_life: u64,
+    /// How long at most what was made is not seen by those who look.
+    #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
+    unseen: u64,
+    /// Of a thousand calls, how many are throttled.
+    #[arg(long, default_value_t = 0)]
+    throttled: u64,
+    /// Of a thousand calls, how many fail.
+    #[arg(long, default_value_t = 0)]
+    failing: u64,
+    /// Of a thousand calls, how many are done without their answer arriving.
+    #[arg(long, default_value_t = 0)]
+    lost: u64,
+    /// Where the dice begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let key = |secret: &str| Key { secret: secret.to_owned(), token: None };
+    let all = Principal { key: key("twin-secret"), policy: Policy::everything() };
+    let mut principals = BTreeMap::from([("TWIN".to_owned(), all)]);
+    for principal in &arguments.principal {
+        let [id, secret, file] = principal.split(',').collect::<Vec<_>>()[..] else {
+            anyhow::bail!("`{principal}` is not ID,SECRET,FILE");
+        };
+        let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+        let policy = Policy::parse(&text).with_context(|| format!("the policy {file}"))?;
+        principals.insert(id.to_owned(), Principal { key: key(secret), policy });
+    }
+    let subnet = |id: &str, cidr: &str| Subnet { id: id.to_owned(), cidr: cidr.to_owned() };
+    let options = Options {
+        zone: format!("{}a", arguments.region),
+        region: arguments.region,
+        folder: arguments.folder,
+        account: "123456789012".to_owned(),
+        principals,
+        subnets: vec![subnet("subnet-0live", "10.0.1.0/24"), subnet("subnet-0drill", "10.0.2.0/24")],
+        groups: vec!["sg-0live".to_owned(), "sg-0drill".to_owned()],
+        runs: arguments.runs,
+        settle: Duration::from_millis(arguments.settle),
+        token_life: Duration::from_secs(arguments.token_life),
+        pending_max: 100,
+        faults: Faults {
+            seed: arguments.seed,
+            throttled: arguments.throttled,
+            failing: arguments.failing,
+            lost: arguments.lost,
+            unseen: Duration::from_millis(arguments.unseen),
+        },
+    };
+    let twin = Twin::start(options, arguments.port)?;
+    println!("EC2 and EBS direct at {}", twin.url());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            _ = ended.recv() => {}
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+        }
+        Ok(())
+    })
+}
