@@ -221,7 +221,7 @@ class Lineage:
             before, previous, pruned = sequence, commit_hash.hex(), head.get("pruned")
             if name == "point":
                 own = {"lineage": self.id.hex(), "sequence": sequence, "generation": head["generation"]}
-                require(own.items() <= event.items(), "its point is of another lineage, number or generation")
+                require(own.items() <= dict(event).items(), "its point is of another lineage, number or generation")
                 disks = [(of["machine"]["id"], disk["disk"], disk) for of in event["machines"] for disk in of["disks"]]
                 require(len({disk[:2] for disk in disks}) == len(disks), "two disks in it have one name")
                 require(all(0 <= disk["size_bytes"] <= DISK_BYTES_MAX for *_, disk in disks), "a disk has a wrong size")

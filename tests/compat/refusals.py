@@ -45,16 +45,34 @@ def said(read: Callable[[], Any]) -> str:
     return ""
 
 
-def while_a_prune_is_at_work(golden: Path, boundaries: int) -> str:
+def while_a_prune_is_at_work(golden: Path, look: int) -> str:
     """What the reader says if another boundary is there when it looks for one for this time."""
-    vault, looked, newest = opened(golden), [], reader.Vault.newest
+    vault, looks, newest = opened(golden), [], reader.Vault.newest
 
     def looking(vault: reader.Vault, folder: str, *rest: int) -> int:
-        looked.extend([folder] * folder.endswith("/boundaries"))
-        return newest(vault, folder, *rest) + (len(looked) == boundaries and folder.endswith("/boundaries"))
+        is_look = folder.endswith("/boundaries")
+        looks.extend([folder] * is_look)
+        return newest(vault, folder, *rest) + (is_look and len(looks) == look)
 
     with mock.patch.object(reader.Vault, "newest", looking):
         return said(lambda: list(vault.points()))
+
+
+def order_of_reading(golden: Path) -> list[str]:
+    """What the reader does: "look" for a boundary, "load" an object of the lineage."""
+    vault, order, newest, load = opened(golden), [], reader.Vault.newest, reader.Vault.load
+
+    def looking(vault: reader.Vault, folder: str, *rest: int) -> int:
+        order.extend(["look"] * folder.endswith("/boundaries"))
+        return newest(vault, folder, *rest)
+
+    def loading(vault: reader.Vault, key: str, *rest: int) -> Any:
+        order.extend(["load"] * key.startswith("lineages/"))
+        return load(vault, key, *rest)
+
+    with mock.patch.multiple(reader.Vault, newest=looking, load=loading):
+        list(vault.points())
+    return order
 
 
 def main(golden: Path) -> None:
@@ -66,16 +84,18 @@ def main(golden: Path) -> None:
         ("its point is of another", "point", lambda _, point: point.update(sequence=1)),
         ("its point is of another", "point", lambda _, point: point.update(generation=7)),
         ("its point is of another", "point", lambda commit, _: commit["head"].update(generation=7)),
+        ("its point is of another", "point", lambda commit, _: commit["event"].update(point=[])),
         ("does not follow", "point", lambda commit, _: commit.update(previous="00" * 32)),
         ("contradicts the newest boundary", "commit", lambda commit, _: commit["head"].pop("pruned")),
     ]
     for number, (what, which, change) in enumerate(expected):
         found = refusal(golden, which, change)
         assert what in found and bool(what) == bool(found), f"change {number}: {found!r} instead of {what!r}"
-    for boundaries in (2, 3):
-        found = while_a_prune_is_at_work(golden, boundaries)
-        assert "a prune is at work" in found, f"look {boundaries}: {found!r}"
-    assert not while_a_prune_is_at_work(golden, 4), "it looks three times: first, after the ledger, after the points"
+    order = order_of_reading(golden)
+    assert order[-1] == "look" and order.count("look") == 3, f"it looks when all was read: {order}"
+    for look in (2, 3):
+        found = while_a_prune_is_at_work(golden, look)
+        assert "a prune is at work" in found, f"look {look}: {found!r}"
 
 
 if __name__ == "__main__":

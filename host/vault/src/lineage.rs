@@ -10,7 +10,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName, Timestamp};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 use serde::Serialize;
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 /// How many commits are read side by side when points are listed.
 const COMMITS_READ_AT_ONCE: usize = 8;
 
-/// How often a point, or a list of them, is read anew because others deleted commits meanwhile.
+/// How often what a reader wants of the commits is looked for anew because others deleted some meanwhile.
 const READS_MAX: usize = 8;
 
 /// A list of points ends after so many commits that cannot be read: a listing may claim any number of them.
@@ -131,14 +131,16 @@ impl LineageShared {
         }))
     }
 
-    /// The newest commit and the ledger that counts, judged by the newest ring: what a write builds on.
+    /// The newest commit and the ledger that counts, judged by the newest ring, and the number of the newest boundary then: what a
+    /// write builds on. What the writer finds besides may be no damage if that boundary is the newest no more (see
+    /// [`LineageShared::unless_overtaken`]); its create tells in any case.
     ///
     /// # Errors
     /// As those of [`Access::may_write`]; a commit is damaged, or the store failed; [`Error::LostRace`] when the ring changed all
     /// the while.
-    pub(crate) async fn newest_to_build_on(&self) -> Result<(HeadCommit, Option<Arc<Valid>>)> {
+    pub(crate) async fn newest_to_build_on(&self) -> Result<(HeadCommit, Option<Arc<Valid>>, u64)> {
         for _ in 0..RINGS_MAX {
-            let newest = self.ledgers.newest().await?;
+            let newest = self.ledgers.newest_seen().await?;
             // The ring comes after what is built on: a host that is revoked has been told by then, in the lineage or here. What
             // was judged by an older ring is judged again.
             if !self.access.may_write(&self.context).await? {
@@ -167,21 +169,37 @@ impl LineageShared {
     /// # Errors
     /// [`Error::PointMissing`] when there is none of this number, or it was dropped; [`Error::LostRace`] when others pruned all the while.
     pub(crate) async fn point(&self, sequence: Sequence) -> Result<Point> {
-        self.by_newest_that_opens(async |_, valid| self.point_in(valid.as_deref(), sequence).await).await
+        let find =
+            |_, valid: Option<Arc<Valid>>| async move { self.point_in(valid.as_deref(), sequence).await }.boxed();
+        self.by_newest_that_opens(find).await
     }
 
-    /// What is found in the commits by the newest of them and the ledger that counts. It is looked for again when others have deleted commits
-    /// since: what was read meanwhile may be a sleeper's, and what is missing no damage.
+    /// What a writer found, or that others went on: what is missing or wrong once a boundary has risen may be a sleeper's, or gone.
+    ///
+    /// # Errors
+    /// Those of what was found, or [`Error::LostRace`].
+    pub(crate) async fn unless_overtaken<T>(&self, found: Result<T>, seen: u64) -> Result<T> {
+        match found {
+            Err(error) if error.is_damage() && self.log.has_risen(seen).await? => Err(self.log.overtaken()),
+            found => found,
+        }
+    }
+
+    /// What is found in the commits by the newest of them and the ledger that counts. It is looked for again when others have
+    /// deleted commits since: what was read meanwhile may be a sleeper's, and what is missing no damage.
     ///
     /// # Errors
     /// Those of `find`; the newest commit or the ledger is missing or damaged; [`Error::LostRace`] when others pruned all the while.
-    pub(crate) async fn by_newest<T>(
-        &self,
-        find: impl AsyncFn(HeadCommit, Option<Arc<Valid>>) -> Result<T>,
+    pub(crate) async fn by_newest<'a, T>(
+        &'a self,
+        find: impl Fn(HeadCommit, Option<Arc<Valid>>) -> BoxFuture<'a, Result<T>> + Send + Sync,
     ) -> Result<T> {
         for _ in 0..READS_MAX {
             let (head, valid, seen) = self.ledgers.newest_seen().await?;
-            let found = find(head, valid).await;
+            let found = match find(head, valid).await {
+                Err(error @ Error::Store { .. }) => return Err(error),
+                found => found,
+            };
             if !self.log.has_risen(seen).await? {
                 return found;
             }
@@ -189,13 +207,13 @@ impl LineageShared {
         Err(self.log.overtaken())
     }
 
-    /// The same for readers, whom damage of the newest commit does not keep from what is before it: they go by the newest ledger that
-    /// opens then, without a head.
-    pub(crate) async fn by_newest_that_opens<T>(
-        &self,
-        find: impl AsyncFn(Option<HeadCommit>, Option<Arc<Valid>>) -> Result<T>,
+    /// The same for readers, whom damage of the newest commit, boundary or ledger does not keep from what is before it: they go by the
+    /// newest ledger that opens then, without a head.
+    pub(crate) async fn by_newest_that_opens<'a, T: 'a>(
+        &'a self,
+        find: impl Fn(Option<HeadCommit>, Option<Arc<Valid>>) -> BoxFuture<'a, Result<T>> + Send + Sync,
     ) -> Result<T> {
-        match self.by_newest(async |head, valid| Ok(find(Some(head), valid).await)).await {
+        match self.by_newest(|head, valid| find(Some(head), valid).map(Ok).boxed()).await {
             Ok(found) => found,
             Err(error) if error.is_damage() => find(None, self.ledgers.readable().await?).await,
             Err(error) => Err(error),
@@ -322,13 +340,16 @@ impl Lineage {
     /// [`Error::LostRace`] when others pruned all the while, or the store failed.
     pub async fn list_points(&self, before: Option<Sequence>, limit: usize) -> Result<Vec<(Sequence, Result<Point>)>> {
         let shared = &self.0;
-        let find = async |head: Option<HeadCommit>, valid: Option<Arc<Valid>>| {
-            let newest = match head {
-                Some(head) => head.head.newest_point.map_or(0, Sequence::get),
-                // Without the newest commit only a listing tells where to begin; each commit is read all the same.
-                None => shared.log.newest_listed().await?,
+        let find = |head: Option<HeadCommit>, valid: Option<Arc<Valid>>| {
+            let listed = async move {
+                let newest = match head {
+                    Some(head) => head.head.newest_point.map_or(0, Sequence::get),
+                    // Without the newest commit only a listing tells where to begin; each commit is read all the same.
+                    None => shared.log.newest_listed().await?,
+                };
+                self.list_points_in(valid.as_ref(), newest, before, limit).await
             };
-            self.list_points_in(valid.as_ref(), newest, before, limit).await
+            listed.boxed()
         };
         shared.by_newest_that_opens(find).await
     }

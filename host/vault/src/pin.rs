@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use farshore_core::{RunId, Sequence};
+use futures::FutureExt;
 
 use crate::{
     Error, Head, Lineage, Pin, Result,
@@ -30,11 +31,11 @@ impl Lineage {
     /// prune is missing or damaged, those that the next one claims are among them.
     ///
     /// # Errors
-    /// The newest commit or ledger is missing or damaged, or the store failed.
+    /// The newest commit or ledger is missing or damaged; [`Error::LostRace`] when others pruned all the while; or the store failed.
     pub async fn pins(&self) -> Result<Vec<Pin>> {
         let shared = &self.0;
-        let held = async |newest: HeadCommit, valid: Option<Arc<Valid>>| {
-            Held::at(shared, valid.as_deref(), newest.head.sequence).await
+        let held = |newest: HeadCommit, valid: Option<Arc<Valid>>| {
+            async move { Held::at(shared, valid.as_deref(), newest.head.sequence).await }.boxed()
         };
         Ok(shared.by_newest(held).await?.pins)
     }
@@ -48,33 +49,46 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to pin a recovery point")?;
         for _ in 0..RACES_MAX {
-            let (built_on, valid) = shared.newest_to_build_on().await?;
-            let mut pins = built_on.head.pins.clone();
-            let is_claimed = pins.iter().any(|pin| pin.run == run && pin.point == point);
-            pins.retain(|pin| pin.run != run);
-            let newest = built_on.head.sequence;
-            if is_claimed && self.has_pinned(valid.as_deref(), newest, run).await? == Some(Some(point)) {
-                return shared.store.settle().await;
+            let (built_on, valid, seen) = shared.newest_to_build_on().await?;
+            let pins = self.pins_with(&built_on, valid.as_deref(), run, point).await;
+            if shared.log.has_risen(seen).await? {
+                continue;
             }
-            if pins.len() >= PINS_MAX {
-                let held = Held::at(shared, valid.as_deref(), newest).await?;
-                if held.pins.iter().filter(|pin| pin.run != run).count() >= PINS_MAX {
-                    let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
-                    return Err(Error::LimitExceeded {
-                        what: "the number of pins of a group",
-                        found: limit + 1,
-                        limit,
-                    });
-                }
-            }
-            shared.point_in(valid.as_deref(), point).await?;
-            pins.push(Pin { run, point, since: shared.context.clock.now() });
+            let Some(pins) = pins? else { return shared.store.settle().await };
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Pinned { run, point }).await?.0 == Created::Mine {
                 return Ok(());
             }
         }
         Err(self.lost_race().await?)
+    }
+
+    /// What a commit is to say of the pins once this run has pinned this point; nothing if it has.
+    async fn pins_with(
+        &self,
+        built_on: &HeadCommit,
+        valid: Option<&Valid>,
+        run: RunId,
+        point: Sequence,
+    ) -> Result<Option<Vec<Pin>>> {
+        let shared = &self.0;
+        let mut pins = built_on.head.pins.clone();
+        let is_claimed = pins.iter().any(|pin| pin.run == run && pin.point == point);
+        pins.retain(|pin| pin.run != run);
+        let newest = built_on.head.sequence;
+        if is_claimed && self.has_pinned(valid, newest, run).await? == Some(Some(point)) {
+            return Ok(None);
+        }
+        if pins.len() >= PINS_MAX {
+            let held = Held::at(shared, valid, newest).await?;
+            if held.pins.iter().filter(|pin| pin.run != run).count() >= PINS_MAX {
+                let limit = u64::try_from(PINS_MAX).unwrap_or(u64::MAX);
+                return Err(Error::LimitExceeded { what: "the number of pins of a group", found: limit + 1, limit });
+            }
+        }
+        shared.point_in(valid, point).await?;
+        pins.push(Pin { run, point, since: shared.context.clock.now() });
+        Ok(Some(pins))
     }
 
     /// Gives a run's claim up. Idempotent.
@@ -85,11 +99,15 @@ impl Lineage {
         let shared = &self.0;
         shared.access.require(Power::Controller, "to give a pin up")?;
         for _ in 0..RACES_MAX {
-            let (built_on, valid) = shared.newest_to_build_on().await?;
+            let (built_on, valid, seen) = shared.newest_to_build_on().await?;
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
             let is_claimed = pins.len() < built_on.head.pins.len();
-            if !is_claimed && self.has_pinned(valid.as_deref(), built_on.head.sequence, run).await? == Some(None) {
+            let has_pinned = self.has_pinned(valid.as_deref(), built_on.head.sequence, run).await;
+            if shared.log.has_risen(seen).await? {
+                continue;
+            }
+            if has_pinned? == Some(None) && !is_claimed {
                 return shared.store.settle().await;
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };

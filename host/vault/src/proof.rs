@@ -25,7 +25,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use farshore_core::{HostId, LineageId, PackId, Sequence, Timestamp};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -340,7 +340,7 @@ impl Lineage {
     /// What was proven of a point, the newest first. What somebody wrote who could not have proven it is passed over.
     ///
     /// # Errors
-    /// [`Error::PointMissing`]; the point's commit is damaged, or the store failed.
+    /// [`Error::PointMissing`]; the point's commit is damaged; [`Error::LostRace`] when others pruned all the while; or the store failed.
     pub async fn proofs(&self, point: Sequence) -> Result<Vec<Proof>> {
         let commit = self.point_hash(point).await?;
         self.proofs_at(point, async || Ok(commit)).await
@@ -349,13 +349,14 @@ impl Lineage {
     /// The same of several points; what is damaged, or no point, has none.
     ///
     /// # Errors
-    /// The store failed.
+    /// [`Error::LostRace`] when others pruned all the while, or the store failed.
     pub async fn proofs_of(&self, points: &[Sequence]) -> Result<BTreeMap<Sequence, Vec<Proof>>> {
-        let read = async |_, valid: Option<Arc<Valid>>| {
-            let reads = stream::iter(points).map(|point| {
-                let valid = valid.as_deref();
+        let read = |_, valid: Option<Arc<Valid>>| {
+            let reads = stream::iter(points).map(move |point| {
+                let valid = valid.clone();
                 async move {
-                    match self.proofs_at(*point, async || self.point_hash_in(valid, *point).await).await {
+                    let commit = async || self.point_hash_in(valid.as_deref(), *point).await;
+                    match self.proofs_at(*point, commit).await {
                         Err(error) if error.is_damage() || matches!(error, Error::PointMissing { .. }) => {
                             Ok((*point, Vec::new()))
                         }
@@ -363,7 +364,7 @@ impl Lineage {
                     }
                 }
             });
-            reads.buffered(PROOFS_AT_ONCE).try_collect().await
+            reads.buffered(PROOFS_AT_ONCE).try_collect().boxed()
         };
         self.0.by_newest_that_opens(read).await
     }
@@ -382,7 +383,7 @@ impl Lineage {
     ///
     /// # Errors
     /// [`Error::PowerMissing`] when the holder of the vault cannot have proven it; [`Error::PointMissing`]; the point's commit
-    /// is damaged, or the store failed or may only be read.
+    /// is damaged; [`Error::LostRace`] when others pruned all the while; or the store failed or may only be read.
     pub async fn record_proof(&self, point: Sequence, claim: &ProofClaim) -> Result<()> {
         let commit = self.point_hash(point).await?;
         write(&self.0, point, commit, claim).await
@@ -399,7 +400,9 @@ impl Lineage {
 
     /// The hash of a point's commit.
     async fn point_hash(&self, point: Sequence) -> Result<Hash> {
-        self.0.by_newest(async |_, valid| self.point_hash_in(valid.as_deref(), point).await).await
+        let find =
+            |_, valid: Option<Arc<Valid>>| async move { self.point_hash_in(valid.as_deref(), point).await }.boxed();
+        self.0.by_newest(find).await
     }
 
     /// The same, as this ledger says.

@@ -189,7 +189,7 @@ impl PointWriter {
     ) -> Result<Self> {
         let content = shared.writing_keys()?.clone();
         // Here, before anything was captured, and not at the first write: who cannot commit should learn it at once.
-        let (built_on, valid) = shared.newest_to_build_on().await?;
+        let (built_on, valid, seen) = shared.newest_to_build_on().await?;
         let head = &built_on.head;
         let generation = generation.unwrap_or(head.generation);
         if head.generation != generation || head.active_site != *site {
@@ -201,7 +201,10 @@ impl PointWriter {
         let parent = match head.newest_point {
             // No prune has judged the newest commit, so nothing but itself says what it is.
             Some(sequence) if sequence == head.sequence && built_on.point.is_some() => built_on.point.clone(),
-            Some(sequence) => Some(Arc::new(shared.point_in(valid.as_deref(), sequence).await?)),
+            Some(sequence) => {
+                let point = shared.point_in(valid.as_deref(), sequence).await;
+                Some(Arc::new(shared.unless_overtaken(point, seen).await?))
+            }
             None => None,
         };
         // On a point that was just made here only another host could have left anything. A miss costs space, and a listing
@@ -400,7 +403,7 @@ impl PointWriter {
                 session.index_point(&point).await;
                 return Ok(point);
             }
-            let (newest, _) = session.shared.newest_to_build_on().await?;
+            let (newest, ..) = session.shared.newest_to_build_on().await?;
             if !newest.head.continues(&built_on.head) {
                 break;
             }

@@ -133,14 +133,3 @@ fn collect(at: &Path, folder: &str, found: &mut Vec<PathBuf>) {
         }
     }
 }
-
-#[test]
-fn the_second_reader_refuses_what_its_author_may_not_claim() {
-    let (python, reader) = second_reader();
-    let compat = reader.parent().expect("it is in a folder");
-    for golden in ["golden-1", "golden-2"] {
-        let mut command = Command::new(&python);
-        command.arg("-B").arg(compat.join("refusals.py")).arg(compat.join(golden));
-        succeeded(&command.output().expect("Python runs"));
-    }
-}

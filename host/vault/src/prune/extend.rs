@@ -27,7 +27,7 @@ use std::{
 };
 
 use farshore_core::{GroupName, LineageId, Sequence, Timestamp};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use super::{Followed, JudgedPoint, Listed, follow, live::Live, placement::Placement, read_point};
@@ -215,16 +215,14 @@ impl Lineage {
     ///
     /// # Errors
     /// [`Error::PowerMissing`]; [`Error::NotLocked`]; [`Error::BucketUnfit`]. An object that is needed is missing or damaged: then
-    /// nobody knows what is needed. Or the store failed.
+    /// nobody knows what is needed. [`Error::LostRace`] when others pruned all the while. Or the store failed.
     pub async fn plan_extension(&self) -> Result<ExtensionPlan> {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to make locks longer")?;
         shared.access.refresh().await?;
         let lock = shared.access.ring().lock.ok_or(Error::NotLocked)?;
         shared.store.prove_lock(&lock).await?;
-        // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
-        let until = lock.until(shared.context.clock.now());
-        shared.by_newest(async |built_on, valid| self.plan_extension_on(built_on, valid, lock, until).await).await
+        shared.by_newest(|built_on, valid| self.plan_extension_on(built_on, valid, lock).boxed()).await
     }
 
     /// The same, by this commit and this ledger.
@@ -233,9 +231,10 @@ impl Lineage {
         built_on: HeadCommit,
         valid: Option<Arc<Valid>>,
         lock: VaultLock,
-        until: Timestamp,
     ) -> Result<ExtensionPlan> {
         let shared = &*self.0;
+        // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
+        let until = lock.until(shared.context.clock.now());
         let Followed { candidates: points, judged: followed, .. } = follow(shared, valid.as_deref(), &built_on).await?;
         let mut work = Work { built_on, valid, lock, live: Live::default(), followed, locks: Locks::default() };
         work.follow(shared, &points).await?;
@@ -297,16 +296,13 @@ impl Lineage {
                 report.commit = Some(sequence);
                 return Ok(report);
             }
-            let (built_on, valid) = shared.newest_to_build_on().await?;
+            let (built_on, valid, seen) = shared.newest_to_build_on().await?;
             if built_on.head.pruned != planned_on {
                 break;
             }
             (work.built_on, work.valid) = (built_on, valid);
-            let Followed { candidates: points, judged: followed, .. } =
-                follow(shared, work.valid.as_deref(), &work.built_on).await?;
-            let new: Vec<_> = points.into_iter().filter(|point| point.sequence > work.followed).collect();
-            work.followed = followed;
-            work.follow(shared, &new).await?;
+            let followed = work.follow_new(shared).await;
+            shared.unless_overtaken(followed, seen).await?;
             work.look_up(shared, until).await?;
         }
         Err(Error::LostRace { group, sequence: work.built_on.head.sequence })
@@ -320,6 +316,15 @@ impl Work {
             self.live.add(&shared.maps, &read_point(shared, point).await?).await?;
         }
         Ok(())
+    }
+
+    /// The same of the points that have come since.
+    async fn follow_new(&mut self, shared: &LineageShared) -> Result<()> {
+        let Followed { candidates: points, judged: followed, .. } =
+            follow(shared, self.valid.as_deref(), &self.built_on).await?;
+        let new: Vec<_> = points.into_iter().filter(|point| point.sequence > self.followed).collect();
+        self.followed = followed;
+        self.follow(shared, &new).await
     }
 
     /// Copies to the data what an interrupted writer left at the metadata only.

@@ -47,7 +47,7 @@ use std::{
 };
 
 use farshore_core::{GroupName, PackId, Sequence, Timestamp};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::Serialize;
 
 pub use self::extend::{ExtensionPlan, ExtensionReport};
@@ -243,13 +243,13 @@ impl Lineage {
     ///
     /// # Errors
     /// [`Error::PowerMissing`]. A commit or page is missing or damaged: then nobody knows what is needed, and nothing can be
-    /// deleted before it is repaired. [`Error::LimitExceeded`] when more points stand than a ledger can name. Or the store
-    /// failed.
+    /// deleted before it is repaired. [`Error::LimitExceeded`] when more points stand than a ledger can name. [`Error::LostRace`]
+    /// when others pruned all the while. Or the store failed.
     pub async fn plan_prune(&self, retention: &Retention, grace: Grace) -> Result<PrunePlan> {
         let shared = &*self.0;
         shared.access.require(Power::Pruner, "to delete what no recovery point needs")?;
         shared.access.refresh().await?;
-        shared.by_newest(async |built_on, valid| self.plan_prune_on(built_on, valid, retention, grace).await).await
+        shared.by_newest(|built_on, valid| self.plan_prune_on(built_on, valid, retention, grace).boxed()).await
     }
 
     /// The same, by this commit and this ledger.

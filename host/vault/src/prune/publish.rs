@@ -99,7 +99,7 @@ impl Lineage {
             if created?.0 == Created::Mine {
                 return Ok(sequence);
             }
-            let (newest, valid) = shared.newest_to_build_on().await?;
+            let (newest, valid, seen) = shared.newest_to_build_on().await?;
             // A create whose outcome could not be told had come through.
             if let Some(own) = valid.filter(|valid| valid.pruned.ledger == pruned.ledger) {
                 shared.store.settle().await?;
@@ -110,7 +110,7 @@ impl Lineage {
                 break;
             }
             let held = Held::between(shared, before.head.pins, before.head.sequence, built_on.head.sequence).await?;
-            built_on.head.pins = held.certain()?;
+            built_on.head.pins = shared.unless_overtaken(held.certain(), seen).await?;
             let stands = |point: Sequence| {
                 point > judged || ledger.points.iter().any(|judged| judged.sequence == point && judged.stands)
             };

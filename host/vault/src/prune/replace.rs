@@ -115,7 +115,7 @@ impl Replacement {
         let shared = &*lineage.0;
         shared.access.require(Power::Pruner, "to put something in the place of what is damaged")?;
         let began_at = shared.context.clock.now();
-        let (mut built_on, valid) = shared.newest_to_build_on().await?;
+        let (mut built_on, valid, _) = shared.newest_to_build_on().await?;
         let (_, seen) = view.ledgers.newest().await?;
         let number = |valid: &Option<Arc<Valid>>| valid.as_ref().map(|valid| valid.commit);
         if built_on.head.pruned != self.pruned || number(&seen) != number(&valid) {

@@ -8,7 +8,7 @@ use super::{
     prune::{NO_GRACE, copy, expect_points, history, prune, prune_to_the_end, run},
     *,
 };
-use crate::Error;
+use crate::{Error, ProofClaim, ProofKind};
 
 /// What a writer has stored before its commit looks like an orphan to a listing.
 #[tokio::test]
@@ -106,30 +106,46 @@ async fn who_sleeps_while_he_reads_sees_a_vault_that_there_was() {
     write_all(&disk, &noise(60, 8 * CHUNK)).await.expect("accepted");
     let pruned =
         prune(&lineage, &KEEP_NEWEST, NO_GRACE).await.expect("pruned").commit.expect("there was something to do");
-    pin_newest(&lineage, 1).await;
+    let newest = pin_newest(&lineage, 1).await;
+    lineage.record_proof(newest, &proven()).await.expect("written");
     let before = copy(&objects).await;
     lineage.unpin(run(1)).await.expect("given up");
     history(&lineage, 8, 3).await;
     prune_to_the_end(&lineage, &KEEP_NEWEST).await;
-    pin_newest(&lineage, 2).await;
+    let newest_after = pin_newest(&lineage, 2).await;
+    lineage.record_proof(newest_after, &proven()).await.expect("written");
     writer.commit(details(&[(&machine_id(), &["d"])])).await.expect_err("it lost long ago");
     let key = format!("/commits/{:020}", pruned.get());
     let there = self::objects(&objects).await;
     assert!(there.iter().any(|(there, _)| there.ends_with(&key)), "it is in the prune's place");
 
     let mut slept = 0;
-    for look in [Look::Newest, Look::Points, Look::Point(pruned), Look::Pins, Look::Prune] {
+    for look in [
+        Look::Newest,
+        Look::Points,
+        Look::Point(pruned),
+        Look::Pins,
+        Look::Proofs(newest),
+        Look::Proofs(newest_after),
+        Look::Prune,
+        Look::Begin,
+    ] {
         let mut possible = Vec::new();
         for objects in [&before, &objects] {
             possible.push(look.at(&of(store(objects)).await).await);
         }
-        assert!(look == Look::Point(pruned) || possible[0] != possible[1], "{look:?}: {possible:?}");
+        let differ = !matches!(look, Look::Point(_) | Look::Proofs(_) | Look::Begin);
+        assert_eq!(possible[0] != possible[1], differ, "{look:?}: {possible:?}");
         for operation in 0.. {
             let mut sleeper = FaultyStore::sound(&before);
             sleeper.later = Some((operation, Arc::clone(&objects)));
             let sleeper = Arc::new(sleeper);
-            let seen = look.at(&of(wrap(sleeper.clone())).await).await;
-            assert!(possible.contains(&seen), "{look:?}, slept before {operation}: {seen} is none of {possible:?}");
+            let reader = of(wrap(sleeper.clone())).await;
+            // Once by a handle that knows nothing, and once by one that knows what it has just seen.
+            for _ in 0..2 {
+                let seen = look.at(&reader).await;
+                assert!(possible.contains(&seen), "{look:?}, slept before {operation}: {seen} is none of {possible:?}");
+            }
             if sleeper.operations() <= operation {
                 break;
             }
@@ -139,9 +155,15 @@ async fn who_sleeps_while_he_reads_sees_a_vault_that_there_was() {
     assert!(slept > 40, "{slept} operations");
 }
 
-async fn pin_newest(lineage: &Lineage, by: u8) {
+fn proven() -> ProofClaim {
+    let at = Timestamp::from_unix_milliseconds(1_000);
+    ProofClaim { what: ProofKind::Full, begun_at: at, ended_at: at, bytes_read: 1, hurt: None }
+}
+
+async fn pin_newest(lineage: &Lineage, by: u8) -> Sequence {
     let newest = lineage.head().await.expect("readable").newest_point.expect("there are points");
     lineage.pin(run(by), newest).await.expect("pinned");
+    newest
 }
 
 /// What somebody who reads wants to know.
@@ -152,16 +174,19 @@ enum Look {
     Points,
     Point(Sequence),
     Pins,
+    /// Whether anything is told to be damaged.
+    Proofs(Sequence),
     Prune,
+    /// The same of somebody who begins a point.
+    Begin,
 }
 
 impl Look {
     async fn at(self, lineage: &Lineage) -> String {
         match self {
             Self::Newest => {
-                let newest = lineage.0.ledgers.newest().await;
-                let newest =
-                    newest.map(|(newest, valid)| (newest.head.pruned == valid.map(|valid| valid.commit), newest));
+                let (newest, valid) = lineage.0.ledgers.newest().await.expect("readable");
+                assert_eq!(newest.head.pruned, valid.map(|valid| valid.commit));
                 format!("{newest:?}")
             }
             Self::Points => {
@@ -170,12 +195,23 @@ impl Look {
             }
             Self::Point(number) => match lineage.point(number).await {
                 Err(Error::PointMissing { .. }) => "none".to_owned(),
-                point => format!("{point:?}"),
+                point => format!("{:?}", point.expect("readable")),
             },
-            Self::Pins => format!("{:?}", lineage.pins().await),
+            Self::Pins => format!("{:?}", lineage.pins().await.expect("readable")),
+            Self::Proofs(point) => {
+                lineage.proofs_of(&[point]).await.expect("readable");
+                match lineage.proofs(point).await {
+                    Ok(_) | Err(Error::PointMissing { .. }) => "no damage".to_owned(),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Self::Begin => match lineage.begin_point(Generation::FIRST, &site("a")).await {
+                Ok(_) | Err(Error::LostRace { .. }) => "no damage".to_owned(),
+                Err(error) => error.to_string(),
+            },
             Self::Prune => {
-                let plan = lineage.plan_prune(&KEEP_ALL, NO_GRACE).await;
-                format!("{:?}", plan.map(|plan| (plan.judged, plan.points_kept, plan.pins.len())))
+                let plan = lineage.plan_prune(&KEEP_ALL, NO_GRACE).await.expect("planned");
+                serde_json::to_string(&plan).expect("JSON")
             }
         }
     }

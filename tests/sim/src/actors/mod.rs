@@ -103,8 +103,9 @@ impl Desk {
             | Error::RunGap { .. }
             | Error::RunMissing { .. } => true,
             // What a reader or a writer that stood still looks for may have been dropped, and be gone. Whether it was
-            // is for the checkers, and the recoverer looks again at once.
-            Error::ObjectMissing { .. } | Error::PointMissing { .. } if self.is_pruned() => true,
+            // is for the checkers, and the recoverer looks again at once. Who only looks at commits is not told so.
+            Error::PointMissing { .. } if self.is_pruned() => true,
+            Error::ObjectMissing { .. } if self.is_pruned() && self.handles_content() => true,
             // On one and the same commit a name can come again, and the store tells.
             Error::Stopped { .. } if self.world.plan().repeats_randomness => true,
             // A body that was cut without a word looks like damage; nothing else may.
@@ -118,6 +119,11 @@ impl Desk {
             history.impossible.push(format!("{} was told: {text}", self.process.name()));
         }
         history.note_error(text);
+    }
+
+    /// Whether this host reads or writes the content of points.
+    const fn handles_content(&self) -> bool {
+        matches!(self.host, Host::Replicator(_) | Host::Recoverer)
     }
 
     /// Whether anybody has begun a prune.
