@@ -3,25 +3,24 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use farshore_core::{Clock as _, Entropy as _, SeededEntropy, SystemClock, Timestamp};
-use farshore_demo::{
-    BootReport, Stop,
-    guest::{DiskFormat, Guest, GuestDisk, GuestOptions, Qmp},
-};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use serde_json::json;
 use sha2::Sha256;
 
 use crate::{
-    blocks::{Content, new_file},
+    blocks::{BlockFile, Content},
     failure::Failure,
-    faults::Faults,
+    faults::{Fault, Faults},
     model::{Call, Instance, InstanceState, Principal, Snapshot, SnapshotState, State, Subnet, Volume},
     policy::{Ask, Tags},
     signature::hex,
@@ -45,14 +44,18 @@ pub struct Options {
     pub principals: BTreeMap<String, Principal>,
     /// The networks that there are.
     pub subnets: Vec<Subnet>,
-    /// The security groups that there are.
-    pub groups: Vec<String>,
+    /// The security groups that there are, with their tags.
+    pub groups: BTreeMap<String, Tags>,
     /// Whether instances run, in QEMU. Otherwise they only say that they do.
     pub runs: bool,
     /// How long a snapshot is pending.
     pub settle: Duration,
-    /// How long tokens of blocks and pages are good for.
-    pub token_life: Duration,
+    /// How long tokens of blocks are good for.
+    pub block_token_life: Duration,
+    /// How long tokens of pages are good for.
+    pub page_token_life: Duration,
+    /// How long there is between two snapshots of a volume.
+    pub snapshot_interval: Duration,
     /// How many snapshots may be pending at once.
     pub pending_max: usize,
     /// What goes wrong.
@@ -77,19 +80,11 @@ pub struct Account {
     entropy: SeededEntropy,
     /// What seals tokens.
     secret: [u8; 32],
-}
-
-/// A guest that stands still until this is dropped.
-#[derive(Debug)]
-pub struct Held(Option<Qmp>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(control) = &mut self.0 {
-            // A guest that has ended meanwhile needs nothing.
-            let _ = control.execute("cont", json!({}));
-        }
-    }
+    /// How far the account's time is ahead of the machine's, in milliseconds.
+    ahead: AtomicI64,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How many calls of each kind there were, and pages, and whatever else dice are thrown for.
+    counts: Mutex<BTreeMap<String, u64>>,
 }
 
 impl<'a> Ask<'a> {
@@ -121,7 +116,15 @@ impl Account {
         let entropy = SeededEntropy::new(options.faults.seed);
         let mut secret = [0; 32];
         entropy.fill(&mut secret);
-        Ok(Self { options, state: Mutex::default(), entropy, secret })
+        Ok(Self {
+            options,
+            state: Mutex::default(),
+            entropy,
+            secret,
+            ahead: AtomicI64::new(0),
+            threads: Mutex::default(),
+            counts: Mutex::default(),
+        })
     }
 
     /// What is in it.
@@ -129,16 +132,34 @@ impl Account {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time.
+    /// The account's time.
     pub fn now(&self) -> Timestamp {
-        SystemClock.now()
+        let now = SystemClock.now().as_unix_milliseconds();
+        Timestamp::from_unix_milliseconds(now.saturating_add(self.ahead.load(Ordering::SeqCst)))
     }
 
-    /// A random number below this.
-    pub fn random(&self, below: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.entropy.fill(&mut bytes);
-        u64::from_le_bytes(bytes).checked_rem(below).unwrap_or(0)
+    /// Lets time pass. Signatures are still judged by the machine's.
+    pub fn pass(&self, span: Duration) {
+        self.ahead.fetch_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    /// How often there was something of this kind before.
+    pub fn count(&self, kind: &str) -> u64 {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(kind.to_owned()).or_default();
+        let before = *count;
+        *count = before.saturating_add(1);
+        before
+    }
+
+    /// What goes wrong with a call that comes now.
+    pub fn fault_of(&self, action: &str) -> Option<Fault> {
+        let nth = self.count(action);
+        let mut state = self.state();
+        match state.wanted.iter().position(|(wanted, _)| wanted == action) {
+            Some(position) => Some(state.wanted.remove(position).1),
+            None => self.options.faults.of_call(action, nth),
+        }
     }
 
     /// A new id of this kind.
@@ -194,9 +215,9 @@ impl Account {
     }
 
     /// Notes what was called, and how it ended.
-    pub fn note(&self, by: &str, action: &str, error: Option<String>) {
+    pub fn note(&self, by: &str, action: &str, error: Option<String>, fault: Option<Fault>) {
         let mut state = self.state();
-        state.calls.push_back(Call { by: by.to_owned(), action: action.to_owned(), error });
+        state.calls.push_back(Call { by: by.to_owned(), action: action.to_owned(), error, fault });
         if state.calls.len() > CALLS_MAX {
             state.calls.pop_front();
         }
@@ -211,7 +232,8 @@ impl Account {
     pub fn show_later(&self, state: &mut State, id: &str) {
         let most = u64::try_from(self.options.faults.unseen.as_millis()).unwrap_or(u64::MAX);
         if most > 0 {
-            let later = Duration::from_millis(self.random(most));
+            let nth = self.count("unseen");
+            let later = Duration::from_millis(self.options.faults.thrown("unseen", nth, most));
             state.visible_from.insert(id.to_owned(), self.after(later));
         }
     }
@@ -231,9 +253,9 @@ impl Account {
         self.after(self.options.settle)
     }
 
-    /// When a token that is given now expires.
-    pub fn tokens_expire_at(&self) -> Timestamp {
-        self.after(self.options.token_life)
+    /// When a block's token that is given now expires.
+    pub fn block_tokens_expire_at(&self) -> Timestamp {
+        self.after(self.options.block_token_life)
     }
 
     /// How far a snapshot has come, in the API's words.
@@ -246,8 +268,12 @@ impl Account {
     }
 
     /// A token that only this twin can have given, for this purpose, with what it means.
-    pub fn token(&self, purpose: &str, means: &str) -> String {
-        let expires = self.tokens_expire_at().as_unix_milliseconds();
+    pub fn page_token(&self, purpose: &str, means: &str) -> String {
+        self.token(purpose, means, self.after(self.options.page_token_life))
+    }
+
+    fn token(&self, purpose: &str, means: &str, expires_at: Timestamp) -> String {
+        let expires = expires_at.as_unix_milliseconds();
         let seal = self.seal(&format!("{expires}|{purpose}|{means}"));
         STANDARD.encode(format!("{expires}|{}|{means}", hex(&seal)))
     }
@@ -269,7 +295,7 @@ impl Account {
 
     /// The token of a block.
     pub fn block_token(&self, snapshot: &str, number: u32) -> String {
-        self.token(&format!("block {snapshot}"), &number.to_string())
+        self.token(&format!("block {snapshot}"), &number.to_string(), self.block_tokens_expire_at())
     }
 
     /// Whether it is.
@@ -290,7 +316,7 @@ impl Account {
     pub fn free_address(&self, state: &State, subnet: &str, wanted: Option<String>) -> Result<String, Failure> {
         let known = self.options.subnets.iter().find(|known| known.id == subnet);
         let known = known.ok_or_else(|| Failure::not_found("SubnetID", subnet))?;
-        // The subnets here are of 256 addresses.
+        // Subnets have 256 addresses here.
         let prefix = known.cidr.rsplit_once('.').map_or("", |(prefix, _)| prefix);
         let is_free = |address: &String| {
             !state.instances.values().any(|instance| {
@@ -315,139 +341,51 @@ impl Account {
         }
     }
 
-    /// Holds an instance's guest.
-    ///
-    /// # Errors
-    /// QEMU does not answer.
-    pub fn hold(&self, state: &State, id: &str) -> Result<Held, Failure> {
-        let guest = state.instances.get(id).and_then(|instance| instance.guest.as_ref());
-        let Some(guest) = guest else { return Ok(Held(None)) };
-        let mut control = guest.control().map_err(Failure::internal)?;
-        control.execute("stop", json!({})).map_err(Failure::internal)?;
-        Ok(Held(Some(control)))
-    }
-
     /// What is in a volume now.
     ///
     /// # Errors
     /// Its file cannot be read.
     pub fn content_of(&self, volume: &Volume) -> Result<Content> {
-        Content::of_volume(&volume.file, &volume.newest, &new_file(&self.options.folder)?)
+        Content::of_volume(&volume.file, &volume.newest, &BlockFile::new(&self.options.folder)?)
     }
 
     /// Whether an instance's guest is up.
     pub fn has_booted(&self, instance: &Instance) -> bool {
-        !self.options.runs
-            || instance
-                .guest
-                .as_ref()
-                .is_some_and(|guest| guest.console().lines_from(0).iter().any(|line| BootReport::parse(line).is_some()))
+        !self.options.runs || String::from_utf8_lossy(&instance.power.console()).contains("FARSHORE-UP ")
     }
 
-    /// Notices guests that have turned themselves off.
+    /// Notices what happened by itself: guests that have turned themselves off, and snapshots whose blocks did not come.
     pub fn look_after(&self, state: &mut State) {
         for instance in state.instances.values_mut() {
-            if instance.state == InstanceState::Running
-                && instance.guest.as_mut().is_some_and(|guest| !guest.is_running())
-            {
-                (instance.state, instance.guest) = (InstanceState::Stopped, None);
+            if instance.state == InstanceState::Running && instance.power.has_ended() {
+                instance.state = InstanceState::Stopped;
+            }
+        }
+        let now = self.now();
+        for snapshot in state.snapshots.values_mut() {
+            if snapshot.puts.as_ref().is_some_and(|puts| puts.expires_at < now) {
+                (snapshot.puts, snapshot.state) = (None, SnapshotState::Error);
             }
         }
     }
 
-    /// Starts an instance that is stopped.
-    pub fn start(self: &Arc<Self>, state: &mut State, id: &str) {
-        if let Some(instance) = state.instances.get_mut(id).filter(|found| found.state == InstanceState::Stopped) {
-            instance.state = InstanceState::Pending;
-            self.power_on(id.to_owned());
-        }
-    }
-
-    /// Makes an instance run that is pending.
-    pub fn power_on(self: &Arc<Self>, id: String) {
+    /// Does what takes its time, without anybody who waits for it.
+    pub fn in_background(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) {
         let account = Arc::clone(self);
-        std::thread::spawn(move || {
-            let guest = account.guest_of(&id);
-            let mut state = account.state();
-            let Some(instance) = state.instances.get_mut(&id) else { return };
-            // It may have been terminated before it ran.
-            if instance.state != InstanceState::Pending {
-                return;
-            }
-            match guest {
-                Ok(guest) => (instance.state, instance.guest) = (InstanceState::Running, guest),
-                Err(error) => {
-                    eprintln!("{id} does not start: {error:#}");
-                    instance.state = InstanceState::Stopped;
-                }
-            }
-        });
+        let thread = std::thread::spawn(move || work(&account));
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
     }
 
-    fn guest_of(&self, id: &str) -> Result<Option<Guest>> {
-        if !self.options.runs {
-            return Ok(None);
-        }
-        let (folder, mut disks) = {
-            let state = self.state();
-            let instance = state.instances.get(id).context("it is gone")?;
-            let volumes = state.volumes.values().filter(|volume| volume.instance == id);
-            let disks: Vec<_> = volumes
-                .map(|volume| (volume.device != instance.root_device, volume.device.clone(), volume.file.clone()))
-                .collect();
-            (instance.folder.clone(), disks)
-        };
-        disks.sort();
-        let disks = disks.into_iter().map(|(_, _, path)| GuestDisk { path, format: DiskFormat::Raw }).collect();
-        let options = GuestOptions { name: id.to_owned(), folder, disks, arguments: Vec::new(), stop: Stop::default() };
-        Ok(Some(Guest::start(options)?))
-    }
-
-    /// Stops an instance: by its power button, or at once.
-    pub fn stop(self: &Arc<Self>, state: &mut State, id: &str, forced: bool) {
-        let Some(instance) = state.instances.get_mut(id) else { return };
-        if !matches!(instance.state, InstanceState::Running | InstanceState::Stopping) {
-            return;
-        }
-        instance.state = InstanceState::Stopping;
-        let guest = instance.guest.take();
-        self.end(id.to_owned(), guest, forced, InstanceState::Stopping, InstanceState::Stopped);
-    }
-
-    /// Ends an instance, with those of its volumes that go with it.
-    pub fn terminate(self: &Arc<Self>, state: &mut State, id: &str) {
-        let Some(instance) = state.instances.get_mut(id) else { return };
-        if instance.state == InstanceState::Terminated {
-            return;
-        }
-        instance.state = InstanceState::ShuttingDown;
-        let guest = instance.guest.take();
-        self.end(id.to_owned(), guest, true, InstanceState::ShuttingDown, InstanceState::Terminated);
-    }
-
-    fn end(self: &Arc<Self>, id: String, guest: Option<Guest>, forced: bool, from: InstanceState, to: InstanceState) {
-        let account = Arc::clone(self);
-        std::thread::spawn(move || {
-            if let Some(mut guest) = guest {
-                // A guest that does not obey is turned off after a while.
-                if forced || guest.shut_down().is_err() {
-                    guest.kill();
-                }
-            }
-            let mut state = account.state();
-            let Some(instance) = state.instances.get_mut(&id).filter(|instance| instance.state == from) else { return };
-            instance.state = to;
-            if to != InstanceState::Terminated {
-                return;
-            }
-            for volume in state.volumes.values_mut().filter(|volume| volume.instance == id) {
-                volume.instance.clear();
-                if volume.delete_on_termination {
-                    // It may be gone already.
-                    let _ = std::fs::remove_file(&volume.file);
-                }
-            }
-            state.volumes.retain(|_, volume| !(volume.instance.is_empty() && volume.delete_on_termination));
-        });
+    /// Ends all instances, and waits for whatever is being done with them.
+    pub fn end(&self) {
+        let powers: Vec<_> = self.state().instances.values().map(|instance| Arc::clone(&instance.power)).collect();
+        powers.iter().for_each(|power| power.end());
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        // One that failed has said so.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+        // What was being started meanwhile.
+        powers.iter().for_each(|power| power.end());
     }
 }

@@ -1,6 +1,6 @@
 //! The calls of EBS direct.
 
-use std::{collections::BTreeMap, os::unix::fs::FileExt as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::http::HeaderMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     account::{Account, Caller},
-    blocks::{BLOCK_BYTES, Content, GIB, new_file},
+    blocks::{BLOCK_BYTES, BlockFile, Content, GIB},
     failure::Failure,
     model::{Puts, Remembered, Snapshot, SnapshotState},
     policy::{Ask, Tags},
-    query::check_tags,
+    query::{check_tags, is_client_token},
 };
 
 /// What the API shows as the volume of a snapshot that was not made of one.
@@ -65,6 +65,7 @@ pub fn action_of(method: &str, path: &[&str]) -> Option<&'static str> {
 /// # Errors
 /// As EBS direct would.
 pub fn call(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<Answer, Failure> {
+    account.look_after(&mut account.state());
     match (asked.method, &asked.path[..]) {
         ("POST", []) => start(account, caller, asked),
         ("POST", ["completion", id]) => complete(account, caller, id, asked),
@@ -130,8 +131,13 @@ fn start(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<A
         serde_json::from_slice(asked.body).map_err(|error| invalid("INVALID_PARAMETER_VALUE", error.to_string()))?;
     let tags: Tags = begin.tags.into_iter().map(|tag| (tag.key, tag.value)).collect();
     check_tags(&tags).map_err(|failure| invalid("INVALID_TAG", failure.message))?;
-    if !(1..=16_384).contains(&begin.volume_size) {
-        return Err(invalid("INVALID_VOLUME_SIZE", "A volume has 1 to 16384 GiB"));
+    if !(1..=65_536).contains(&begin.volume_size) {
+        return Err(invalid("INVALID_VOLUME_SIZE", "A volume has 1 to 65536 GiB"));
+    }
+    if begin.description.chars().count() > 255
+        || begin.client_token.as_deref().is_some_and(|token| !is_client_token(token))
+    {
+        return Err(invalid("INVALID_PARAMETER_VALUE", "The description or the client token is too long"));
     }
     let timeout_minutes = begin.timeout.unwrap_or(60);
     if !(10..=4_320).contains(&timeout_minutes) {
@@ -140,12 +146,13 @@ fn start(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<A
     let mut state = account.state();
     let ask = Ask::of(ACTION, account.arn("snapshot", "*"));
     account.require(caller, &Ask { request_tags: Some(&tags), ..ask })?;
-    let request = String::from_utf8_lossy(asked.body).into_owned();
+    account.require_tags(caller, "StartSnapshot", "snapshot", &tags)?;
+    let request = request_of(asked.body);
     let token = begin.client_token.clone().unwrap_or_default();
     if let Some(known) = state.remembered.get(&(ACTION, token)) {
         if known.request != request {
             let message = "The client token was given with other parameters";
-            return Err(Failure { reason: Some("CONFLICT"), ..Failure::new(503, "ConflictException", message) });
+            return Err(Failure::new(409, "ConflictException", message));
         }
         let snapshot = state.snapshots.get(&known.made).ok_or_else(|| missing(&known.made))?;
         return Ok(told(201, &started(account, &known.made, snapshot)));
@@ -177,8 +184,8 @@ fn start(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<A
         state: SnapshotState::Pending,
         content,
         puts: Some(Puts {
-            file: new_file(&account.options.folder).map_err(Failure::internal)?,
-            digests: BTreeMap::new(),
+            file: BlockFile::new(&account.options.folder).map_err(Failure::internal)?,
+            blocks: BTreeMap::new(),
             expires_at: account.after_minutes(timeout_minutes),
             timeout_minutes,
         }),
@@ -191,6 +198,11 @@ fn start(account: &Arc<Account>, caller: &Caller, asked: &Asked<'_>) -> Result<A
     account.show_later(&mut state, &id);
     state.snapshots.insert(id, snapshot);
     Ok(answer)
+}
+
+/// What is asked, whatever the order of its fields.
+fn request_of(body: &[u8]) -> String {
+    serde_json::from_slice::<Value>(body).map(|request| request.to_string()).unwrap_or_default()
 }
 
 fn started(account: &Account, id: &str, snapshot: &Snapshot) -> Value {
@@ -240,18 +252,16 @@ fn put(account: &Arc<Account>, caller: &Caller, id: &str, number: &str, asked: &
         if u64::from(number) * BLOCK_BYTES as u64 >= u64::from(snapshot.size_gib) * GIB {
             return Err(invalid("INVALID_BLOCK", "The block is past the end of the volume"));
         }
-        Arc::clone(&puts_of(account, id, snapshot)?.file)
+        Arc::clone(&puts_of(id, snapshot)?.file)
     };
     // Outside of what others wait for.
-    file.write_all_at(asked.body, u64::from(number) * BLOCK_BYTES as u64).map_err(Failure::internal)?;
+    let block = file.add(asked.body, digest).map_err(Failure::internal)?;
     let mut state = account.state();
     let snapshot = state.snapshots.get_mut(id).ok_or_else(|| missing(id))?;
-    let expires_at = {
-        let puts = puts_of(account, id, snapshot)?;
-        account.after_minutes(puts.timeout_minutes)
-    };
+    let timeout_minutes = puts_of(id, snapshot)?.timeout_minutes;
+    let expires_at = account.after_minutes(timeout_minutes);
     if let Some(puts) = &mut snapshot.puts {
-        puts.digests.insert(number, digest);
+        puts.blocks.insert(number, block);
         puts.expires_at = expires_at;
     }
     let headers = vec![("x-amz-checksum", checksum), ("x-amz-checksum-algorithm", "SHA256".to_owned())];
@@ -259,12 +269,12 @@ fn put(account: &Arc<Account>, caller: &Caller, id: &str, number: &str, asked: &
 }
 
 /// Where blocks go, as long as they may.
-fn puts_of<'a>(account: &Account, id: &str, snapshot: &'a mut Snapshot) -> Result<&'a Puts, Failure> {
-    if snapshot.puts.as_ref().is_some_and(|puts| puts.expires_at < account.now()) {
-        (snapshot.puts, snapshot.state) = (None, SnapshotState::Error);
-    }
-    let sealed = || invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} takes no blocks any more"));
-    snapshot.puts.as_ref().ok_or_else(sealed)
+fn puts_of<'a>(id: &str, snapshot: &'a Snapshot) -> Result<&'a Puts, Failure> {
+    let reason = match snapshot.state {
+        SnapshotState::Error => "WRITE_REQUEST_TIMEOUT",
+        SnapshotState::Pending | SnapshotState::CompletesAt(_) => "INVALID_SNAPSHOT_ID",
+    };
+    snapshot.puts.as_ref().ok_or_else(|| invalid(reason, format!("The snapshot {id} takes no blocks any more")))
 }
 
 fn complete(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
@@ -289,18 +299,21 @@ fn complete(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>
         None if snapshot.volume != NO_VOLUME => {
             return Err(invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} was not begun here")));
         }
+        None if snapshot.state == SnapshotState::Error => {
+            return Err(invalid("WRITE_REQUEST_TIMEOUT", format!("The snapshot {id} has failed")));
+        }
         // It was completed before; asking again is no mistake.
         None => return Ok(told(202, &json!({"Status": account.snapshot_status(snapshot)}))),
     };
-    let digests: Vec<u8> = puts.digests.values().flatten().copied().collect();
+    let digests: Vec<u8> = puts.blocks.values().flat_map(|block| block.digest).collect();
     let aggregate = STANDARD.encode(Sha256::digest(&digests));
-    if puts.digests.len() != count || stated.is_some_and(|stated| stated != aggregate) {
+    if puts.blocks.len() != count || stated.is_some_and(|stated| stated != aggregate) {
         // It is found out later, when nobody waits for an answer.
         snapshot.state = SnapshotState::Error;
         return Ok(told(202, &json!({"Status": "pending"})));
     }
-    for (number, digest) in puts.digests {
-        snapshot.content.put(number, Arc::clone(&puts.file), digest);
+    for (number, block) in puts.blocks {
+        snapshot.content.put(number, block);
     }
     snapshot.state = SnapshotState::CompletesAt(settles_at);
     Ok(told(202, &json!({"Status": "pending"})))
@@ -343,80 +356,68 @@ impl Page {
         let begin = account.open_token(of, token).ok().and_then(|begin| begin.parse().ok());
         Ok((begin.ok_or_else(|| invalid("INVALID_PAGE_TOKEN", "The page token is wrong or has expired"))?, limit))
     }
+
+    /// One page of these blocks. It may have fewer than there is room for, or none, and go on all the same.
+    fn answer(
+        &self,
+        account: &Account,
+        of: &str,
+        name: &str,
+        size_gib: u32,
+        numbers: impl Iterator<Item = u32>,
+        block: impl Fn(u32) -> Value,
+    ) -> Result<Answer, Failure> {
+        let (begin, limit) = self.window(account, of)?;
+        let mut rest = numbers.filter(|number| *number >= begin).peekable();
+        let length = account.options.faults.page("EBS", account.count("page of EBS"), limit);
+        let blocks: Vec<Value> = rest.by_ref().take(length).map(block).collect();
+        let mut page = serde_json::Map::from_iter([
+            (name.to_owned(), Value::from(blocks)),
+            ("ExpiryTime".to_owned(), (account.block_tokens_expire_at().as_unix_milliseconds() / 1_000).into()),
+            ("VolumeSize".to_owned(), size_gib.into()),
+            ("BlockSize".to_owned(), BLOCK_BYTES.into()),
+        ]);
+        if let Some(next) = rest.next() {
+            page.insert("NextToken".to_owned(), account.page_token(of, &next.to_string()).into());
+        }
+        Ok(told(200, &Value::Object(page)))
+    }
 }
 
 fn list(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
     let page: Page = query(asked)?;
     let state = account.state();
     let snapshot = readable(account, caller, "ebs:ListSnapshotBlocks", id, &state.snapshots)?;
-    let of = format!("list {id}");
-    let (begin, limit) = page.window(account, &of)?;
-    let mut rest = snapshot.content.blocks().map(|(number, _)| number).filter(|number| *number >= begin);
-    let blocks: Vec<Value> = rest
-        .by_ref()
-        .take(limit)
-        .map(|number| json!({"BlockIndex": number, "BlockToken": account.block_token(id, number)}))
-        .collect();
-    let mut told_page = json!({
-        "Blocks": blocks,
-        "ExpiryTime": account.tokens_expire_at().as_unix_milliseconds() / 1_000,
-        "VolumeSize": snapshot.size_gib,
-        "BlockSize": BLOCK_BYTES,
-    });
-    if let (Some(next), Some(fields)) = (rest.next(), told_page.as_object_mut()) {
-        fields.insert("NextToken".to_owned(), Value::from(account.token(&of, &next.to_string())));
-    }
-    Ok(told(200, &told_page))
+    let numbers = snapshot.content.numbers();
+    let block = |number: u32| json!({"BlockIndex": number, "BlockToken": account.block_token(id, number)});
+    page.answer(account, &format!("list {id}"), "Blocks", snapshot.size_gib, numbers, block)
 }
 
 fn changed(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>) -> Result<Answer, Failure> {
     const ACTION: &str = "ebs:ListChangedBlocks";
     let page: Page = query(asked)?;
+    let none = || invalid("INVALID_PARAMETER_VALUE", "The first snapshot is not named");
+    let first_id = page.first_snapshot_id.clone().ok_or_else(none)?;
     let state = account.state();
     let second = readable(account, caller, ACTION, id, &state.snapshots)?;
-    let first_id = page.first_snapshot_id.clone().unwrap_or_default();
-    let empty = Content::default();
-    let first = match page.first_snapshot_id.as_deref() {
-        None => &empty,
-        Some(first_id) => {
-            let first = readable(account, caller, ACTION, first_id, &state.snapshots)?;
-            if first.line != second.line {
-                return Err(invalid("UNRELATED_SNAPSHOTS", "The snapshots are not of one line"));
-            }
-            &first.content
-        }
+    let first = readable(account, caller, ACTION, &first_id, &state.snapshots)?;
+    if first.line != second.line {
+        return Err(invalid("UNRELATED_SNAPSHOTS", "The snapshots are not of one line"));
+    }
+    let faults = &account.options.faults;
+    let changed = first.content.changed(&second.content, |number| faults.is_over_reported(number));
+    let block = |number: u32| {
+        let having = changed.get(&number).copied();
+        let tokens = [
+            ("FirstBlockToken", first_id.as_str(), having.is_some_and(|having| having.first)),
+            ("SecondBlockToken", id, having.is_some_and(|having| having.second)),
+        ];
+        let tokens = tokens.into_iter().filter(|(.., is_there)| *is_there);
+        let tokens = tokens.map(|(name, of, _)| (name.to_owned(), Value::from(account.block_token(of, number))));
+        Value::Object(tokens.chain([("BlockIndex".to_owned(), Value::from(number))]).collect())
     };
     let of = format!("changed {first_id} {id}");
-    let (begin, limit) = page.window(account, &of)?;
-    let changed = first.changed(&second.content);
-    let mut rest = changed.range(begin..);
-    let blocks: Vec<Value> = rest
-        .by_ref()
-        .take(limit)
-        .map(|(number, (in_first, in_second))| {
-            let mut block = json!({"BlockIndex": number});
-            if let Some(fields) = block.as_object_mut() {
-                for (name, of, is_there) in
-                    [("FirstBlockToken", &*first_id, in_first), ("SecondBlockToken", id, in_second)]
-                {
-                    if *is_there {
-                        fields.insert(name.to_owned(), Value::from(account.block_token(of, *number)));
-                    }
-                }
-            }
-            block
-        })
-        .collect();
-    let mut told_page = json!({
-        "ChangedBlocks": blocks,
-        "ExpiryTime": account.tokens_expire_at().as_unix_milliseconds() / 1_000,
-        "VolumeSize": second.size_gib,
-        "BlockSize": BLOCK_BYTES,
-    });
-    if let (Some((next, _)), Some(fields)) = (rest.next(), told_page.as_object_mut()) {
-        fields.insert("NextToken".to_owned(), Value::from(account.token(&of, &next.to_string())));
-    }
-    Ok(told(200, &told_page))
+    page.answer(account, &of, "ChangedBlocks", second.size_gib, changed.keys().copied(), block)
 }
 
 #[derive(Debug, Deserialize)]
@@ -437,7 +438,7 @@ fn get(account: &Arc<Account>, caller: &Caller, id: &str, number: &str, asked: &
         let none = || invalid("INVALID_BLOCK", format!("The snapshot {id} has no block {number}"));
         snapshot.content.block(number).cloned().ok_or_else(none)?
     };
-    let bytes = block.read(number).map_err(Failure::internal)?;
+    let bytes = block.read().map_err(Failure::internal)?;
     let headers = vec![
         ("content-type", "application/octet-stream".to_owned()),
         ("x-amz-data-length", BLOCK_BYTES.to_string()),

@@ -4,6 +4,10 @@
 //! tokens and parameters, blocks of a snapshot that is sealed, snapshots that are not complete, and what the caller's
 //! policy does not allow. What the service does later it does later. It goes wrong by a seed, if it is told to.
 //!
+//! What it does not do: encryption, networks (an instance's guest never sees its address), UEFI, the size of an instance's type,
+//! quotas, several network interfaces, `DryRun`, HTTPS. A block that was written with the bytes that it had is not told to have
+//! changed, unless it was put. Whether a thing that was deleted is still shown for a while it leaves out too.
+//!
 //! It is written from the documentation of the APIs, and shares no code with the adapter and no signing with the host. boto3
 //! checks it from outside (`tests/boto3.rs`). What the service does that is not documented it does not know.
 
@@ -15,12 +19,13 @@ mod failure;
 mod faults;
 mod model;
 mod policy;
+mod power;
 mod query;
 mod server;
 mod signature;
 
 pub use account::Options;
-pub use faults::Faults;
+pub use faults::{Fault, Faults};
 pub use model::{Call, InstanceState, Principal, Subnet};
 pub use policy::Policy;
 pub use server::{Seen, Twin};

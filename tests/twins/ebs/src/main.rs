@@ -14,9 +14,12 @@ struct Arguments {
     /// Where it keeps what there is. Instances have sockets in it, so that its path is short.
     #[arg(long)]
     folder: PathBuf,
-    /// The port of loopback to listen at; one that is free if it is left out.
+    /// The port of loopback for EC2; one that is free if it is left out.
     #[arg(long, default_value_t = 0)]
-    port: u16,
+    ec2_port: u16,
+    /// The port of loopback for EBS direct; one that is free if it is left out.
+    #[arg(long, default_value_t = 0)]
+    ebs_port: u16,
     /// The region that calls must be signed for.
     #[arg(long, default_value = "eu-west-1")]
     region: String,
@@ -29,9 +32,15 @@ struct Arguments {
     /// How long snapshots are pending.
     #[arg(long, default_value_t = 200, value_name = "MILLISECONDS")]
     settle: u64,
-    /// How long tokens of blocks and pages are good for.
+    /// How long tokens of blocks are good for.
     #[arg(long, default_value_t = 604_800, value_name = "SECONDS")]
-    token_life: u64,
+    block_token_life: u64,
+    /// How long tokens of pages are good for.
+    #[arg(long, default_value_t = 3_600, value_name = "SECONDS")]
+    page_token_life: u64,
+    /// How long there is between two snapshots of a volume.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    snapshot_interval: u64,
     /// How long at most what was made is not seen by those who look.
     #[arg(long, default_value_t = 0, value_name = "MILLISECONDS")]
     unseen: u64,
@@ -44,6 +53,12 @@ struct Arguments {
     /// Of a thousand calls, how many are done without their answer arriving.
     #[arg(long, default_value_t = 0)]
     lost: u64,
+    /// Of a thousand pages, how many have fewer things than there is room for.
+    #[arg(long, default_value_t = 0)]
+    short_pages: u64,
+    /// Of a thousand blocks that were not changed, how many are listed as changed.
+    #[arg(long, default_value_t = 0)]
+    over_reported: u64,
     /// Where the dice begin.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -51,7 +66,7 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let key = |secret: &str| Key { secret: secret.to_owned(), token: None };
+    let key = |secret: &str| Key { secret: secret.to_owned(), token: None, expires_at: None };
     let all = Principal { key: key("twin-secret"), policy: Policy::everything() };
     let mut principals = BTreeMap::from([("TWIN".to_owned(), all)]);
     for principal in &arguments.principal {
@@ -62,29 +77,38 @@ fn main() -> Result<()> {
         let policy = Policy::parse(&text).with_context(|| format!("the policy {file}"))?;
         principals.insert(id.to_owned(), Principal { key: key(secret), policy });
     }
-    let subnet = |id: &str, cidr: &str| Subnet { id: id.to_owned(), cidr: cidr.to_owned() };
+    let tagged = |purpose: &str| BTreeMap::from([("purpose".to_owned(), purpose.to_owned())]);
+    let subnet = |purpose: &str, cidr: &str| Subnet {
+        id: format!("subnet-0{purpose}"),
+        cidr: cidr.to_owned(),
+        tags: tagged(purpose),
+    };
     let options = Options {
         zone: format!("{}a", arguments.region),
         region: arguments.region,
         folder: arguments.folder,
         account: "123456789012".to_owned(),
         principals,
-        subnets: vec![subnet("subnet-0live", "10.0.1.0/24"), subnet("subnet-0drill", "10.0.2.0/24")],
-        groups: vec!["sg-0live".to_owned(), "sg-0drill".to_owned()],
+        subnets: vec![subnet("live", "10.0.1.0/24"), subnet("drill", "10.0.2.0/24")],
+        groups: ["live", "drill"].map(|purpose| (format!("sg-0{purpose}"), tagged(purpose))).into(),
         runs: arguments.runs,
         settle: Duration::from_millis(arguments.settle),
-        token_life: Duration::from_secs(arguments.token_life),
+        block_token_life: Duration::from_secs(arguments.block_token_life),
+        page_token_life: Duration::from_secs(arguments.page_token_life),
+        snapshot_interval: Duration::from_secs(arguments.snapshot_interval),
         pending_max: 100,
         faults: Faults {
             seed: arguments.seed,
             throttled: arguments.throttled,
             failing: arguments.failing,
             lost: arguments.lost,
+            short_pages: arguments.short_pages,
+            over_reported: arguments.over_reported,
             unseen: Duration::from_millis(arguments.unseen),
         },
     };
-    let twin = Twin::start(options, arguments.port)?;
-    println!("EC2 and EBS direct at {}", twin.url());
+    let twin = Twin::start(options, [arguments.ec2_port, arguments.ebs_port])?;
+    println!("EC2 at {}, EBS direct at {}", twin.ec2_url(), twin.ebs_url());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -2,18 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::File,
     path::PathBuf,
     sync::Arc,
 };
 
 use farshore_core::Timestamp;
-use farshore_demo::guest::Guest;
-use serde::Deserialize;
 
 use crate::{
-    blocks::Content,
+    blocks::{Block, BlockFile, Content},
+    faults::Fault,
     policy::{Policy, Tags},
+    power::Power,
     signature::Key,
 };
 
@@ -66,9 +65,9 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Puts {
     /// Where the bytes go.
-    pub file: Arc<File>,
-    /// The digests of what was put, by number.
-    pub digests: BTreeMap<u32, [u8; 32]>,
+    pub file: Arc<BlockFile>,
+    /// What was put, by number.
+    pub blocks: BTreeMap<u32, Block>,
     /// When the time between two puts is over.
     pub expires_at: Timestamp,
     /// How long it is.
@@ -86,6 +85,8 @@ pub struct Volume {
     pub line: String,
     /// What its newest snapshot had.
     pub newest: Content,
+    /// When its newest snapshot was begun.
+    pub frozen_at: Option<Timestamp>,
     /// Its bytes.
     pub file: PathBuf,
     /// The instance that it is attached to.
@@ -130,6 +131,8 @@ pub struct Image {
     pub tags: Tags,
     /// When it was registered.
     pub created_at: Timestamp,
+    /// It can be used from this time on.
+    pub available_at: Timestamp,
 }
 
 /// How far an instance has come.
@@ -190,19 +193,21 @@ pub struct Instance {
     pub client_token: Option<String>,
     /// When it was started.
     pub launched_at: Timestamp,
-    /// QEMU, while it runs and the twin runs instances.
-    pub guest: Option<Guest>,
-    /// Its sockets, logs and the files of its volumes.
-    pub folder: PathBuf,
+    /// Why it ended by itself; empty if it did not.
+    pub reason: String,
+    /// What runs it.
+    pub power: Arc<Power>,
 }
 
 /// A network that instances can be in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Subnet {
     /// Such as `subnet-0a`.
     pub id: String,
     /// Such as `10.1.2.0/24`.
     pub cidr: String,
+    /// Its tags.
+    pub tags: Tags,
 }
 
 /// Something whose identity others have asked for, and that must answer the same when asked again.
@@ -229,8 +234,10 @@ pub struct State {
     pub remembered: BTreeMap<(&'static str, String), Remembered>,
     /// When each thing may be seen by those who look: at once, or a little later.
     pub visible_from: BTreeMap<String, Timestamp>,
-    /// The newest calls: who, what, and the code of its error.
+    /// The newest calls.
     pub calls: VecDeque<Call>,
+    /// What a test wants to go wrong with the next calls of a kind.
+    pub wanted: Vec<(String, Fault)>,
 }
 
 /// A call that was answered.
@@ -242,4 +249,6 @@ pub struct Call {
     pub action: String,
     /// The code of the error, if it was refused or failed.
     pub error: Option<String>,
+    /// What went wrong with it.
+    pub fault: Option<Fault>,
 }

@@ -34,6 +34,9 @@ enum Operator {
     StringEquals,
     StringNotEquals,
     StringLike,
+    ArnEquals,
+    ArnLike,
+    ArnNotEquals,
     #[serde(rename = "ForAllValues:StringEquals")]
     ForAllValuesStringEquals,
 }
@@ -88,7 +91,11 @@ fn known(value: &Value, names: &[&str]) -> Result<()> {
 }
 
 fn strings(value: &Value) -> Result<Vec<String>> {
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("a string was expected");
+    let text = |value: &Value| {
+        let text = value.as_str().context("a string was expected")?;
+        ensure!(!text.contains("${"), "the variable in `{text}` is not understood by this twin");
+        Ok(text.to_owned())
+    };
     match value {
         Value::Array(values) => values.iter().map(text).collect(),
         value => Ok(vec![text(value)?]),
@@ -104,11 +111,18 @@ impl Statement {
             effect => bail!("the effect {effect:?} is none"),
         };
         let mut conditions = Vec::new();
-        for (operator, of) in value["Condition"].as_object().into_iter().flatten() {
+        let none = serde_json::Map::new();
+        let given = match value.get("Condition") {
+            None => &none,
+            Some(given) => given.as_object().context("a condition is an object")?,
+        };
+        for (operator, of) in given {
             let read: Operator = serde_json::from_value(Value::String(operator.clone()))
                 .with_context(|| format!("the condition `{operator}` is not understood by this twin"))?;
             for (key, values) in of.as_object().context("a condition is an object")? {
-                let is_known = ["aws:ResourceTag/", "aws:RequestTag/"].iter().any(|known| key.starts_with(known))
+                let is_known = ["aws:ResourceTag/", "ec2:ResourceTag/", "aws:RequestTag/"]
+                    .iter()
+                    .any(|known| key.starts_with(known))
                     || ["aws:TagKeys", "ec2:CreateAction", "ec2:Subnet"].contains(&key.as_str());
                 ensure!(is_known, "the condition key `{key}` is not understood by this twin");
                 conditions.push(Condition { operator: read, key: key.clone(), values: strings(values)? });
@@ -126,7 +140,8 @@ impl Statement {
 
 impl Condition {
     fn holds(&self, ask: &Ask<'_>) -> bool {
-        let found: Vec<String> = if let Some(name) = self.key.strip_prefix("aws:ResourceTag/") {
+        let of_resource = ["aws:ResourceTag/", "ec2:ResourceTag/"].iter().find_map(|of| self.key.strip_prefix(of));
+        let found: Vec<String> = if let Some(name) = of_resource {
             ask.resource_tags.and_then(|tags| tags.get(name)).cloned().into_iter().collect()
         } else if let Some(name) = self.key.strip_prefix("aws:RequestTag/") {
             ask.request_tags.and_then(|tags| tags.get(name)).cloned().into_iter().collect()
@@ -136,10 +151,12 @@ impl Condition {
             ask.context.iter().filter(|(key, _)| *key == self.key).map(|(_, value)| value.clone()).collect()
         };
         let is_equal = |value: &String| self.values.contains(value);
+        let is_alike = |value: &String| self.values.iter().any(|pattern| is_like(pattern, value));
         match self.operator {
             Operator::StringEquals => found.iter().any(is_equal),
             Operator::StringNotEquals => !found.iter().any(is_equal),
-            Operator::StringLike => found.iter().any(|value| self.values.iter().any(|pattern| is_like(pattern, value))),
+            Operator::StringLike | Operator::ArnEquals | Operator::ArnLike => found.iter().any(is_alike),
+            Operator::ArnNotEquals => !found.iter().any(is_alike),
             Operator::ForAllValuesStringEquals => found.iter().all(is_equal),
         }
     }
@@ -194,9 +211,12 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        for (from, to) in
-            [("Sid", "NotAction"), ("aws:ResourceTag/owner", "aws:SourceIp"), ("StringEquals", "IpAddress")]
-        {
+        for (from, to) in [
+            ("Sid", "NotAction"),
+            ("aws:ResourceTag/owner", "aws:SourceIp"),
+            ("StringEquals", "IpAddress"),
+            ("theirs", "${aws:username}"),
+        ] {
             let said = Policy::parse(&OWN.replace(from, to)).expect_err("not understood").to_string();
             assert!(said.contains("not understood"), "{said}");
         }

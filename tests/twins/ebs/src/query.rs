@@ -48,6 +48,46 @@ impl Parameters {
         self.get(name).ok_or_else(missing)
     }
 
+    /// What a call is called that asked before, so that it makes nothing twice.
+    ///
+    /// # Errors
+    /// It is too long, or not of printable ASCII.
+    pub fn client_token(&mut self) -> Result<Option<String>, Failure> {
+        let token = self.get("ClientToken");
+        match &token {
+            Some(token) if !is_client_token(token) => {
+                Err(Failure::invalid("A client token is at most 64 printable characters of ASCII"))
+            }
+            _ => Ok(token),
+        }
+    }
+
+    /// A description, which may be left out.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub fn description(&mut self) -> Result<String, Failure> {
+        let description = self.get("Description").unwrap_or_default();
+        if description.chars().count() > 255 {
+            return Err(Failure::invalid("A description is at most 255 characters"));
+        }
+        Ok(description)
+    }
+
+    /// A parameter that the service would have a default for, and that can only be this here.
+    ///
+    /// # Errors
+    /// It is missing, or another.
+    pub fn only(&mut self, name: &str, value: &str) -> Result<(), Failure> {
+        match self.get(name) {
+            Some(given) if given == value => Ok(()),
+            given => {
+                let message = format!("{name} is {given:?}, and this twin knows '{value}' only");
+                Err(Failure::new(400, "UnsupportedByTwin", message))
+            }
+        }
+    }
+
     /// A number that may be left out.
     ///
     /// # Errors
@@ -117,14 +157,17 @@ impl Parameters {
         Ok(tags)
     }
 
-    /// The filters, each with the values of which one must fit.
+    /// The filters, each with the values of which one must fit: of tags, and of these.
     ///
     /// # Errors
-    /// A filter has no name.
-    pub fn filters(&mut self) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    /// A filter has no name, or another.
+    pub fn filters(&mut self, known: &[&str]) -> Result<Vec<(String, Vec<String>)>, Failure> {
         let mut filters = Vec::new();
         for number in 1..=self.count("Filter") {
             let name = self.require(&format!("Filter.{number}.Name"))?;
+            if !known.contains(&name.as_str()) && name != "tag-key" && !name.starts_with("tag:") {
+                return Err(Failure::invalid(format!("The filter '{name}' is invalid")));
+            }
             filters.push((name, self.list(&format!("Filter.{number}.Value"))));
         }
         Ok(filters)
@@ -141,11 +184,16 @@ impl Parameters {
         }
     }
 
-    /// All of them but one, as one text: whether two calls ask for the same.
-    pub fn text_without(&self, name: &str) -> String {
-        let others = self.given.iter().filter(|(given, _)| *given != name);
+    /// All of them but these, as one text: whether two calls ask for the same.
+    pub fn text_without(&self, names: &[&str]) -> String {
+        let others = self.given.iter().filter(|(given, _)| !names.contains(&given.as_str()));
         others.map(|(name, value)| format!("{name}={value}\n")).collect()
     }
+}
+
+/// Whether it can name a call.
+pub fn is_client_token(token: &str) -> bool {
+    token.len() <= 64 && token.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The rules for tags.
@@ -167,28 +215,16 @@ pub fn check_tags(tags: &Tags) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a thing passes the filters. `attribute` gives its values for a filter's name, or none if there is no such filter.
-///
-/// # Errors
-/// There is no such filter.
-pub fn passes(
-    filters: &[(String, Vec<String>)],
-    tags: &Tags,
-    attribute: impl Fn(&str) -> Option<Vec<String>>,
-) -> Result<bool, Failure> {
-    for (name, values) in filters {
+/// Whether a thing passes the filters. `attribute` gives its values for a filter's name.
+pub fn passes(filters: &[(String, Vec<String>)], tags: &Tags, attribute: impl Fn(&str) -> Vec<String>) -> bool {
+    filters.iter().all(|(name, values)| {
         let found = match (name.strip_prefix("tag:"), name.as_str()) {
             (Some(key), _) => tags.get(key).cloned().into_iter().collect(),
             (None, "tag-key") => tags.keys().cloned().collect(),
-            (None, name) => {
-                attribute(name).ok_or_else(|| Failure::invalid(format!("The filter '{name}' is invalid")))?
-            }
+            (None, name) => attribute(name),
         };
-        if !values.iter().any(|pattern| found.iter().any(|value| is_like(pattern, value))) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+        values.iter().any(|pattern| found.iter().any(|value| is_like(pattern, value)))
+    })
 }
 
 /// A piece of an answer.

@@ -43,8 +43,12 @@ pub enum Refusal {
     UnknownKey,
     /// The session's token is not the key's.
     WrongToken,
-    /// It was signed too long ago, or in the future.
-    Skewed(String),
+    /// It was signed too long ago.
+    Late(String),
+    /// It was signed in the future.
+    Early(String),
+    /// The key is good no more.
+    Expired,
     /// It was signed for another region or service.
     WrongScope(String),
     /// The signature is not the one of this request; what should have been signed.
@@ -58,6 +62,8 @@ pub struct Key {
     pub secret: String,
     /// The token of a temporary key.
     pub token: Option<String>,
+    /// It is good until then.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The access key that signed the request for this region and service.
@@ -90,20 +96,23 @@ pub fn signer(
     let key = key_of(key_id).ok_or(Refusal::UnknownKey)?;
     let time = header("x-amz-date").ok_or_else(|| malformed("no X-Amz-Date"))?;
     let at = parse_time(time).ok_or_else(|| malformed("X-Amz-Date is no time"))?;
-    if !time.starts_with(day) {
+    if time.get(..8) != Some(day) {
         return Err(malformed("the credential's day is not that of X-Amz-Date"));
     }
     let apart = now.as_unix_milliseconds() - at.as_unix_milliseconds();
     if apart.abs() > SKEW_MAX {
-        let when = if apart > 0 { "Signature expired" } else { "Signature not yet current" };
-        return Err(Refusal::Skewed(format!("{when}: {time} is {} s from now", apart.abs() / 1_000)));
+        let seconds = apart.abs() / 1_000;
+        return Err(match apart > 0 {
+            true => Refusal::Late(format!("Signature expired: {time} was {seconds} s ago")),
+            false => Refusal::Early(format!("Signature not yet current: {time} is in {seconds} s")),
+        });
     }
     let names: Vec<&str> = names.split(';').collect();
-    if !names.is_sorted() {
-        return Err(malformed("SignedHeaders is not sorted"));
+    if !names.is_sorted_by(|one, next| one < next) || names.iter().any(|name| *name != name.to_lowercase()) {
+        return Err(malformed("SignedHeaders is not sorted, or not in lower case"));
     }
     for name in signed.headers.keys().map(axum::http::HeaderName::as_str) {
-        let must_be_signed = name == "host" || name == "content-type" || name.starts_with("x-amz-");
+        let must_be_signed = name == "host" || name.starts_with("x-amz-");
         if must_be_signed && !names.contains(&name) {
             return Err(Refusal::Malformed(format!("'{name}' must be a signed header")));
         }
@@ -111,12 +120,18 @@ pub fn signer(
     if key.token.as_deref() != header("x-amz-security-token") {
         return Err(Refusal::WrongToken);
     }
-    let hash = hex(&Sha256::digest(signed.body));
-    let stated = header("x-amz-content-sha256").unwrap_or(&hash);
-    if stated != hash && !(stated == UNSIGNED && signed.may_leave_body_out) {
+    if key.expires_at.is_some_and(|expires_at| expires_at < now) {
+        return Err(Refusal::Expired);
+    }
+    let stated = header("x-amz-content-sha256");
+    let hash = match stated {
+        Some(UNSIGNED) if signed.may_leave_body_out => UNSIGNED.to_owned(),
+        _ => hex(&Sha256::digest(signed.body)),
+    };
+    if stated.is_some_and(|stated| stated != hash) {
         return Err(malformed("X-Amz-Content-SHA256 is not the hash of the body"));
     }
-    let canonical = canonical(signed, &names, stated)?;
+    let canonical = canonical(signed, &names, &hash)?;
     let to_sign = format!(
         "AWS4-HMAC-SHA256\n{time}\n{day}/{region}/{service}/aws4_request\n{}",
         hex(&Sha256::digest(canonical.as_bytes()))
@@ -157,7 +172,7 @@ fn parse_time(text: &str) -> Option<Timestamp> {
     let digits = |range: std::ops::Range<usize>| text.get(range);
     let (year, month, day) = (digits(0..4)?, digits(4..6)?, digits(6..8)?);
     let (hour, minute, second) = (digits(9..11)?, digits(11..13)?, digits(13..15)?);
-    if text.len() != 16 || &text[8..9] != "T" || !text.ends_with('Z') {
+    if (text.len(), digits(8..9), digits(15..16)) != (16, Some("T"), Some("Z")) {
         return None;
     }
     format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
@@ -206,7 +221,8 @@ mod tests {
         let signed =
             Signed { method: "GET", path: "/", query, headers: &headers, body: b"", may_leave_body_out: false };
         let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned();
-        let key_of = |id: &str| (id == "AKIDEXAMPLE").then(|| Key { secret: secret.clone(), token: None });
+        let key_of =
+            |id: &str| (id == "AKIDEXAMPLE").then(|| Key { secret: secret.clone(), token: None, expires_at: None });
         signer(signed, key_of, "2015-08-30T12:37:00Z".parse().expect("a time"), "us-east-1", "service")
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 /// In GiB, of a gp3 volume.
-const VOLUME_GIB_MAX: u32 = 16_384;
+const VOLUME_GIB_MAX: u32 = 65_536;
 
 /// The devices that an image may name.
 fn is_device(name: &str) -> bool {
@@ -13,9 +13,15 @@ fn is_device(name: &str) -> bool {
             .any(|prefix| name.strip_prefix(prefix).is_some_and(|rest| rest.len() == 1 && ("b"..="z").contains(&rest)))
 }
 
+const IMAGE_FILTERS: [&str; 4] = ["image-id", "name", "state", "block-device-mapping.snapshot-id"];
+
+fn image_state(account: &Account, image: &Image) -> &'static str {
+    if image.available_at > account.now() { "pending" } else { "available" }
+}
+
 pub(super) fn describe_images(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     may_look(account, caller, "ec2:DescribeImages")?;
-    let (ids, filters) = (parameters.list("ImageId"), parameters.filters()?);
+    let (ids, filters) = (parameters.list("ImageId"), parameters.filters(&IMAGE_FILTERS)?);
     let owners = parameters.list("Owner");
     if owners.iter().any(|owner| *owner != "self" && *owner != account.options.account) {
         return Err(Failure::invalid("Only this account's images are in this twin"));
@@ -23,13 +29,13 @@ pub(super) fn describe_images(account: &Arc<Account>, caller: &Caller, parameter
     let state = account.state();
     let keep = |id: &str, image: &Image| {
         passes(&filters, &image.tags, |name| match name {
-            "image-id" => Some(vec![id.to_owned()]),
-            "name" => Some(vec![image.name.clone()]),
-            "state" => Some(vec!["available".to_owned()]),
+            "image-id" => vec![id.to_owned()],
+            "name" => vec![image.name.clone()],
+            "state" => vec![image_state(account, image).to_owned()],
             "block-device-mapping.snapshot-id" => {
-                Some(image.mappings.iter().map(|mapping| mapping.snapshot.clone()).collect())
+                image.mappings.iter().map(|mapping| mapping.snapshot.clone()).collect()
             }
-            _ => None,
+            _ => Vec::new(),
         })
     };
     let found = select(account, &state.images, &state, "AMIID", &ids, keep)?;
@@ -53,7 +59,7 @@ pub(super) fn describe_images(account: &Arc<Account>, caller: &Caller, parameter
         Node::Fields(vec![
             field("imageId", id),
             field("imageOwnerId", account.options.account.clone()),
-            field("imageState", "available"),
+            field("imageState", image_state(account, image)),
             field("isPublic", false),
             field("name", image.name.clone()),
             field("description", image.description.clone()),
@@ -75,13 +81,10 @@ pub(super) fn describe_images(account: &Arc<Account>, caller: &Caller, parameter
 
 pub(super) fn register_image(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     let name = parameters.require("Name")?;
-    let description = parameters.get("Description").unwrap_or_default();
+    let description = parameters.description()?;
     let root_device = parameters.require("RootDeviceName")?;
     for (name, only) in [("Architecture", "x86_64"), ("VirtualizationType", "hvm"), ("EnaSupport", "true")] {
-        let given = parameters.require(name)?;
-        if given != only {
-            return Err(Failure::invalid(format!("{name} is '{given}', and this twin knows '{only}' only")));
-        }
+        parameters.only(name, only)?;
     }
     let boot_mode = parameters.get("BootMode").unwrap_or_else(|| "legacy-bios".to_owned());
     if !["legacy-bios", "uefi"].contains(&boot_mode.as_str()) {
@@ -111,8 +114,9 @@ pub(super) fn register_image(account: &Arc<Account>, caller: &Caller, parameters
     }
     let id = account.new_id("ami");
     account.show_later(&mut state, &id);
-    let created_at = account.now();
-    state.images.insert(id.clone(), Image { name, description, root_device, mappings, boot_mode, tags, created_at });
+    let (created_at, available_at) = (account.now(), account.settles_at());
+    let image = Image { name, description, root_device, mappings, boot_mode, tags, created_at, available_at };
+    state.images.insert(id.clone(), image);
     Ok(Node::Fields(vec![field("imageId", id)]))
 }
 
@@ -133,11 +137,15 @@ fn mappings(
         let snapshot = parameters.require(&format!("{prefix}.Ebs.SnapshotId"))?;
         let size = parameters.number(&format!("{prefix}.Ebs.VolumeSize"), 1..=VOLUME_GIB_MAX)?;
         let delete_on_termination = parameters.truth(&format!("{prefix}.Ebs.DeleteOnTermination"))?.unwrap_or(true);
-        only_gp3(parameters, &format!("{prefix}.Ebs"))?;
-        let found = state.snapshots.get(&snapshot).ok_or_else(|| Failure::not_found("Snapshot", &snapshot))?;
+        parameters.only(&format!("{prefix}.Ebs.VolumeType"), "gp3")?;
+        if mappings.iter().any(|mapping: &Mapping| mapping.device == device) {
+            let message = format!("The device {device} is named twice");
+            return Err(Failure::new(400, "InvalidBlockDeviceMapping", message));
+        }
+        let found = find(account, &state.snapshots, state, "Snapshot", &snapshot)?;
         if account.snapshot_status(found) != "completed" {
             let message = format!("The snapshot {snapshot} is {}", account.snapshot_status(found));
-            return Err(Failure::new(400, "InvalidSnapshot.NotFound", message));
+            return Err(Failure::new(400, "IncorrectState", message));
         }
         let resource = account.arn("snapshot", &snapshot);
         account.require(caller, &Ask { resource_tags: Some(&found.tags), ..Ask::of("ec2:RegisterImage", resource) })?;
@@ -150,18 +158,11 @@ fn mappings(
     Ok(mappings)
 }
 
-fn only_gp3(parameters: &mut Parameters, prefix: &str) -> Result<(), Failure> {
-    match parameters.get(&format!("{prefix}.VolumeType")).as_deref() {
-        None | Some("gp3") => Ok(()),
-        Some(other) => Err(Failure::invalid(format!("This twin has no volumes of the type {other}"))),
-    }
-}
-
 pub(super) fn deregister_image(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     let id = parameters.require("ImageId")?;
     parameters.finish()?;
     let mut state = account.state();
-    let image = state.images.get(&id).ok_or_else(|| Failure::not_found("AMIID", &id))?;
+    let image = find(account, &state.images, &state, "AMIID", &id)?;
     let resource = account.arn("image", &id);
     account.require(caller, &Ask { resource_tags: Some(&image.tags), ..Ask::of("ec2:DeregisterImage", resource) })?;
     state.images.remove(&id);

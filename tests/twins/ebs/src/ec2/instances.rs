@@ -4,20 +4,23 @@ use std::path::Path;
 
 use super::*;
 
+const INSTANCE_FILTERS: [&str; 6] =
+    ["instance-id", "instance-state-name", "image-id", "client-token", "subnet-id", "private-ip-address"];
+
 pub(super) fn describe_instances(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     may_look(account, caller, "ec2:DescribeInstances")?;
-    let (ids, filters) = (parameters.list("InstanceId"), parameters.filters()?);
+    let (ids, filters) = (parameters.list("InstanceId"), parameters.filters(&INSTANCE_FILTERS)?);
     let mut state = account.state();
     account.look_after(&mut state);
     let keep = |id: &str, instance: &Instance| {
         passes(&filters, &instance.tags, |name| match name {
-            "instance-id" => Some(vec![id.to_owned()]),
-            "instance-state-name" => Some(vec![instance.state.shown().1.to_owned()]),
-            "image-id" => Some(vec![instance.image.clone()]),
-            "client-token" => Some(instance.client_token.clone().into_iter().collect()),
-            "subnet-id" => Some(vec![instance.subnet.clone()]),
-            "private-ip-address" => Some(vec![instance.address.clone()]),
-            _ => None,
+            "instance-id" => vec![id.to_owned()],
+            "instance-state-name" => vec![instance.state.shown().1.to_owned()],
+            "image-id" => vec![instance.image.clone()],
+            "client-token" => instance.client_token.clone().into_iter().collect(),
+            "subnet-id" => vec![instance.subnet.clone()],
+            "private-ip-address" => vec![instance.address.clone()],
+            _ => Vec::new(),
         })
     };
     let found = select(account, &state.instances, &state, "InstanceID", &ids, keep)?;
@@ -46,7 +49,9 @@ fn instance_node(account: &Account, state: &State, id: &str, instance: &Instance
             |group: &String| Node::Fields(vec![field("groupId", group.clone()), field("groupName", group.clone())]);
         Node::List(instance.groups.iter().map(item).collect())
     };
-    let disks = state.volumes.iter().filter(|(_, volume)| volume.instance == id).map(|(id, volume)| {
+    // What is being made is not attached yet.
+    let is_attached = |volume: &Volume| volume.instance == id && instance.state != InstanceState::Pending;
+    let disks = state.volumes.iter().filter(|(_, volume)| is_attached(volume)).map(|(id, volume)| {
         Node::Fields(vec![
             field("deviceName", volume.device.clone()),
             (
@@ -80,6 +85,13 @@ fn instance_node(account: &Account, state: &State, id: &str, instance: &Instance
         ("groupSet", groups()),
         field("bootMode", instance.boot_mode.clone()),
         field("currentInstanceBootMode", instance.boot_mode.clone()),
+        (
+            "stateReason",
+            Node::Fields(vec![
+                field("code", instance.reason.split(':').next().unwrap_or_default()),
+                field("message", instance.reason.clone()),
+            ]),
+        ),
     ];
     // The network interface went with the instance.
     if instance.state != InstanceState::Terminated {
@@ -106,7 +118,7 @@ pub(super) fn describe_instance_status(account: &Arc<Account>, caller: &Caller, 
     let all = parameters.truth("IncludeAllInstances")?.unwrap_or(false);
     let mut state = account.state();
     account.look_after(&mut state);
-    let keep = |_: &str, instance: &Instance| Ok(all || instance.state == InstanceState::Running);
+    let keep = |_: &str, instance: &Instance| all || instance.state == InstanceState::Running;
     let found = select(account, &state.instances, &state, "InstanceID", &ids, keep)?;
     let (found, next) = page(found, parameters, account, !ids.is_empty())?;
     let items = found.into_iter().map(|(id, instance)| {
@@ -150,7 +162,7 @@ impl Run {
             parameters.require(count)?;
             parameters.number(count, 1..=1)?;
         }
-        let mut tags = parameters.tag_specifications(&["instance", "volume", "network-interface"])?;
+        let mut tags = parameters.tag_specifications(&["instance", "volume"])?;
         let [own, of_volumes] = ["instance", "volume"].map(|kind| tags.remove(kind).unwrap_or_default());
         let run = Self {
             image: parameters.require("ImageId")?,
@@ -158,10 +170,10 @@ impl Run {
             subnet: parameters.require("SubnetId")?,
             groups: parameters.list("SecurityGroupId"),
             address: parameters.get("PrivateIpAddress"),
-            client_token: parameters.get("ClientToken"),
+            client_token: parameters.client_token()?,
             tags: own,
             of_volumes,
-            request: parameters.text_without("ClientToken"),
+            request: parameters.text_without(&["ClientToken"]),
         };
         parameters.finish()?;
         Ok(run)
@@ -179,61 +191,60 @@ impl Run {
         }
     }
 
+    /// Whether the caller may, and whether there is what it names.
     fn check(&self, account: &Account, caller: &Caller, image: &Image) -> Result<(), Failure> {
         let own = Ask::of(Self::ACTION, account.arn("image", &self.image));
         account.require(caller, &Ask { resource_tags: Some(&image.tags), ..own })?;
-        let in_subnet = || vec![("ec2:Subnet", account.arn("subnet", &self.subnet))];
-        for (resource, id) in [("subnet", self.subnet.as_str()), ("network-interface", "*")] {
-            account
-                .require(caller, &Ask { context: in_subnet(), ..Ask::of(Self::ACTION, account.arn(resource, id)) })?;
-        }
+        let subnet = account.options.subnets.iter().find(|subnet| subnet.id == self.subnet);
+        let subnet = subnet.ok_or_else(|| Failure::not_found("SubnetID", &self.subnet))?;
+        let ask = Ask::of(Self::ACTION, account.arn("subnet", &subnet.id));
+        account.require(caller, &Ask { resource_tags: Some(&subnet.tags), ..ask })?;
+        let context = vec![("ec2:Subnet", account.arn("subnet", &subnet.id))];
+        let ask = Ask::of(Self::ACTION, account.arn("network-interface", "*"));
+        account.require(caller, &Ask { context, ..ask })?;
         for group in &self.groups {
-            account.require(caller, &Ask::of(Self::ACTION, account.arn("security-group", group)))?;
+            let tags = account.options.groups.get(group).ok_or_else(|| Failure::not_found("Group", group))?;
+            let ask = Ask::of(Self::ACTION, account.arn("security-group", group));
+            account.require(caller, &Ask { resource_tags: Some(tags), ..ask })?;
         }
         for (resource, tags) in [("instance", &self.tags), ("volume", &self.of_volumes)] {
             let ask = Ask::of(Self::ACTION, account.arn(resource, "*"));
-            account.require(caller, &Ask { request_tags: Some(tags), context: in_subnet(), ..ask })?;
+            account.require(caller, &Ask { request_tags: Some(tags), ..ask })?;
             account.require_tags(caller, "RunInstances", resource, tags)?;
         }
         if !places::TYPES.iter().any(|(name, ..)| *name == self.kind) {
             return Err(Failure::invalid(format!("Invalid value '{}' for InstanceType.", self.kind)));
         }
-        match self.groups.iter().find(|group| !account.options.groups.contains(group)) {
-            Some(unknown) => Err(Failure::not_found("Group", unknown)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Makes the volumes of an instance.
-    fn make_volumes(
+    /// The volumes of an instance, whose files are made when it starts.
+    fn volumes(
         &self,
         account: &Account,
-        state: &mut State,
+        state: &State,
         image: &Image,
         own: &str,
         folder: &Path,
-    ) -> Result<(), Failure> {
-        for mapping in &image.mappings {
+    ) -> Result<Vec<Volume>, Failure> {
+        let volumes = image.mappings.iter().map(|mapping| {
             let snapshot = state.snapshots.get(&mapping.snapshot);
             let snapshot = snapshot.ok_or_else(|| Failure::not_found("Snapshot", &mapping.snapshot))?;
-            let volume = Volume {
+            Ok(Volume {
                 size_gib: mapping.size_gib,
                 snapshot: Some(mapping.snapshot.clone()),
                 line: snapshot.line.clone(),
                 newest: snapshot.content.clone(),
+                frozen_at: None,
                 file: folder.join(format!("{}.raw", mapping.device.replace('/', "-"))),
                 instance: own.to_owned(),
                 device: mapping.device.clone(),
                 delete_on_termination: mapping.delete_on_termination,
                 tags: self.of_volumes.clone(),
                 created_at: account.now(),
-            };
-            volume.newest.to_volume(&volume.file, volume.size_gib).map_err(Failure::internal)?;
-            let id = account.new_id("vol");
-            account.show_later(state, &id);
-            state.volumes.insert(id, volume);
-        }
-        Ok(())
+            })
+        });
+        volumes.collect()
     }
 }
 
@@ -241,17 +252,27 @@ pub(super) fn run_instances(account: &Arc<Account>, caller: &Caller, parameters:
     let run = Run::read(parameters)?;
     let mut state = account.state();
     account.look_after(&mut state);
+    let image = find(account, &state.images, &state, "AMIID", &run.image)?.clone();
+    run.check(account, caller, &image)?;
     if let Some(made) = run.made_before(&state)? {
         let instance = state.instances.get(&made).ok_or_else(|| Failure::not_found("InstanceID", &made))?;
         return Ok(reservation(account, &state, &made, instance));
     }
-    let image = state.images.get(&run.image).cloned().ok_or_else(|| Failure::not_found("AMIID", &run.image))?;
-    run.check(account, caller, &image)?;
+    if image.available_at > account.now() {
+        return Err(Failure::new(400, "InvalidAMIID.Unavailable", format!("The image {} is pending", run.image)));
+    }
+    if account.options.runs && image.boot_mode == "uefi" {
+        return Err(Failure::new(400, "UnsupportedByTwin", "Instances boot by a BIOS in this twin"));
+    }
     let address = account.free_address(&state, &run.subnet, run.address.clone())?;
     let id = account.new_id("i");
     let folder = account.options.folder.join(&id);
     std::fs::create_dir_all(&folder).map_err(Failure::internal)?;
-    run.make_volumes(account, &mut state, &image, &id, &folder)?;
+    for volume in run.volumes(account, &state, &image, &id, &folder)? {
+        let id = account.new_id("vol");
+        account.show_later(&mut state, &id);
+        state.volumes.insert(id, volume);
+    }
     if let Some(token) = run.client_token.clone() {
         let known = Remembered { request: run.request, made: id.clone() };
         state.remembered.insert((Run::ACTION, token), known);
@@ -269,8 +290,8 @@ pub(super) fn run_instances(account: &Arc<Account>, caller: &Caller, parameters:
         tags: run.tags,
         client_token: run.client_token,
         launched_at: account.now(),
-        guest: None,
-        folder,
+        reason: String::new(),
+        power: Power::new(folder),
     };
     let shown = reservation(account, &state, &id, &instance);
     account.show_later(&mut state, &id);
@@ -294,7 +315,7 @@ pub(super) fn change_instances(
     let mut state = account.state();
     account.look_after(&mut state);
     for id in &ids {
-        let instance = state.instances.get(id).ok_or_else(|| Failure::not_found("InstanceID", id))?;
+        let instance = find(account, &state.instances, &state, "InstanceID", id)?;
         let full = format!("ec2:{action}");
         account.require(
             caller,
@@ -340,11 +361,11 @@ pub(super) fn get_console_output(account: &Arc<Account>, caller: &Caller, parame
     let id = parameters.require("InstanceId")?;
     let _newest = parameters.truth("Latest")?;
     let state = account.state();
-    let instance = state.instances.get(&id).ok_or_else(|| Failure::not_found("InstanceID", &id))?;
+    let instance = find(account, &state.instances, &state, "InstanceID", &id)?;
     let resource = account.arn("instance", &id);
     account
         .require(caller, &Ask { resource_tags: Some(&instance.tags), ..Ask::of("ec2:GetConsoleOutput", resource) })?;
-    let text = std::fs::read(instance.folder.join("serial.log")).unwrap_or_default();
+    let text = instance.power.console();
     let last = text.get(text.len().saturating_sub(64 * 1024)..).unwrap_or_default();
     Ok(Node::Fields(vec![
         field("instanceId", id),

@@ -9,6 +9,7 @@ use crate::{
     failure::Failure,
     model::{Image, Instance, InstanceState, Mapping, Remembered, Snapshot, SnapshotState, State, Volume},
     policy::{Ask, Tags},
+    power::Power,
     query::{Node, Parameters, check_tags, passes, tag_set},
 };
 
@@ -67,11 +68,18 @@ fn page<T>(
         let message = "The parameters of pages cannot be used with a list of ids";
         return Err(Failure::new(400, "InvalidParameterCombination", message));
     }
-    let after = token.map(|token| account.open_token("page", &token)).transpose()?;
-    let mut rest: Vec<_> = found.into_iter().filter(|(id, _)| after.as_ref().is_none_or(|after| id > after)).collect();
-    let limit = limit.map_or(1_000, |limit| limit as usize);
-    let next = (rest.len() > limit).then(|| rest.get(limit - 1).map(|(id, _)| account.token("page", id))).flatten();
-    rest.truncate(limit);
+    // A token goes on with what it was given for.
+    let purpose = parameters.text_without(&["MaxResults", "NextToken"]);
+    let after = token.map(|token| account.open_token(&purpose, &token)).transpose()?.unwrap_or_default();
+    let mut rest: Vec<_> = found.into_iter().filter(|(id, _)| *id > after).collect();
+    let most = rest.len().min(limit.map_or(1_000, |limit| limit as usize));
+    // Who asks for things by their ids gets all of them.
+    let length = if by_id { most } else { account.options.faults.page("EC2", account.count("page of EC2"), most) };
+    let next = (rest.len() > length).then(|| {
+        let last = length.checked_sub(1).and_then(|last| rest.get(last)).map_or(&after, |(id, _)| id);
+        account.page_token(&purpose, last)
+    });
+    rest.truncate(length);
     Ok((rest, next))
 }
 
@@ -82,7 +90,7 @@ fn select<'a, T>(
     visible: &State,
     kind: &str,
     ids: &[String],
-    keep: impl Fn(&str, &T) -> Result<bool, Failure>,
+    keep: impl Fn(&str, &T) -> bool,
 ) -> Result<Vec<(String, &'a T)>, Failure> {
     for id in ids {
         if !state_of.contains_key(id) || !account.is_visible(visible, id) {
@@ -91,11 +99,22 @@ fn select<'a, T>(
     }
     let mut found = Vec::new();
     for (id, thing) in state_of {
-        if (ids.is_empty() || ids.contains(id)) && account.is_visible(visible, id) && keep(id, thing)? {
+        if (ids.is_empty() || ids.contains(id)) && account.is_visible(visible, id) && keep(id, thing) {
             found.push((id.clone(), thing));
         }
     }
     Ok(found)
+}
+
+/// One of them, if it is there and can be seen.
+fn find<'a, T>(
+    account: &Account,
+    of: &'a BTreeMap<String, T>,
+    visible: &State,
+    kind: &str,
+    id: &str,
+) -> Result<&'a T, Failure> {
+    of.get(id).filter(|_| account.is_visible(visible, id)).ok_or_else(|| Failure::not_found(kind, id))
 }
 
 fn may_look(account: &Account, caller: &Caller, action: &'static str) -> Result<(), Failure> {
@@ -114,22 +133,27 @@ fn create_tags(account: &Arc<Account>, caller: &Caller, parameters: &mut Paramet
         return Err(Failure::new(400, "MissingParameter", "The request must contain ResourceId and Tag"));
     }
     let mut state = account.state();
+    let mut changed = Vec::new();
     for id in &ids {
-        let kind = match id.split('-').next() {
-            Some("i") => "instance",
-            Some("vol") => "volume",
-            Some("snap") => "snapshot",
-            Some("ami") => "image",
+        let (kind, missing) = match id.split('-').next() {
+            Some("i") => ("instance", "InstanceID"),
+            Some("vol") => ("volume", "Volume"),
+            Some("snap") => ("snapshot", "Snapshot"),
+            Some("ami") => ("image", "AMIID"),
             _ => return Err(Failure::new(400, "InvalidID", format!("The ID '{id}' is not valid"))),
         };
-        let own =
-            state.tags_of(id).ok_or_else(|| Failure::new(400, "InvalidID", format!("The ID '{id}' is not valid")))?;
+        let is_visible = account.is_visible(&state, id);
+        let own = state.tags_of(id).filter(|_| is_visible).ok_or_else(|| Failure::not_found(missing, id))?;
         let ask = Ask::of("ec2:CreateTags", account.arn(kind, id));
         account.require(caller, &Ask { resource_tags: Some(own), request_tags: Some(&tags), ..ask })?;
-        let mut all = own.clone();
-        all.extend(tags.clone());
+        let all: Tags = own.clone().into_iter().chain(tags.clone()).collect();
         check_tags(&all)?;
-        *own = all;
+        changed.push((id, all));
+    }
+    for (id, all) in changed {
+        if let Some(own) = state.tags_of(id) {
+            *own = all;
+        }
     }
     Ok(Node::Fields(vec![field("return", true)]))
 }

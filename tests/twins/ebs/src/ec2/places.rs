@@ -46,6 +46,7 @@ pub(super) fn describe_subnets(account: &Arc<Account>, caller: &Caller, paramete
             field("vpcId", "vpc-0twin"),
             field("cidrBlock", subnet.cidr.clone()),
             field("availabilityZone", account.options.zone.clone()),
+            ("tagSet", tag_set(&subnet.tags)),
         ])
     });
     let items = items.collect();
@@ -56,14 +57,19 @@ pub(super) fn describe_security_groups(account: &Arc<Account>, caller: &Caller, 
     may_look(account, caller, "ec2:DescribeSecurityGroups")?;
     let ids = parameters.list("GroupId");
     let known = &account.options.groups;
-    if let Some(unknown) = ids.iter().find(|id| !known.contains(id)) {
+    if let Some(unknown) = ids.iter().find(|id| !known.contains_key(*id)) {
         return Err(Failure::not_found("Group", unknown));
     }
-    let found = known.iter().filter(|group| ids.is_empty() || ids.contains(group));
-    let found = found.map(|group| (group.clone(), ())).collect();
+    let found = known.iter().filter(|(group, _)| ids.is_empty() || ids.contains(group));
+    let found = found.map(|(group, tags)| (group.clone(), tags)).collect();
     let (found, next) = page(found, parameters, account, !ids.is_empty())?;
-    let items = found.into_iter().map(|(id, ())| {
-        Node::Fields(vec![field("groupId", id.clone()), field("groupName", id), field("vpcId", "vpc-0twin")])
+    let items = found.into_iter().map(|(id, tags)| {
+        Node::Fields(vec![
+            field("groupId", id.clone()),
+            field("groupName", id),
+            field("vpcId", "vpc-0twin"),
+            ("tagSet", tag_set(tags)),
+        ])
     });
     let items = items.collect();
     Ok(with_next(vec![("securityGroupInfo", Node::List(items))], next))

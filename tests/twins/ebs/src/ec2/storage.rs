@@ -1,18 +1,23 @@
 //! Volumes and snapshots.
 
+use farshore_core::Timestamp;
+
 use super::*;
+
+const VOLUME_FILTERS: [&str; 4] = ["volume-id", "attachment.instance-id", "snapshot-id", "status"];
+const SNAPSHOT_FILTERS: [&str; 4] = ["snapshot-id", "volume-id", "status", "description"];
 
 pub(super) fn describe_volumes(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     may_look(account, caller, "ec2:DescribeVolumes")?;
-    let (ids, filters) = (parameters.list("VolumeId"), parameters.filters()?);
+    let (ids, filters) = (parameters.list("VolumeId"), parameters.filters(&VOLUME_FILTERS)?);
     let state = account.state();
     let keep = |id: &str, volume: &Volume| {
         passes(&filters, &volume.tags, |name| match name {
-            "volume-id" => Some(vec![id.to_owned()]),
-            "attachment.instance-id" => Some(vec![volume.instance.clone()]),
-            "snapshot-id" => Some(volume.snapshot.clone().into_iter().collect()),
-            "status" => Some(vec![volume_status(volume).to_owned()]),
-            _ => None,
+            "volume-id" => vec![id.to_owned()],
+            "attachment.instance-id" => vec![volume.instance.clone()],
+            "snapshot-id" => volume.snapshot.clone().into_iter().collect(),
+            "status" => vec![volume_status(volume).to_owned()],
+            _ => Vec::new(),
         })
     };
     let found = select(account, &state.volumes, &state, "Volume", &ids, keep)?;
@@ -50,19 +55,20 @@ fn volume_status(volume: &Volume) -> &'static str {
 
 pub(super) fn describe_snapshots(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     may_look(account, caller, "ec2:DescribeSnapshots")?;
-    let (ids, filters) = (parameters.list("SnapshotId"), parameters.filters()?);
+    let (ids, filters) = (parameters.list("SnapshotId"), parameters.filters(&SNAPSHOT_FILTERS)?);
     let owners = parameters.list("Owner");
     if let Some(other) = owners.iter().find(|owner| **owner != "self" && **owner != account.options.account) {
         return Err(Failure::invalid(format!("The owner {other} has nothing in this twin")));
     }
-    let state = account.state();
+    let mut state = account.state();
+    account.look_after(&mut state);
     let keep = |id: &str, snapshot: &Snapshot| {
         passes(&filters, &snapshot.tags, |name| match name {
-            "snapshot-id" => Some(vec![id.to_owned()]),
-            "volume-id" => Some(vec![snapshot.volume.clone()]),
-            "status" => Some(vec![account.snapshot_status(snapshot).to_owned()]),
-            "description" => Some(vec![snapshot.description.clone()]),
-            _ => None,
+            "snapshot-id" => vec![id.to_owned()],
+            "volume-id" => vec![snapshot.volume.clone()],
+            "status" => vec![account.snapshot_status(snapshot).to_owned()],
+            "description" => vec![snapshot.description.clone()],
+            _ => Vec::new(),
         })
     };
     let found = select(account, &state.snapshots, &state, "Snapshot", &ids, keep)?;
@@ -106,7 +112,7 @@ impl Freeze {
             instance: parameters.require("InstanceSpecification.InstanceId")?,
             excluded: parameters.list("InstanceSpecification.ExcludeDataVolumeId"),
             excludes_boot: parameters.truth("InstanceSpecification.ExcludeBootVolume")?.unwrap_or(false),
-            description: parameters.get("Description").unwrap_or_default(),
+            description: parameters.description()?,
             copies_tags: match parameters.get("CopyTagsFromSource").as_deref() {
                 None => false,
                 Some("volume") => true,
@@ -125,20 +131,28 @@ impl Freeze {
         let instance = instance.ok_or_else(|| Failure::not_found("InstanceID", id))?;
         let ask = Ask::of(Self::ACTION, account.arn("instance", id));
         account.require(caller, &Ask { resource_tags: Some(&instance.tags), ..ask })?;
-        if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
-            let message = format!("The instance '{id}' is {}", instance.state.shown().1);
-            return Err(Failure::new(400, "IncorrectInstanceState", message));
+        let own: Vec<_> = state.volumes.iter().filter(|(_, volume)| volume.instance == *id).collect();
+        let is_boot = |volume: &Volume| volume.device == instance.root_device;
+        let is_data = |excluded: &String| own.iter().any(|(id, volume)| *id == excluded && !is_boot(volume));
+        if let Some(wrong) = self.excluded.iter().find(|excluded| !is_data(excluded)) {
+            return Err(Failure::invalid(format!("{wrong} is no data volume of {id}")));
         }
-        let is_meant = |(own, volume): &(&String, &Volume)| {
-            let is_boot = volume.device == instance.root_device;
-            volume.instance == *id && !self.excluded.contains(own) && !(is_boot && self.excludes_boot)
-        };
-        let meant = state.volumes.iter().filter(is_meant);
+        let is_left_out =
+            |id: &String, volume: &Volume| self.excluded.contains(id) || (is_boot(volume) && self.excludes_boot);
+        let meant = own.into_iter().filter(|(id, volume)| !is_left_out(id, volume));
         let meant: Vec<_> = meant.map(|(id, volume)| (id.clone(), volume.clone())).collect();
+        if meant.is_empty() {
+            return Err(Failure::invalid("All volumes of the instance are excluded"));
+        }
         for (id, volume) in &meant {
             let ask = Ask::of(Self::ACTION, account.arn("volume", id));
             account.require(caller, &Ask { resource_tags: Some(&volume.tags), ..ask })?;
             check_tags(&self.tags_for(volume))?;
+            let is_early = |at: Timestamp| account.now().since(at) < account.options.snapshot_interval;
+            if volume.frozen_at.is_some_and(is_early) {
+                let message = format!("The volume {id} was frozen a moment ago: wait a little");
+                return Err(Failure::new(400, "SnapshotCreationPerVolumeRateExceeded", message));
+            }
         }
         let ask = Ask::of(Self::ACTION, account.arn("snapshot", "*"));
         account.require(caller, &Ask { request_tags: Some(&self.tags), ..ask })?;
@@ -154,17 +168,22 @@ impl Freeze {
 
 pub(super) fn create_snapshots(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     let freeze = Freeze::read(parameters)?;
-    let mut state = account.state();
-    account.look_after(&mut state);
-    let volumes = freeze.volumes(account, caller, &state)?;
+    let (power, volumes) = {
+        let mut state = account.state();
+        account.look_after(&mut state);
+        let volumes = freeze.volumes(account, caller, &state)?;
+        (Arc::clone(&find(account, &state.instances, &state, "InstanceID", &freeze.instance)?.power), volumes)
+    };
     // One instant for all of them: the guest is held, and what it has written is in the files.
-    let held = account.hold(&state, &freeze.instance)?;
+    let held = account.hold(&freeze.instance, &power)?;
+    let started_at = account.now();
     let contents: anyhow::Result<Vec<_>> = volumes.iter().map(|(_, volume)| account.content_of(volume)).collect();
     drop(held);
+    let mut state = account.state();
     let mut items = Vec::new();
     for ((volume_id, volume), content) in volumes.into_iter().zip(contents.map_err(Failure::internal)?) {
         if let Some(volume) = state.volumes.get_mut(&volume_id) {
-            volume.newest = content.clone();
+            (volume.newest, volume.frozen_at) = (content.clone(), Some(started_at));
         }
         let snapshot = Snapshot {
             size_gib: volume.size_gib,
@@ -172,7 +191,7 @@ pub(super) fn create_snapshots(account: &Arc<Account>, caller: &Caller, paramete
             line: volume.line,
             volume: volume_id,
             description: freeze.description.clone(),
-            started_at: account.now(),
+            started_at,
             state: SnapshotState::CompletesAt(account.settles_at()),
             content,
             puts: None,
@@ -192,7 +211,7 @@ pub(super) fn delete_snapshot(account: &Arc<Account>, caller: &Caller, parameter
     let id = parameters.require("SnapshotId")?;
     parameters.finish()?;
     let mut state = account.state();
-    let snapshot = state.snapshots.get(&id).ok_or_else(|| Failure::not_found("Snapshot", &id))?;
+    let snapshot = find(account, &state.snapshots, &state, "Snapshot", &id)?;
     let resource = account.arn("snapshot", &id);
     account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..Ask::of("ec2:DeleteSnapshot", resource) })?;
     let user = state.images.iter().find(|(_, image)| image.mappings.iter().any(|mapping| mapping.snapshot == id));
@@ -208,7 +227,7 @@ pub(super) fn delete_volume(account: &Arc<Account>, caller: &Caller, parameters:
     let id = parameters.require("VolumeId")?;
     parameters.finish()?;
     let mut state = account.state();
-    let volume = state.volumes.get(&id).ok_or_else(|| Failure::not_found("Volume", &id))?;
+    let volume = find(account, &state.volumes, &state, "Volume", &id)?;
     let resource = account.arn("volume", &id);
     account.require(caller, &Ask { resource_tags: Some(&volume.tags), ..Ask::of("ec2:DeleteVolume", resource) })?;
     if !volume.instance.is_empty() {
