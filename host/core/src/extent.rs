@@ -120,6 +120,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("FARSHORE_LONG").is_some() { 20_000 } else { 256 }))]
         #[test]
         fn chunk_bounds_cover_the_extent_and_stay_inside(disk_bytes in 1u64..1 << 40, offset in 0u64..1 << 40, length in 1u64..1 << 20) {
             let extent = Extent { offset, length };

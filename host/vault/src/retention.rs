@@ -209,6 +209,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("FARSHORE_LONG").is_some() { 20_000 } else { 256 }))]
         #[test]
         fn what_is_young_held_or_newest_stands_whatever_the_counts_are(
             steps in prop::collection::vec((0i64..200 * HOUR, any::<bool>()), 1..60),

@@ -39,8 +39,6 @@ const LONG_VARIABLE: &str = "FARSHORE_LONG";
 
 /// Tells the end-to-end tests where MinIO is, if they are to use it too.
 const MINIO_VARIABLE: &str = "FARSHORE_MINIO";
-/// Cases of a property test that names no number of its own, in a long run; otherwise 256.
-const PROPERTY_CASES_LONG: &str = "20000";
 /// How long the output may stay open after cargo ended.
 const PIPE_GRACE: Duration = Duration::from_secs(10);
 
@@ -171,7 +169,7 @@ fn run_tests(
         command.args(["--", filter]);
     }
     match request.long {
-        true => command.env(LONG_VARIABLE, "1").env("PROPTEST_CASES", PROPERTY_CASES_LONG),
+        true => command.env(LONG_VARIABLE, "1"),
         false => command.env_remove(LONG_VARIABLE),
     };
     match minio {

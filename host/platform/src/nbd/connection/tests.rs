@@ -70,6 +70,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("FARSHORE_LONG").is_some() { 20_000 } else { 256 }))]
     #[test]
     fn any_bytes_end_in_an_error_and_never_in_a_false_answer(messages in prop::collection::vec(message(), 0..12)) {
         let (shared, [read, write, status]) = three_requests();
