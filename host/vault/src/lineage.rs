@@ -133,7 +133,7 @@ impl LineageShared {
 
     /// The newest commit and the ledger that counts, judged by the newest ring, and the number of the newest boundary then: what a
     /// write builds on. What the writer finds besides may be no damage if that boundary is the newest no more (see
-    /// [`LineageShared::unless_overtaken`]); its create tells in any case.
+    /// [`LineageShared::unless_overtaken`]); its create, if it makes one, tells.
     ///
     /// # Errors
     /// As those of [`Access::may_write`]; a commit is damaged, or the store failed; [`Error::LostRace`] when the ring changed all
@@ -177,10 +177,15 @@ impl LineageShared {
     /// What a writer found, or that others went on: what is missing or wrong once a boundary has risen may be a sleeper's, or gone.
     ///
     /// # Errors
-    /// Those of what was found, or [`Error::LostRace`].
+    /// Those of what was found, or [`Error::LostRace`]; the newest boundary is damaged, or the store failed.
     pub(crate) async fn unless_overtaken<T>(&self, found: Result<T>, seen: u64) -> Result<T> {
         match found {
-            Err(error) if error.is_damage() && self.log.has_risen(seen).await? => Err(self.log.overtaken()),
+            Err(error) if error.is_damage() || matches!(error, Error::PointMissing { .. }) => {
+                match self.log.has_risen(seen).await? {
+                    true => Err(self.log.overtaken()),
+                    false => Err(error),
+                }
+            }
             found => found,
         }
     }
@@ -189,7 +194,8 @@ impl LineageShared {
     /// deleted commits since: what was read meanwhile may be a sleeper's, and what is missing no damage.
     ///
     /// # Errors
-    /// Those of `find`; the newest commit or the ledger is missing or damaged; [`Error::LostRace`] when others pruned all the while.
+    /// Those of `find`; the newest commit, boundary or ledger is missing or damaged; the store failed; [`Error::LostRace`] when others
+    /// pruned all the while.
     pub(crate) async fn by_newest<'a, T>(
         &'a self,
         find: impl Fn(HeadCommit, Option<Arc<Valid>>) -> BoxFuture<'a, Result<T>> + Send + Sync,
@@ -451,8 +457,8 @@ impl Lineage {
     /// Begins the next point, on behalf of the site that the caller takes to be active in this generation.
     ///
     /// # Errors
-    /// [`Error::Fenced`] when another site or generation is current; [`Error::ConditionsIgnored`], or the store failed,
-    /// when nothing can be written safely.
+    /// [`Error::Fenced`] when another site or generation is current; [`Error::LostRace`] when others went on meanwhile;
+    /// [`Error::ConditionsIgnored`], or the store failed, when nothing can be written safely.
     pub async fn begin_point(&self, generation: Generation, site: &SiteName) -> Result<PointWriter> {
         PointWriter::begin(Arc::clone(&self.0), Some(generation), site).await
     }

@@ -50,11 +50,14 @@ impl Lineage {
         shared.access.require(Power::Controller, "to pin a recovery point")?;
         for _ in 0..RACES_MAX {
             let (built_on, valid, seen) = shared.newest_to_build_on().await?;
-            let pins = self.pins_with(&built_on, valid.as_deref(), run, point).await;
-            if shared.log.has_risen(seen).await? {
-                continue;
-            }
-            let Some(pins) = pins? else { return shared.store.settle().await };
+            let pins = match self.pins_with(&built_on, valid.as_deref(), run, point).await {
+                Ok(Some(pins)) => pins,
+                Err(error @ Error::Store { .. }) => return Err(error),
+                // No create tells whether what was read still counts.
+                _ if shared.log.has_risen(seen).await? => continue,
+                Ok(None) => return shared.store.settle().await,
+                Err(error) => return Err(error),
+            };
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Pinned { run, point }).await?.0 == Created::Mine {
                 return Ok(());
@@ -103,12 +106,15 @@ impl Lineage {
             let mut pins = built_on.head.pins.clone();
             pins.retain(|pin| pin.run != run);
             let is_claimed = pins.len() < built_on.head.pins.len();
-            let has_pinned = self.has_pinned(valid.as_deref(), built_on.head.sequence, run).await;
-            if shared.log.has_risen(seen).await? {
-                continue;
-            }
-            if has_pinned? == Some(None) && !is_claimed {
-                return shared.store.settle().await;
+            if !is_claimed {
+                let pinned = self.has_pinned(valid.as_deref(), built_on.head.sequence, run).await?;
+                // No create tells whether what was read still counts.
+                if shared.log.has_risen(seen).await? {
+                    continue;
+                }
+                if pinned == Some(None) {
+                    return shared.store.settle().await;
+                }
             }
             let head = Head { sequence: built_on.head.sequence.next(), pins, ..built_on.head.clone() };
             if shared.log.create(&built_on, head, Event::Unpinned { run }).await?.0 == Created::Mine {

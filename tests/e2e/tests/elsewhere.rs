@@ -1,5 +1,5 @@
 //! Programs in another language, with other libraries, that know the format from its documents alone: they compute the vectors of
-//! CRYPTO.md again, and refuse what FORMAT.md wants refused.
+//! CRYPTO.md again, and refuse some of what FORMAT.md wants refused.
 
 use std::{
     fs,

@@ -222,7 +222,9 @@ impl Lineage {
         shared.access.refresh().await?;
         let lock = shared.access.ring().lock.ok_or(Error::NotLocked)?;
         shared.store.prove_lock(&lock).await?;
-        shared.by_newest(|built_on, valid| self.plan_extension_on(built_on, valid, lock).boxed()).await
+        // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
+        let until = lock.until(shared.context.clock.now());
+        shared.by_newest(|built_on, valid| self.plan_extension_on(built_on, valid, lock, until).boxed()).await
     }
 
     /// The same, by this commit and this ledger.
@@ -231,10 +233,9 @@ impl Lineage {
         built_on: HeadCommit,
         valid: Option<Arc<Valid>>,
         lock: VaultLock,
+        until: Timestamp,
     ) -> Result<ExtensionPlan> {
         let shared = &*self.0;
-        // Before anything is looked at: a lock that is made longer ends at most a span after it was found to be needed.
-        let until = lock.until(shared.context.clock.now());
         let Followed { candidates: points, judged: followed, .. } = follow(shared, valid.as_deref(), &built_on).await?;
         let mut work = Work { built_on, valid, lock, live: Live::default(), followed, locks: Locks::default() };
         work.follow(shared, &points).await?;
@@ -301,9 +302,12 @@ impl Lineage {
                 break;
             }
             (work.built_on, work.valid) = (built_on, valid);
-            let followed = work.follow_new(shared).await;
-            shared.unless_overtaken(followed, seen).await?;
-            work.look_up(shared, until).await?;
+            let found = work.look_again(shared, until).await;
+            // What is found may need no create, which would tell.
+            if shared.log.has_risen(seen).await? {
+                break;
+            }
+            found?;
         }
         Err(Error::LostRace { group, sequence: work.built_on.head.sequence })
     }
@@ -318,13 +322,14 @@ impl Work {
         Ok(())
     }
 
-    /// The same of the points that have come since.
-    async fn follow_new(&mut self, shared: &LineageShared) -> Result<()> {
+    /// The same of the points that have come since, and then looks at the locks of what is needed.
+    async fn look_again(&mut self, shared: &LineageShared, until: Timestamp) -> Result<()> {
         let Followed { candidates: points, judged: followed, .. } =
             follow(shared, self.valid.as_deref(), &self.built_on).await?;
         let new: Vec<_> = points.into_iter().filter(|point| point.sequence > self.followed).collect();
         self.followed = followed;
-        self.follow(shared, &new).await
+        self.follow(shared, &new).await?;
+        self.look_up(shared, until).await
     }
 
     /// Copies to the data what an interrupted writer left at the metadata only.

@@ -103,7 +103,7 @@ impl Desk {
             | Error::RunGap { .. }
             | Error::RunMissing { .. } => true,
             // What a reader or a writer that stood still looks for may have been dropped, and be gone. Whether it was
-            // is for the checkers, and the recoverer looks again at once. Who only looks at commits is not told so.
+            // is for the checkers, and the recoverer looks again at once. Who reads and writes no disks is not told so.
             Error::PointMissing { .. } if self.is_pruned() => true,
             Error::ObjectMissing { .. } if self.is_pruned() && self.handles_content() => true,
             // On one and the same commit a name can come again, and the store tells.
