@@ -8,7 +8,7 @@
 //! quotas, several network interfaces, `DryRun`, HTTPS. A block that was written with the bytes that it had is not told to have
 //! changed, unless it was put. Whether a thing that was deleted is still shown for a while it leaves out too.
 //!
-//! It is written from the documentation of the APIs, and shares no code with the adapter and no signing with the host. boto3
+//! It is written from the documentation of the APIs, and shares no code with what is tested against it. boto3
 //! checks it from outside (`tests/boto3.rs`). What the service does that is not documented it does not know.
 
 mod account;

@@ -121,14 +121,9 @@ impl Twin {
         }
     }
 
-    /// Where an instance's sockets, logs and volumes are.
-    pub fn folder_of(&self, instance: &str) -> PathBuf {
-        self.account.options.folder.join(instance)
-    }
-
     /// The file of what an instance's guest has written to its console.
     pub fn console_of(&self, instance: &str) -> PathBuf {
-        self.folder_of(instance).join("serial.log")
+        self.account.options.folder.join(instance).join("serial.log")
     }
 }
 
