@@ -139,7 +139,8 @@ impl Evidence {
     }
 
     /// What is wrong with what the address of the data alone gives, in a world whose vault has two: every point of these groups that was
-    /// acknowledged, and that both addresses together list, must be listed, and restore to the same.
+    /// acknowledged, and that both addresses together list, must be listed, and restore to the same. One that was given up may
+    /// be missing while the decision that takes it back is at the metadata only: nobody was told of that decision yet.
     pub async fn of_data_alone(world: &World, template: &Template, groups: &[GroupName]) -> Vec<String> {
         let mut problems = Vec::new();
         let process = Process::start("rescuer", None);
@@ -215,8 +216,20 @@ async fn compare(
         Some(alone) => alone.points(None, POINTS_MAX).await?,
         None => Vec::new(),
     };
+    let is_behind = match &alone {
+        Some(alone) => alone.head().await?.sequence < lineage.head().await?.sequence,
+        None => false,
+    };
+    let taken_back: BTreeSet<Sequence> = {
+        let history = world.history();
+        let untold = history.prunes.iter().filter(|prune| prune.group == *group && prune.told_at.is_none());
+        untold.flat_map(|prune| prune.revived.iter().copied()).collect()
+    };
     for point in listed.iter().filter(|point| acknowledged.contains(&point.sequence)) {
         let Some(alone) = alone.as_ref().filter(|_| known.contains(point)) else {
+            if is_behind && taken_back.contains(&point.sequence) {
+                continue;
+            }
             problems.push(format!("point {} of {group}, which was acknowledged, is not listed", point.sequence));
             continue;
         };
