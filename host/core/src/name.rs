@@ -107,6 +107,14 @@ name!(
     HostName, "host", check_operator_name
 );
 name!(
+    /// The name of an HTTP API that a site's component may ask, as the component and the operator call it.
+    EndpointName, "endpoint", check_operator_name
+);
+name!(
+    /// The name of a credential of a site.
+    CredentialName, "credential", check_operator_name
+);
+name!(
     /// What a platform calls a machine.
     MachineId, "machine", check_platform_name
 );

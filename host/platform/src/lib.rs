@@ -2,6 +2,7 @@
 //!
 //! It must not know what a vault is, and it must not look into a disk's bytes.
 
+pub mod blocks;
 mod codes;
 mod component;
 mod convert;
@@ -21,4 +22,4 @@ pub use site::{
     TrackedDisk,
 };
 pub use site_error::SiteError;
-pub use transport::{BlockStatus, DiskTransport, REQUEST_BYTES_MAX, extents};
+pub use transport::{BlockStatus, DiskTransport, REQUEST_BYTES_MAX, WrittenBlocks, extents};

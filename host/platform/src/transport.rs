@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use farshore_core::{Extent, ExtentSequence};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::TransportError;
 
@@ -17,6 +18,15 @@ pub struct BlockStatus {
     /// The context's flags for it. In `base:allocation` bit 0 is a hole and bit 1 reads as zeros; in a dirty-bitmap
     /// context bit 0 is dirty.
     pub flags: u32,
+}
+
+/// What was written to a disk of blocks, which the platform compares when the disk is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenBlocks {
+    /// How many different blocks.
+    pub count: u64,
+    /// The SHA-256 of their SHA-256s in ascending order of blocks, as base64.
+    pub checksum: String,
 }
 
 /// An open disk. Calls may run side by side; each is one request, and a transport that can keeps several in flight.
@@ -47,6 +57,11 @@ pub trait DiskTransport: Send + Sync {
 
     /// Ends the connection in an orderly way. Further calls fail.
     async fn close(&self) -> Result<(), TransportError>;
+
+    /// What was written, once it is flushed, if this is a disk of blocks.
+    fn written_blocks(&self) -> Option<WrittenBlocks> {
+        None
+    }
 }
 
 /// Refuses a request for bytes outside the disk, for none, or for more than this many.

@@ -59,10 +59,13 @@ impl Twin {
     pub fn start(options: Options, [ec2, ebs]: [u16; 2]) -> Result<Self> {
         let account = Arc::new(Account::new(options)?);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // Bound before anything waits, so that a twin can also be started where a test is asynchronous itself.
         let listen = |port| {
-            let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port))).context("listening on loopback")?;
+            let listener = std::net::TcpListener::bind(("127.0.0.1", port)).context("listening on loopback")?;
+            listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
-            anyhow::Ok((listener, address))
+            let _entered = runtime.enter();
+            anyhow::Ok((TcpListener::from_std(listener)?, address))
         };
         let ((ec2_listener, ec2), (ebs_listener, ebs)) = (listen(ec2)?, listen(ebs)?);
         let (ends, ended) = oneshot::channel::<()>();
