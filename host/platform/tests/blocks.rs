@@ -313,6 +313,18 @@ impl BlockLister for Short {
     }
 }
 
+/// Pieces of two blocks each, eight on the way: one that waits for its first block must not be overtaken with its second.
+#[tokio::test]
+async fn a_dense_disk_is_written_by_pieces_side_by_side() {
+    let ebs = Ebs::start(Faults::default());
+    let data = noise(3, 24 << 20);
+    let snapshot = ebs.made("a", None, &[(0, data.clone())]).await;
+    let disk = ebs.sealed(&snapshot, None);
+    for (index, expected) in data.chunks(1 << 20).enumerate() {
+        assert!(read(&disk, (index as u64) << 20, expected.len()).await == expected, "at MiB {index}");
+    }
+}
+
 #[tokio::test]
 async fn changes_are_the_blocks_that_the_platform_names() {
     let ebs = Ebs::start(Faults { short_pages: 300, over_reported: 0, seed: 5, ..Faults::default() });
