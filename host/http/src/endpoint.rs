@@ -62,15 +62,6 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// An endpoint is equal to itself: another with the same grant has connections and a pace of its own.
-impl PartialEq for Endpoint {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for Endpoint {}
-
 /// What is done after an attempt.
 enum Verdict {
     /// It is the answer.
@@ -120,11 +111,6 @@ impl Endpoint {
             clock,
             entropy,
         })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &EndpointName {
-        &self.name
     }
 
     /// Where it is.
@@ -217,8 +203,7 @@ impl Endpoint {
         url: &url::Url,
         keys: Option<&SigV4Keys>,
     ) -> Result<Response, HttpError> {
-        let method = request.method.as_str().parse().unwrap_or(reqwest::Method::GET);
-        let mut builder = self.client.request(method, url.clone());
+        let mut builder = self.client.request(request.method.word(), url.clone());
         if let (Some(signer), Some(keys)) = (&self.signer, keys) {
             let invalid = |why| HttpError::Invalid { address: self.address.to_string(), why };
             for (name, value) in signer.sign(keys, request, url, self.clock.now()).map_err(invalid)? {
@@ -332,7 +317,7 @@ impl Endpoint {
 
 /// A request for a sentence: without its query.
 fn shown(request: &Request) -> String {
-    format!("{} {}", request.method.as_str(), request.path())
+    format!("{} {}", request.method.word(), request.path())
 }
 
 fn refused_address(error: &reqwest::Error) -> Option<&Refused> {

@@ -54,13 +54,14 @@ pub enum Method {
 }
 
 impl Method {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// The client's word for it.
+    pub(crate) const fn word(self) -> reqwest::Method {
         match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
+            Self::Get => reqwest::Method::GET,
+            Self::Post => reqwest::Method::POST,
+            Self::Put => reqwest::Method::PUT,
+            Self::Patch => reqwest::Method::PATCH,
+            Self::Delete => reqwest::Method::DELETE,
         }
     }
 }

@@ -133,22 +133,14 @@ impl Signer {
             .map_err(|error| error.to_string())?
             .into();
         let body = match &request.body_sha256 {
-            Some(digest) => SignableBody::Precomputed(hexadecimal(digest)),
+            Some(digest) => SignableBody::Precomputed(hex::encode(digest)),
             None => SignableBody::Bytes(&request.body),
         };
         let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let signable = SignableRequest::new(request.method.as_str(), url.as_str(), headers, body)
-            .map_err(|error| error.to_string())?;
+        let method = request.method.word();
+        let signable =
+            SignableRequest::new(method.as_str(), url.as_str(), headers, body).map_err(|error| error.to_string())?;
         let (signed, _) = http_request::sign(signable, &params).map_err(|error| error.to_string())?.into_parts();
         Ok(signed.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a text does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

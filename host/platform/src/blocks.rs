@@ -3,7 +3,7 @@
 //! **Reading.** A listing, a page at a time, says which blocks there are and by which key each is read: [`BlockLister`], which
 //! the adapter answers. The listing is also what says which blocks changed and which have content: it is asked through the
 //! contexts [`CHANGED_BLOCKS`] and [`ALLOCATED_BLOCKS`], so that whoever copies a disk need not know what kind it is. A block
-//! that is in no listing reads as zeros. Each block is read whole and compared with the checksum that came with it; one that
+//! that is in no listing of what has content reads as zeros. Each block is read whole and compared with the checksum that came with it; one that
 //! does not fit is read again, and then the read fails. Keys expire: a refused read is repeated once with a page that is asked
 //! for anew.
 //!
@@ -17,8 +17,8 @@
 //! **Memory.** [`PAGES_KEPT`] pages of each listing, [`OPEN_BLOCKS_MAX`] blocks in the making, and what the callers have in
 //! flight.
 //!
-//! **Cancellation.** A dropped read is abandoned. A dropped write or flush leaves it unknown whether a block was sent, so the
-//! disk can no longer be written.
+//! **Cancellation.** A dropped read is abandoned. A dropped write or flush leaves it unknown whether a block was sent, so that
+//! no later flush succeeds.
 
 mod read;
 mod request;
@@ -132,7 +132,12 @@ pub struct BlockDisk {
 
 impl BlockDisk {
     /// The disk of these words. Nothing is sent. Without a lister it cannot be read.
+    ///
+    /// # Panics
+    /// When a block has no size that it may have: whoever makes the words checks them.
     pub fn new(endpoint: Arc<Endpoint>, words: BlockWords, lister: Option<Arc<dyn BlockLister>>) -> Self {
+        let block_bytes = u64::from(words.block_bytes);
+        assert!(block_bytes.is_power_of_two() && block_bytes <= REQUEST_BYTES_MAX, "a block of {block_bytes} bytes");
         let of = words.read.as_ref().map(|read| &read.target).or(words.write.as_ref().map(|write| &write.target));
         let path = of.and_then(|target| target.split(['?', '{']).next()).unwrap_or_default();
         let name = format!("{}{path}", endpoint.address());

@@ -6,6 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use farshore_core::Coded as _;
 use farshore_http::{HttpError, Method, Request, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::BlockDisk;
 use crate::TransportError;
@@ -19,6 +20,9 @@ const READS_MAX: u32 = 3;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// What is shown of a refusal.
 const REFUSAL_CHARACTERS_SHOWN: usize = 300;
+
+/// What stands in a part of a path or a query as it is (RFC 3986, 2.3).
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// How reading a block went wrong.
 pub(super) enum ReadFailure {
@@ -35,7 +39,10 @@ impl BlockDisk {
         let Some(read) = &self.words.read else {
             return Err(ReadFailure::Other(self.unsupported("it is not for reading")));
         };
-        let target = read.target.replace("{index}", &index.to_string()).replace("{key}", &percent_encoded(key));
+        let target = read
+            .target
+            .replace("{index}", &index.to_string())
+            .replace("{key}", &utf8_percent_encode(key, &UNRESERVED).to_string());
         let bytes = self.words.block_bytes as usize;
         let request = Request {
             response_bytes_max: bytes.max(ANSWER_BYTES_MAX),
@@ -96,20 +103,6 @@ fn refusal(response: &Response) -> io::Error {
     let shown: String =
         body.chars().filter(|character| !character.is_control()).take(REFUSAL_CHARACTERS_SHOWN).collect();
     io::Error::other(format!("the service answered with the status {}: {shown}", response.status))
-}
-
-/// As RFC 3986 has it for a part of a path or a query: everything but letters, digits and four signs.
-fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a text does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
