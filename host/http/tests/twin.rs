@@ -1,10 +1,10 @@
 //! What is signed here is accepted by a server that checks signatures, and what it throttles comes through.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use farshore_core::{SeededEntropy, SystemClock};
 use farshore_http::{Endpoint, EndpointGrant, EndpointOptions, KeyError, KeySource, Method, Request, SigV4, SigV4Keys};
-use farshore_twin_ebs::{Fault, Faults, Key, Options, Policy, Principal, Twin};
+use farshore_twin_ebs::{Fault, Key, Options, Policy, Principal, Twin};
 
 /// The names and secrets of the keys that the twin knows.
 const KEYS: [(&str, &str, Option<&str>); 2] =
@@ -15,22 +15,7 @@ fn twin(folder: &Path) -> Twin {
         let key = Key { secret: secret.to_owned(), token: token.map(str::to_owned), expires_at: None };
         (id.to_owned(), Principal { key, policy: Policy::everything() })
     };
-    let options = Options {
-        folder: folder.to_owned(),
-        region: "eu-west-1".to_owned(),
-        zone: "eu-west-1a".to_owned(),
-        account: "123456789012".to_owned(),
-        principals: KEYS.map(principal).into(),
-        subnets: Vec::new(),
-        groups: BTreeMap::new(),
-        runs: false,
-        settle: Duration::ZERO,
-        block_token_life: Duration::from_secs(3_600),
-        page_token_life: Duration::from_secs(3_600),
-        snapshot_interval: Duration::ZERO,
-        pending_max: 100,
-        faults: Faults::default(),
-    };
+    let options = Options { principals: KEYS.map(principal).into(), ..Options::new(folder) };
     Twin::start(options, [0, 0]).expect("it serves")
 }
 

@@ -1,10 +1,6 @@
 //! Disks of blocks, written to and read from the twin of EBS direct, which checks what it is sent.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use farshore_core::{Coded as _, Extent, SeededEntropy, SiteName, SystemClock};
@@ -19,7 +15,7 @@ use farshore_platform::{
     },
     extents,
 };
-use farshore_twin_ebs::{Faults, Key, Options, Policy, Principal, Twin};
+use farshore_twin_ebs::{Faults, Options, Twin};
 use futures::{StreamExt as _, TryStreamExt as _};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -36,7 +32,7 @@ struct Keys;
 impl KeySource for Keys {
     fn keys(&self) -> Result<SigV4Keys, KeyError> {
         let text = |text: &str| text.to_owned().into();
-        Ok(SigV4Keys { access_key_id: text("TWIN"), secret_access_key: text("secret"), session_token: None })
+        Ok(SigV4Keys { access_key_id: text("TWIN"), secret_access_key: text("twin-secret"), session_token: None })
     }
 }
 
@@ -50,23 +46,7 @@ struct Ebs {
 impl Ebs {
     fn start(faults: Faults) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let key = Key { secret: "secret".to_owned(), token: None, expires_at: None };
-        let options = Options {
-            folder: folder.path().to_owned(),
-            region: "eu-west-1".to_owned(),
-            zone: "eu-west-1a".to_owned(),
-            account: "123456789012".to_owned(),
-            principals: [("TWIN".to_owned(), Principal { key, policy: Policy::everything() })].into(),
-            subnets: Vec::new(),
-            groups: BTreeMap::new(),
-            runs: false,
-            settle: Duration::ZERO,
-            block_token_life: Duration::from_secs(7 * 86_400),
-            page_token_life: Duration::from_secs(3_600),
-            snapshot_interval: Duration::ZERO,
-            pending_max: 100,
-            faults,
-        };
+        let options = Options { faults, ..Options::new(folder.path()) };
         let twin = Twin::start(options, [0, 0]).expect("it serves");
         let grant = format!("address = '{}'\nallow-http = true\ncredential = 'keys'\nservice = 'ebs'", twin.ebs_url());
         let grant: EndpointGrant = toml::from_str(&grant).expect("a grant");

@@ -22,8 +22,8 @@ use crate::{
     failure::Failure,
     faults::{Fault, Faults},
     model::{Call, Instance, InstanceState, Principal, Snapshot, SnapshotState, State, Subnet, Volume},
-    policy::{Ask, Tags},
-    signature::hex,
+    policy::{Ask, Policy, Tags},
+    signature::{Key, hex},
 };
 
 /// How many calls are kept.
@@ -60,6 +60,37 @@ pub struct Options {
     pub pending_max: usize,
     /// What goes wrong.
     pub faults: Faults,
+}
+
+impl Options {
+    /// An account that is kept in this folder: one key, `TWIN` with the secret `twin-secret`, that may do everything; a subnet
+    /// and a security group for `live` and one for `drill`, tagged with their `purpose`; instances that do not run; and
+    /// nothing that goes wrong.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        let tagged = |purpose: &str| Tags::from([("purpose".to_owned(), purpose.to_owned())]);
+        let subnet = |purpose: &str, cidr: &str| Subnet {
+            id: format!("subnet-0{purpose}"),
+            cidr: cidr.to_owned(),
+            tags: tagged(purpose),
+        };
+        let key = Key { secret: "twin-secret".to_owned(), token: None, expires_at: None };
+        Self {
+            folder: folder.into(),
+            region: "eu-west-1".to_owned(),
+            zone: "eu-west-1a".to_owned(),
+            account: "123456789012".to_owned(),
+            principals: BTreeMap::from([("TWIN".to_owned(), Principal { key, policy: Policy::everything() })]),
+            subnets: vec![subnet("live", "10.0.1.0/24"), subnet("drill", "10.0.2.0/24")],
+            groups: ["live", "drill"].map(|purpose| (format!("sg-0{purpose}"), tagged(purpose))).into(),
+            runs: false,
+            settle: Duration::ZERO,
+            block_token_life: Duration::from_secs(7 * 86_400),
+            page_token_life: Duration::from_secs(3_600),
+            snapshot_interval: Duration::ZERO,
+            pending_max: 100,
+            faults: Faults { seed: 1, ..Faults::default() },
+        }
+    }
 }
 
 /// Who calls.

@@ -66,31 +66,19 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let key = |secret: &str| Key { secret: secret.to_owned(), token: None, expires_at: None };
-    let all = Principal { key: key("twin-secret"), policy: Policy::everything() };
-    let mut principals = BTreeMap::from([("TWIN".to_owned(), all)]);
+    let mut options = Options::new(arguments.folder);
     for principal in &arguments.principal {
         let [id, secret, file] = principal.split(',').collect::<Vec<_>>()[..] else {
             anyhow::bail!("`{principal}` is not ID,SECRET,FILE");
         };
         let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
         let policy = Policy::parse(&text).with_context(|| format!("the policy {file}"))?;
-        principals.insert(id.to_owned(), Principal { key: key(secret), policy });
+        let key = Key { secret: secret.to_owned(), token: None, expires_at: None };
+        options.principals.insert(id.to_owned(), Principal { key, policy });
     }
-    let tagged = |purpose: &str| BTreeMap::from([("purpose".to_owned(), purpose.to_owned())]);
-    let subnet = |purpose: &str, cidr: &str| Subnet {
-        id: format!("subnet-0{purpose}"),
-        cidr: cidr.to_owned(),
-        tags: tagged(purpose),
-    };
     let options = Options {
         zone: format!("{}a", arguments.region),
         region: arguments.region,
-        folder: arguments.folder,
-        account: "123456789012".to_owned(),
-        principals,
-        subnets: vec![subnet("live", "10.0.1.0/24"), subnet("drill", "10.0.2.0/24")],
-        groups: ["live", "drill"].map(|purpose| (format!("sg-0{purpose}"), tagged(purpose))).into(),
         runs: arguments.runs,
         settle: Duration::from_millis(arguments.settle),
         block_token_life: Duration::from_secs(arguments.block_token_life),
@@ -106,6 +94,7 @@ fn main() -> Result<()> {
             over_reported: arguments.over_reported,
             unseen: Duration::from_millis(arguments.unseen),
         },
+        ..options
     };
     let twin = Twin::start(options, [arguments.ec2_port, arguments.ebs_port])?;
     println!("EC2 at {}, EBS direct at {}", twin.ec2_url(), twin.ebs_url());

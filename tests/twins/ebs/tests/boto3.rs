@@ -1,10 +1,10 @@
 //! AWS's own client asks the twin, and finds what the services document.
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use farshore_core::Timestamp;
 use farshore_e2e::installed;
-use farshore_twin_ebs::{Fault, Faults, Key, Options, Policy, Principal, Seen, Subnet, Twin};
+use farshore_twin_ebs::{Fault, Faults, Key, Options, Policy, Principal, Seen, Twin};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -40,34 +40,14 @@ fn options(folder: &Path) -> Options {
     let mut expired = with("expired-secret", Some("a-token"), Policy::everything());
     expired.key.expires_at = Some(Timestamp::from_unix_milliseconds(0));
     let principals = [
-        ("TWIN", with("twin-secret", None, Policy::everything())),
         ("TEMPORARY", with("temporary-secret", Some("a-token"), Policy::everything())),
         ("EXPIRED", expired),
         ("LIMITED", with("limited-secret", None, policy(LIMITED))),
         ("DRILL", with("drill-secret", None, policy(DRILL))),
     ];
-    let tagged = |purpose: &str| BTreeMap::from([("purpose".to_owned(), purpose.to_owned())]);
-    let subnet = |purpose: &str, cidr: &str| Subnet {
-        id: format!("subnet-0{purpose}"),
-        cidr: cidr.to_owned(),
-        tags: tagged(purpose),
-    };
-    Options {
-        folder: folder.to_owned(),
-        region: "eu-west-1".to_owned(),
-        zone: "eu-west-1a".to_owned(),
-        account: "123456789012".to_owned(),
-        principals: principals.map(|(id, principal)| (id.to_owned(), principal)).into(),
-        subnets: vec![subnet("live", "10.0.1.0/24"), subnet("drill", "10.0.2.0/24")],
-        groups: ["live", "drill"].map(|purpose| (format!("sg-0{purpose}"), tagged(purpose))).into(),
-        runs: false,
-        settle: Duration::from_millis(100),
-        block_token_life: Duration::from_secs(7 * 86_400),
-        page_token_life: Duration::from_secs(3_600),
-        snapshot_interval: Duration::ZERO,
-        pending_max: 100,
-        faults: Faults { seed: 1, ..Faults::default() },
-    }
+    let mut options = Options { settle: Duration::from_millis(100), ..Options::new(folder) };
+    options.principals.extend(principals.map(|(id, principal)| (id.to_owned(), principal)));
+    options
 }
 
 fn folder() -> TempDir {
