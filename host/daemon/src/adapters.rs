@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, io::Read as _, path::Path, sync::Arc};
 
-use farshore_core::{Clock, Coded as _, SiteName};
+use farshore_core::{Clock, Coded as _, Entropy, SiteName};
 use farshore_platform::{ComponentSite, SiteError};
 use farshore_plugin::{
-    Binding, Call, Component, Digest, Grants, HostOptions, LogLevel, LogObserver, Mode, Observer, PluginHost, Progress,
-    Refusal, Templates, abi::Description, limits,
+    Binding, Call, Component, Digest, Endpoints, Grants, HostOptions, LogLevel, LogObserver, Mode, Observer,
+    PluginHost, Progress, Refusal, Templates, abi::Description, limits,
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         settings::check_settings,
     },
     context::Context,
+    endpoints,
     error::CliError,
     output::{Failure, Output},
 };
@@ -32,7 +33,10 @@ pub struct Adapters {
     host: PluginHost,
     output: Output,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     loaded: BTreeMap<SiteName, Loaded>,
+    /// Made once for each mode of a site: how fast an API may be asked holds for all groups together.
+    endpoints: BTreeMap<(SiteName, Mode), Endpoints>,
 }
 
 /// A site's adapter, loaded.
@@ -62,7 +66,9 @@ impl Adapters {
             host: PluginHost::new(options)?,
             output: context.output,
             clock: Arc::clone(&context.clock),
+            entropy: Arc::clone(&context.entropy),
             loaded: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
         })
     }
 
@@ -105,12 +111,32 @@ impl Adapters {
             mode: Mode::Observe,
             settings: serde_json::json!({}),
             grants: Grants::default(),
+            endpoints: Endpoints::new(),
             programs: Templates::new(),
             observer: Arc::new(LogObserver),
         };
         let failed = |message: String| SiteError::Failed { site: name.clone(), message };
         let bound = component.bind(nothing).map_err(|error| failed(error.to_string()))?;
         ComponentSite::new(name.clone(), bound, Arc::clone(&self.clock)).describe().await
+    }
+
+    /// The HTTP APIs that a site's adapter may ask in a mode. Contacts none of them.
+    ///
+    /// # Errors
+    /// All that is wrong with them, each at its place in the configuration.
+    pub fn endpoints(
+        &mut self,
+        configuration: &Configuration,
+        name: &SiteName,
+        site: &Site,
+        mode: Mode,
+    ) -> Result<Endpoints, Vec<Problem>> {
+        let key = (name.clone(), mode);
+        if let Some(made) = self.endpoints.get(&key) {
+            return Ok(made.clone());
+        }
+        let made = endpoints::of(configuration, name, site, mode, &self.clock, &self.entropy)?;
+        Ok(self.endpoints.entry(key).or_insert(made).clone())
     }
 
     /// Opens a site for one mode.
@@ -127,6 +153,8 @@ impl Adapters {
         if !self.loaded.contains_key(name) {
             self.load(configuration, name, site).await.map_err(|problems| configuration.refuse(problems))?;
         }
+        let endpoints = self.endpoints(configuration, name, site, mode);
+        let endpoints = endpoints.map_err(|problems| configuration.refuse(problems))?;
         let Some(loaded) = self.loaded.get(name) else {
             unreachable!("the site's adapter has just been loaded");
         };
@@ -139,6 +167,7 @@ impl Adapters {
             mode,
             settings: serde_json::Value::Object(site.settings_for(mode)),
             grants: site.grants.for_mode(mode).clone(),
+            endpoints,
             programs: site.programs.for_mode(mode).clone(),
             observer: Arc::new(Heard { site: name.clone(), output: self.output }),
         };

@@ -3,10 +3,11 @@
 use farshore_core::{Code, CodePage};
 
 /// Each crate's table, with the range of numbers that is its own.
-pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [CodePage]); 7] {
+pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [CodePage]); 8] {
     [
         ("vault", 1000..=1999, farshore_vault::CODES),
-        ("component host", 2000..=2999, farshore_plugin::CODES),
+        ("component host", 2000..=2499, farshore_plugin::CODES),
+        ("HTTP APIs", 2500..=2999, farshore_http::CODES),
         ("platform and transports", 3000..=3999, farshore_platform::CODES),
         ("replication", 4000..=4999, farshore_replication::CODES),
         ("failover", 5000..=5999, farshore_failover::CODES),

@@ -10,6 +10,7 @@ mod codes;
 mod command;
 mod config;
 mod context;
+mod endpoints;
 mod error;
 mod keys;
 mod observers;

@@ -512,7 +512,9 @@ impl Execution {
                 state
             }
         };
-        let step = self.target.seal_disk(&state).await;
+        let progress = journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id));
+        let blocks = progress.and_then(|progress| progress.blocks.clone());
+        let step = self.target.seal_disk(&state, blocks.as_ref()).await;
         state = self
             .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id))
             .await?;
@@ -551,7 +553,8 @@ impl Execution {
         let _ = transport.close().await;
         let report = report?;
         let (written_bytes, milliseconds) = (report.written_bytes, report.milliseconds);
-        journal.record(RunEntry::DiskRestored { id: id.to_owned(), written_bytes, milliseconds }).await
+        let (id, blocks) = (id.to_owned(), transport.written_blocks());
+        journal.record(RunEntry::DiskRestored { id, written_bytes, milliseconds, blocks }).await
     }
 
     async fn define_machine(

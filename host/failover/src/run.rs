@@ -11,7 +11,7 @@ use farshore_core::{
     CaptureId, Clock, DiskId, Entropy, Generation, GroupName, LineageId, MachineId, RunId, Sequence, SiteName,
     Timestamp,
 };
-use farshore_platform::{AdapterState, Readiness};
+use farshore_platform::{AdapterState, Readiness, WrittenBlocks};
 use serde::{Deserialize, Serialize};
 
 use crate::{FenceReport, RunOutcome, RunReport};
@@ -138,6 +138,9 @@ pub enum RunEntry {
         written_bytes: u64,
         /// How long it took.
         milliseconds: u64,
+        /// What a transport of blocks said of it, which the platform compares when the disk is sealed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blocks: Option<WrittenBlocks>,
     },
     /// A machine can use the disk.
     DiskSealed {
@@ -211,6 +214,8 @@ pub struct DiskProgress {
     pub state: Option<AdapterState>,
     /// Bytes and milliseconds of its restore, once it is durable.
     pub restored: Option<(u64, u64)>,
+    /// What a transport of blocks said of it.
+    pub blocks: Option<WrittenBlocks>,
     /// A machine can use it.
     pub sealed: bool,
 }
@@ -286,12 +291,14 @@ impl RunState {
             RunEntry::SourceStop(report) => self.fences.push(report),
             RunEntry::Discarded { run, machine, .. } => self.discarded.push((run, machine)),
             RunEntry::DiskIntended { machine, disk, id } => {
-                let progress = DiskProgress { id, state: None, restored: None, sealed: false };
+                let progress = DiskProgress { id, state: None, restored: None, blocks: None, sealed: false };
                 self.machine(&machine)?.disks.insert(disk, progress);
             }
             RunEntry::DiskState { id, state } => self.disk(&id)?.state = Some(state),
-            RunEntry::DiskRestored { id, written_bytes, milliseconds } => {
-                self.disk(&id)?.restored = Some((written_bytes, milliseconds));
+            RunEntry::DiskRestored { id, written_bytes, milliseconds, blocks } => {
+                let disk = self.disk(&id)?;
+                disk.restored = Some((written_bytes, milliseconds));
+                disk.blocks = blocks;
             }
             RunEntry::DiskSealed { id } => self.disk(&id)?.sealed = true,
             RunEntry::MachineIntended { machine, id } => self.machine(&machine)?.id = Some(id),
@@ -371,7 +378,7 @@ mod tests {
         let entries = [
             RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d1".to_owned() },
             RunEntry::DiskState { id: "d1".to_owned(), state: AdapterState(vec![1, 2]) },
-            RunEntry::DiskRestored { id: "d1".to_owned(), written_bytes: 7, milliseconds: 8 },
+            RunEntry::DiskRestored { id: "d1".to_owned(), written_bytes: 7, milliseconds: 8, blocks: None },
             RunEntry::DiskSealed { id: "d1".to_owned() },
             RunEntry::Resumed { at: Timestamp::from_unix_milliseconds(3), attestation: Some("ann saw it".to_owned()) },
             RunEntry::Resumed { at: Timestamp::from_unix_milliseconds(4), attestation: None },

@@ -62,6 +62,15 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
+/// An endpoint is equal to itself: another with the same grant has connections and a pace of its own.
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Endpoint {}
+
 /// What is done after an attempt.
 enum Verdict {
     /// It is the answer.

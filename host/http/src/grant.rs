@@ -1,12 +1,13 @@
 //! An API as the operator grants it.
 //!
 //! ```toml
+//! [sites.cloud.grants.protect.endpoints.ec2]
 //! address = "https://ec2.eu-west-1.amazonaws.com"
 //! credential = "protect"
 //! service = "ec2"
 //! ```
 //!
-//! The operator writes it for each endpoint: the address and which credential signs for it; a component knows the endpoint's name only. So a
+//! The operator writes the address and which credential signs for it; a component knows the endpoint's name only. So a
 //! credential never leaves for another address, and a drill reaches what its own table says.
 
 use std::{fmt, net::IpAddr, num::NonZeroU32, path::PathBuf, str::FromStr};

@@ -1,7 +1,5 @@
 //! HTTP APIs that the operator named: whom a request reaches, how it is signed, how fast it may go, and what is sent again.
 //!
-//! No component can ask one yet: this is the host's part, under the disks of blocks of `farshore-platform`.
-//!
 //! It must not know what a component, a platform or a disk is. It follows no redirect and asks no proxy, so that a request
 //! reaches the address that was judged or nobody; it shows no key in an error, a log or a debug text.
 //!

@@ -28,7 +28,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farshore_core::Extent;
-use farshore_http::{Endpoint, Header};
+use farshore_http::Endpoint;
+pub use farshore_plugin::{BlockRead, BlockWords, BlockWrite};
 
 use self::{read::Pages, write::Writing};
 use crate::{
@@ -49,39 +50,6 @@ const OPEN_BLOCKS_MAX: usize = 32;
 const HELD_BLOCKS: usize = 16;
 /// Blocks that one flush sends at once.
 const BLOCKS_IN_FLIGHT: usize = 8;
-
-/// What the requests for a disk's blocks are made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockWords {
-    /// The disk's size in bytes. Its end may cut the last block, which is read and written whole.
-    pub size_bytes: u64,
-    /// A block's size in bytes: a power of two, at most [`REQUEST_BYTES_MAX`].
-    pub block_bytes: u32,
-    /// How a block is read, if it is.
-    pub read: Option<BlockRead>,
-    /// How a block is written, if it is.
-    pub write: Option<BlockWrite>,
-    /// What of a refusal means a throttle.
-    pub throttle_words: Vec<String>,
-}
-
-/// How a block is read: by `GET`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockRead {
-    /// Path and query, with `{index}` for the block's number and `{key}` for the key that its listing told.
-    pub target: String,
-    /// The header of the answer that holds the SHA-256 of the block as base64; in lower case.
-    pub checksum_header: String,
-}
-
-/// How a block is written: by `PUT`, with the block as its body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockWrite {
-    /// Path and query, with `{index}` for the block's number.
-    pub target: String,
-    /// With `{length}` for the block's length and `{sha256}` for its SHA-256 as base64 in the values.
-    pub headers: Vec<Header>,
-}
 
 /// Which blocks are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use farshore_plugin::{BoundComponent, CallError, TransportGrant, abi};
 
 use crate::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, DiskTransport,
-    Finding, MachineRequest, Owned, OwnedKind, Readiness, SiteError, Source, Step, StopManner, Target, convert,
+    Finding, MachineRequest, Owned, OwnedKind, Readiness, SiteError, Source, Step, StopManner, Target, WrittenBlocks,
+    blocks::{ALLOCATED_BLOCKS, BlockDisk, BlockLister, BlockPage, BlockSet, CHANGED_BLOCKS, ListedBlock},
+    convert,
     file::{FileDisk, FileOptions},
     nbd::{NbdAddress, NbdDisk, NbdEndpoint, NbdOptions},
 };
@@ -24,6 +26,30 @@ pub struct ComponentSite {
     site: SiteName,
     component: BoundComponent,
     clock: Arc<dyn Clock>,
+}
+
+/// A captured disk whose blocks its adapter lists.
+struct CapturedBlocks {
+    site: SiteName,
+    component: BoundComponent,
+    state: AdapterState,
+    machine: String,
+    disk: String,
+}
+
+#[async_trait::async_trait]
+impl BlockLister for CapturedBlocks {
+    async fn page(&self, set: BlockSet, offset: u64) -> Result<BlockPage, SiteError> {
+        let set = match set {
+            BlockSet::Changed => abi::BlockSet::Changed,
+            BlockSet::Allocated => abi::BlockSet::Allocated,
+        };
+        let (state, machine, disk) = (self.state.0.clone(), self.machine.clone(), self.disk.clone());
+        let page = self.component.list_blocks(state, machine, disk, set, offset).await;
+        let page = page.map_err(|error| site_error(&self.site, error))?;
+        let block = |block: abi::Block| ListedBlock { index: block.index, key: block.key };
+        Ok(BlockPage { blocks: page.blocks.into_iter().map(block).collect(), told_to: page.told_to })
+    }
 }
 
 impl ComponentSite {
@@ -41,17 +67,7 @@ impl ComponentSite {
     }
 
     fn call_error(&self, error: CallError) -> SiteError {
-        let site = self.site.clone();
-        match error.platform_error().cloned() {
-            Some(abi::PlatformError::Settings(message)) => SiteError::Settings { site, message },
-            Some(abi::PlatformError::NotFound(message)) => SiteError::NotFound { site, message },
-            Some(abi::PlatformError::Unreachable(message)) => SiteError::Unreachable { site, message },
-            Some(abi::PlatformError::Conflict(message)) => SiteError::Conflict { site, message },
-            Some(abi::PlatformError::CaptureBroken(message)) => SiteError::CaptureBroken { site, message },
-            Some(abi::PlatformError::Unsupported(message)) => SiteError::Unsupported { site, message },
-            Some(abi::PlatformError::Failed(message)) => SiteError::Failed { site, message },
-            None => SiteError::Call { site, source: Box::new(error) },
-        }
+        site_error(&self.site, error)
     }
 
     fn nonsense(&self, what: impl Into<String>) -> SiteError {
@@ -102,9 +118,19 @@ impl ComponentSite {
         &self,
         grant: TransportGrant,
         contexts: Vec<String>,
+        lister: Option<Arc<dyn BlockLister>>,
         size_bytes: u64,
     ) -> Result<Arc<dyn DiskTransport>, SiteError> {
         let failed = |source| SiteError::Transport { site: self.site.clone(), source };
+        let is_of_blocks = matches!(grant, TransportGrant::Blocks { .. });
+        let told_by_listing = |context: &&String| [CHANGED_BLOCKS, ALLOCATED_BLOCKS].contains(&context.as_str());
+        if let Some(context) = contexts.iter().find(|context| told_by_listing(context) != is_of_blocks) {
+            let what = match is_of_blocks {
+                true => format!("a transport of blocks has no block-status context {context}; its blocks are `listed`"),
+                false => "the blocks of a disk are `listed`, but its transport is not one of blocks".to_owned(),
+            };
+            return Err(self.nonsense(what));
+        }
         let transport: Arc<dyn DiskTransport> = match grant {
             TransportGrant::Nbd { address, export, read_only } => {
                 let address = match address {
@@ -120,6 +146,7 @@ impl ComponentSite {
             TransportGrant::File { path, read_only } => {
                 Arc::new(FileDisk::open(&path, read_only, FileOptions::default()).await.map_err(failed)?)
             }
+            TransportGrant::Blocks { endpoint, words } => Arc::new(BlockDisk::new(endpoint, words, lister)),
         };
         if transport.size_bytes() != size_bytes {
             let has = transport.size_bytes();
@@ -128,6 +155,21 @@ impl ComponentSite {
             return Err(self.nonsense(format!("a disk of {size_bytes} bytes is {has} bytes behind its transport")));
         }
         Ok(transport)
+    }
+}
+
+/// An error of a component's call, as the site's.
+fn site_error(site: &SiteName, error: CallError) -> SiteError {
+    let site = site.clone();
+    match error.platform_error().cloned() {
+        Some(abi::PlatformError::Settings(message)) => SiteError::Settings { site, message },
+        Some(abi::PlatformError::NotFound(message)) => SiteError::NotFound { site, message },
+        Some(abi::PlatformError::Unreachable(message)) => SiteError::Unreachable { site, message },
+        Some(abi::PlatformError::Conflict(message)) => SiteError::Conflict { site, message },
+        Some(abi::PlatformError::CaptureBroken(message)) => SiteError::CaptureBroken { site, message },
+        Some(abi::PlatformError::Unsupported(message)) => SiteError::Unsupported { site, message },
+        Some(abi::PlatformError::Failed(message)) => SiteError::Failed { site, message },
+        None => SiteError::Call { site, source: Box::new(error) },
     }
 }
 
@@ -205,7 +247,14 @@ impl Source for ComponentSite {
             contexts.push(context.clone());
         }
         contexts.extend(disk.allocation_context.clone());
-        self.open(grant, contexts, disk.size_bytes).await
+        let lister: Arc<dyn BlockLister> = Arc::new(CapturedBlocks {
+            site: self.site.clone(),
+            component: self.component.clone(),
+            state: state.clone(),
+            machine: disk.machine.to_string(),
+            disk: disk.disk.to_string(),
+        });
+        self.open(grant, contexts, Some(lister), disk.size_bytes).await
     }
 
     async fn verify_capture(&self, state: &AdapterState) -> Result<(), SiteError> {
@@ -275,11 +324,18 @@ impl Target for ComponentSite {
 
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError> {
         let grant = self.component.open_target_disk(state.0.clone()).await.map_err(|error| self.call_error(error))?;
-        self.open(grant, Vec::new(), disk.size_bytes).await
+        self.open(grant, Vec::new(), None, disk.size_bytes).await
     }
 
-    async fn seal_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {
-        self.component.seal_disk(state.0.clone()).await.map(convert::disk_step).map_err(|error| self.call_error(error))
+    async fn seal_disk(
+        &self,
+        state: &AdapterState,
+        written: Option<&WrittenBlocks>,
+    ) -> Result<Step<String>, SiteError> {
+        let written = written
+            .map(|WrittenBlocks { count, checksum }| abi::WrittenBlocks { count: *count, checksum: checksum.clone() });
+        let step = self.component.seal_disk(state.0.clone(), written).await;
+        step.map(convert::disk_step).map_err(|error| self.call_error(error))
     }
 
     async fn continue_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {

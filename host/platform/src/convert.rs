@@ -14,6 +14,7 @@ use farshore_plugin::abi;
 use crate::{
     AdapterState, CaptureReport, CaptureRequest, CapturedDisk, Changes, Owned, OwnedKind, Pending, Readiness,
     ReadinessLevel, Step, StepStatus,
+    blocks::{ALLOCATED_BLOCKS, CHANGED_BLOCKS},
 };
 
 /// Sizes of disks are multiples of this.
@@ -231,17 +232,27 @@ pub(crate) fn captured_disks(
         let asked = request.tracked.iter().any(|tracked| tracked.machine == machine && tracked.disk == id);
         let changes = match disk.changes {
             abi::Changes::Unknown(reason) => Changes::Unknown(reason),
-            abi::Changes::Context(_) if !asked => {
+            abi::Changes::Context(_) | abi::Changes::Listed if !asked => {
                 return Err(format!(
                     "the capture knows what changed on disk {id} of machine {machine}, but not since when"
                 ));
             }
             abi::Changes::Context(context) => Changes::Context(context),
+            abi::Changes::Listed => Changes::Context(CHANGED_BLOCKS.to_owned()),
         };
         let allocation_context = match disk.allocation {
             abi::Allocation::Unknown => None,
             abi::Allocation::Context(context) => Some(context),
+            abi::Allocation::Listed => Some(ALLOCATED_BLOCKS.to_owned()),
         };
+        // A key that expired is asked for anew, and what a delta does not name is asked for there.
+        if matches!(&changes, Changes::Context(context) if context == CHANGED_BLOCKS)
+            && allocation_context.as_deref() != Some(ALLOCATED_BLOCKS)
+        {
+            return Err(format!(
+                "what changed on disk {id} of machine {machine} is `listed`, but what has content is not"
+            ));
+        }
         disks.push(CapturedDisk { machine, disk: id, size_bytes, token: disk.token, changes, allocation_context });
     }
     if let Some(missing) = request.machines.iter().find(|machine| !disks.iter().any(|disk| disk.machine == **machine)) {

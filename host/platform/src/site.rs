@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use farshore_core::{CaptureId, Consistency, Disk, DiskId, Instant, Machine, MachineId, OwnerTag, RunId, SiteName};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DiskTransport, SiteError};
+use crate::{DiskTransport, SiteError, WrittenBlocks};
 
 /// What an adapter must see again in later calls: opaque, at most 64 KiB, written as base64.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -323,8 +323,9 @@ pub trait Target: Send + Sync {
     /// Opens a disk for writing. It has the size of the request.
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError>;
 
-    /// Ends the making of a disk that was written and flushed.
-    async fn seal_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError>;
+    /// Ends the making of a disk that was written and flushed. `written` is what its transport said then.
+    async fn seal_disk(&self, state: &AdapterState, written: Option<&WrittenBlocks>)
+    -> Result<Step<String>, SiteError>;
 
     /// Goes on with a pending making or sealing.
     async fn continue_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError>;

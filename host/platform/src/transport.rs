@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use farshore_core::{Extent, ExtentSequence};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::TransportError;
 
@@ -20,7 +21,7 @@ pub struct BlockStatus {
 }
 
 /// What was written to a disk of blocks, which the platform compares when the disk is sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenBlocks {
     /// How many different blocks.
     pub count: u64,

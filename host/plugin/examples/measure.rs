@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use farshore_core::{Clock, SystemClock};
-use farshore_plugin::{Binding, Component, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
+use farshore_plugin::{Binding, Component, Endpoints, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
 
 const CALLS: usize = 1_000;
 
@@ -43,6 +43,7 @@ async fn calls(component: &Component) -> Result<Vec<Duration>, Box<dyn std::erro
         mode: Mode::Observe,
         settings: serde_json::json!({}),
         grants: Grants::default(),
+        endpoints: Endpoints::new(),
         programs: Templates::new(),
         observer: Arc::new(LogObserver),
     })?;

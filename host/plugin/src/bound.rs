@@ -5,13 +5,15 @@
 //! limited for each component and for all; further calls wait for their turn, and their deadline counts from then.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use farshore_core::{Clock, Entropy, SiteName};
+use farshore_core::{Clock, EndpointName, Entropy, SiteName};
+use farshore_http::Endpoint;
 use wasmtime::{Store, component::Instance};
 
 use crate::{
@@ -23,6 +25,9 @@ use crate::{
     state::{CallState, Interruption},
 };
 
+/// HTTP APIs that can be asked, by the names that a component knows.
+pub type Endpoints = BTreeMap<EndpointName, Arc<Endpoint>>;
+
 /// What a component is bound to.
 pub struct Binding {
     /// The site that it serves.
@@ -33,6 +38,8 @@ pub struct Binding {
     pub settings: serde_json::Value,
     /// The site's grants for this mode.
     pub grants: Grants,
+    /// What the endpoints of the grants are, ready to be asked.
+    pub endpoints: Endpoints,
     /// The site's program templates for this mode.
     pub programs: Templates,
     /// Who hears what the component says.
@@ -52,6 +59,7 @@ pub(crate) struct Bound {
     pub(crate) mode: Mode,
     pub(crate) settings_json: String,
     pub(crate) grants: Grants,
+    pub(crate) endpoints: Endpoints,
     pub(crate) programs: Templates,
     observer: Arc<dyn Observer>,
     refusals: Mutex<Vec<Refusal>>,
@@ -59,8 +67,8 @@ pub(crate) struct Bound {
 
 impl Bound {
     pub(crate) fn new(component: Arc<Loaded>, binding: Binding, settings_json: String) -> Self {
-        let Binding { site, mode, settings: _, grants, programs, observer } = binding;
-        Self { component, site, mode, settings_json, grants, programs, observer, refusals: Mutex::default() }
+        let Binding { site, mode, settings: _, grants, endpoints, programs, observer } = binding;
+        Self { component, site, mode, settings_json, grants, endpoints, programs, observer, refusals: Mutex::default() }
     }
 
     pub(crate) fn name(&self) -> &str {

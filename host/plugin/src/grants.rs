@@ -6,6 +6,11 @@
 //! tcp = ["vcenter.example.org:443"]
 //! nbd = ["unix:/run/farshore/*.nbd", "tcp:storage.example.org:10809"]
 //! files = [{ folder = "/var/lib/farshore/fleece", access = "read-write" }]
+//!
+//! [sites.production.grants.protect.endpoints.ec2]
+//! address = "https://ec2.eu-west-1.amazonaws.com"
+//! credential = "protect"
+//! service = "ec2"
 //! ```
 //!
 //! Nothing is inherited: a mode has the grants that are written for it and no others, so that what a drill can reach is
@@ -14,8 +19,10 @@
 
 mod pattern;
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
+use farshore_core::EndpointName;
+use farshore_http::EndpointGrant;
 use serde::{Deserialize, Serialize};
 
 pub use self::pattern::{HostPort, NbdPattern, PathPattern, PatternError};
@@ -68,6 +75,9 @@ pub struct Grants {
     /// Folders whose files may be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<FolderGrant>,
+    /// HTTP APIs that may be asked, by the names that the component knows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<EndpointName, EndpointGrant>,
 }
 
 /// A folder whose files may be used.

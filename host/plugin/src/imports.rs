@@ -6,6 +6,7 @@
 
 mod clock;
 mod files;
+mod http;
 mod log;
 mod nbd;
 mod programs;

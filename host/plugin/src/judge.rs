@@ -40,6 +40,12 @@ impl Judge {
         self.refuse(Refusal::not_in_manifest(bound.name(), &bound.site, bound.mode, wanted))
     }
 
+    /// Refuses an endpoint whose name leads where it may not lead.
+    pub(crate) fn address_not_allowed(&self, endpoint: &str, host: String, found: String) -> wasmtime::Error {
+        let bound = &self.bound;
+        self.refuse(Refusal::address_not_allowed(bound.name(), &bound.site, bound.mode, endpoint, host, found))
+    }
+
     /// Ends the call because the component wanted what it may not have, and remembers that for the report.
     fn refuse(&self, refusal: Refusal) -> wasmtime::Error {
         self.bound.remember(&refusal);

@@ -7,7 +7,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use farshore_plugin::{Binding, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
+//! use farshore_plugin::{Binding, Endpoints, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
 //!
 //! let host = PluginHost::new(HostOptions::new("/var/cache/farshore/components"))?;
 //! let component = host.load(std::fs::read("qemu.wasm")?).await?;
@@ -16,6 +16,7 @@
 //!     mode: Mode::Protect,
 //!     settings: serde_json::json!({}),
 //!     grants: Grants::default(),
+//!     endpoints: Endpoints::new(),
 //!     programs: Templates::new(),
 //!     observer: Arc::new(LogObserver),
 //! })?;
@@ -45,7 +46,7 @@ mod transport;
 mod v0_1;
 
 pub use self::{
-    bound::{BindError, Binding, BoundComponent},
+    bound::{BindError, Binding, BoundComponent, Endpoints},
     call::{Call, CallError, Outcome},
     codes::CODES,
     component::{Component, Digest, HostOptions, LoadError, PluginHost},
@@ -57,6 +58,6 @@ pub use self::{
     observer::{LogLevel, LogObserver, Observer, Progress},
     programs::{Argument, Repeated, SiteTemplates, SlotType, Template, TemplateError, Templates, Text},
     refusal::{Refusal, RefusalReason, Wanted},
-    transport::{NbdAddress, TransportGrant},
+    transport::{BlockRead, BlockWords, BlockWrite, NbdAddress, TransportGrant},
     v0_1::abi,
 };

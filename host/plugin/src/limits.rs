@@ -56,6 +56,8 @@ pub const NUMBER_END: u64 = 1 << 53;
 pub const STATE_BYTES_MAX: usize = 64 << 10;
 /// Items of a page of machines, disks, findings or owned things.
 pub const PAGE_ITEMS_MAX: usize = 100;
+/// Blocks of a page.
+pub const PAGE_BLOCKS_MAX: usize = 1_000;
 /// Disks of one machine.
 pub const MACHINE_DISKS_MAX: usize = 256;
 /// Network interfaces of one machine.
@@ -102,6 +104,17 @@ pub const PATH_BYTES_MAX: usize = 4_095;
 pub const HOST_NAME_BYTES_MAX: usize = 255;
 /// The name of an NBD export, as the protocol has it.
 pub const EXPORT_NAME_BYTES_MAX: usize = 4_096;
+
+/// The longest time that a component may give a request to an API. The host's own work is a little more.
+pub const HTTP_TIME_MAX: Duration = Duration::from_secs(25);
+/// What the host may take beyond a request's own time.
+pub const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// Words for a throttle in one request.
+pub const THROTTLE_WORDS_MAX: usize = 16;
+/// One word for a throttle.
+pub const THROTTLE_WORD_BYTES_MAX: usize = 128;
+/// The sizes of blocks of a disk that is read by requests.
+pub const BLOCK_BYTES: std::ops::RangeInclusive<u32> = (4 << 10)..=(1 << 20);
 
 /// The last bytes that are kept of what a program writes, of each of its two streams.
 pub const PROGRAM_OUTPUT_BYTES_MAX: usize = 64 << 10;

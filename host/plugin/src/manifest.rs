@@ -7,7 +7,7 @@
 //! ```toml
 //! name = "qemu"
 //! version = "0.1.0"
-//! wit = "0.1.0-draft.2"
+//! wit = "0.1.0-draft.3"
 //!
 //! [wants.protect]
 //! unix = true
@@ -90,6 +90,9 @@ pub struct Wants {
     /// Files in folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Access>,
+    /// HTTP APIs, by the names of their endpoints.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub endpoints: BTreeSet<String>,
     /// Programs, by the names of their templates.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub programs: BTreeSet<String>,
@@ -176,9 +179,10 @@ impl Manifest {
             }
         }
         for mode in Mode::ALL {
-            for program in &self.wants.for_mode(mode).programs {
-                if !is_name(program) {
-                    return wrong("programs", program, "a name is 1 to 64 of a-z, 0-9 and -");
+            let wants = self.wants.for_mode(mode);
+            for (field, names) in [("programs", &wants.programs), ("endpoints", &wants.endpoints)] {
+                if let Some(name) = names.iter().find(|name| !is_name(name)) {
+                    return wrong(field, name, "a name is 1 to 64 of a-z, 0-9 and -");
                 }
             }
         }

@@ -33,6 +33,11 @@ pub enum Wanted {
         /// What was to be done with it.
         access: Access,
     },
+    /// An HTTP API.
+    Endpoint {
+        /// Its name.
+        name: String,
+    },
     /// A program.
     Program {
         /// The template's name.
@@ -48,11 +53,25 @@ impl Wanted {
             Self::Tcp { .. } => "tcp = true".to_owned(),
             Self::Nbd { .. } => "nbd = true".to_owned(),
             Self::File { access, .. } => format!("files = \"{access}\""),
+            Self::Endpoint { name } => format!("endpoints = [{}]", quoted(name)),
             Self::Program { template } => format!("programs = [{}]", quoted(template)),
         }
     }
 
-    /// The line below `[sites.<site>.grants.<mode>]` that grants it beside what is granted already.
+    /// The table that grants it, beside what is granted already.
+    fn grant(&self, site: &SiteName, mode: Mode, granted: &Grants) -> String {
+        let grants = format!("sites.{site}.grants.{mode}");
+        match self {
+            Self::Endpoint { name } => format!(
+                "[{grants}.endpoints.{name}]\naddress = \"https://...\" # where the API is\ncredential = \"...\" # one of \
+                 [sites.{site}.credentials]; leave it and `service` out if nothing is to be signed\nservice = \"...\" # what it \
+                 signs for"
+            ),
+            _ => format!("[{grants}]\n{}", self.grant_line(granted)),
+        }
+    }
+
+    /// The line in the table of the grants.
     fn grant_line(&self, granted: &Grants) -> String {
         fn list(key: &str, granted: impl Iterator<Item = String>, added: String) -> String {
             format!("{key} = [{}]", granted.chain([added]).collect::<Vec<_>>().join(", "))
@@ -74,6 +93,7 @@ impl Wanted {
                 let kept = granted.files.iter().filter(|item| item.folder.to_str() != Some(folder));
                 list("files", kept.map(|item| line(&item.folder.to_string_lossy(), item.access)), line(folder, *access))
             }
+            Self::Endpoint { name } => format!("# a table for the endpoint {}", quoted(name)),
             Self::Program { template } => format!("# a template named {}", quoted(template)),
         }
     }
@@ -92,6 +112,7 @@ impl fmt::Display for Wanted {
             Self::Nbd { address } => write!(formatter, "use the NBD server {address}"),
             Self::File { path, access: Access::ReadOnly } => write!(formatter, "read {path}"),
             Self::File { path, access: Access::ReadWrite } => write!(formatter, "write {path}"),
+            Self::Endpoint { name } => write!(formatter, "use the endpoint {name}"),
             Self::Program { template } => write!(formatter, "run the program template {template}"),
         }
     }
@@ -113,6 +134,15 @@ pub enum RefusalReason {
     },
     /// The path lies in a granted folder, but a symbolic link leads out of it.
     LinkLeadsOut,
+    /// The endpoint is granted, but its name leads where it may not lead.
+    AddressNotAllowed {
+        /// The name.
+        host: String,
+        /// The addresses that it leads to.
+        found: String,
+        /// The table of the configuration where the endpoint is granted.
+        table: String,
+    },
 }
 
 /// What a component wanted and may not have.
@@ -134,7 +164,7 @@ pub struct Refusal {
 impl Refusal {
     /// The refusal of what the operator did not grant.
     pub(crate) fn not_granted(component: &str, site: &SiteName, mode: Mode, wanted: Wanted, granted: &Grants) -> Self {
-        let toml = format!("[sites.{site}.grants.{mode}]\n{}", wanted.grant_line(granted));
+        let toml = wanted.grant(site, mode, granted);
         Self::new(component, site, mode, wanted, RefusalReason::NotGranted { toml })
     }
 
@@ -147,6 +177,20 @@ impl Refusal {
     /// The refusal of a path by which a symbolic link leads out of the granted folder.
     pub(crate) fn link_leads_out(component: &str, site: &SiteName, mode: Mode, wanted: Wanted) -> Self {
         Self::new(component, site, mode, wanted, RefusalReason::LinkLeadsOut)
+    }
+
+    /// The refusal of an endpoint whose name leads to addresses that its grant does not allow.
+    pub(crate) fn address_not_allowed(
+        component: &str,
+        site: &SiteName,
+        mode: Mode,
+        endpoint: &str,
+        host: String,
+        found: String,
+    ) -> Self {
+        let wanted = Wanted::Endpoint { name: endpoint.to_owned() };
+        let table = format!("[sites.{site}.grants.{mode}.endpoints.{endpoint}]");
+        Self::new(component, site, mode, wanted, RefusalReason::AddressNotAllowed { host, found, table })
     }
 
     fn new(component: &str, site: &SiteName, mode: Mode, wanted: Wanted, reason: RefusalReason) -> Self {
@@ -171,6 +215,11 @@ impl fmt::Display for Refusal {
                 formatter,
                 "but a symbolic link on that path leads out of the granted folder, so no grant of this folder allows \
                  it. Replace the link, or grant the folder that it leads to and let the component use that path"
+            ),
+            RefusalReason::AddressNotAllowed { host, found, table } => write!(
+                formatter,
+                "but {host} leads to {found}, which this endpoint does not allow. If it is right, add the network to \
+                 `networks` in {table}"
             ),
         }
     }

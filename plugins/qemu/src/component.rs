@@ -153,7 +153,7 @@ impl disks_abi::Guest for Component {
         open(target_disks::open(&Imports, &state)?)
     }
 
-    fn seal_disk(state: Vec<u8>) -> Result<disks_abi::DiskStep, PlatformError> {
+    fn seal_disk(state: Vec<u8>, _: Option<disks_abi::WrittenBlocks>) -> Result<disks_abi::DiskStep, PlatformError> {
         target_disks::seal(&Imports, &state)
     }
 

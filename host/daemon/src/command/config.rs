@@ -79,6 +79,13 @@ pub async fn run(context: &Context, command: &ConfigCommand) -> Result<(), Failu
             }
             Err(problems) => examined.problems.extend(problems),
         }
+        // What the file's own check has told already is not told again.
+        let said = |problem: &Problem| problem.severity == Severity::Error;
+        if !examined.problems.iter().any(said) {
+            for mode in Mode::ALL {
+                examined.problems.extend(adapters.endpoints(&partial, name, site, mode).err().unwrap_or_default());
+            }
+        }
     }
     examined.problems.extend(trusted_grants(&partial, &summaries));
     examined.document.sites = sites;
@@ -130,6 +137,10 @@ fn summarise(name: &SiteName, site: &Site, loaded: &Loaded) -> SiteSummary {
         for folder in &granted.files {
             add("files", format!("{} ({})", folder.folder.display(), folder.access), false);
         }
+        for (endpoint, grant) in &granted.endpoints {
+            let signed = grant.credential.as_ref().map_or("not signed".to_owned(), |name| format!("signed by {name}"));
+            add("endpoint", format!("{endpoint}: {} ({signed})", grant.address), false);
+        }
         for (template, program) in site.programs.for_mode(mode) {
             add("program", format!("{template}: {}", program.program.display()), true);
         }
@@ -165,6 +176,16 @@ fn unused(configuration: &Configuration, name: &SiteName, site: &Site, loaded: &
             let message =
                 format!("the adapter {} does not ask for this in mode {mode}: it does nothing", manifest.name);
             problems.push(Problem::warning(configuration.places.key(&place), message));
+        }
+        for endpoint in granted.endpoints.keys().filter(|endpoint| !wants.endpoints.contains(endpoint.as_str())) {
+            let place = place!["sites", name.as_str(), "grants", mode.as_str(), "endpoints", endpoint.as_str()];
+            let message = format!("the adapter {} asks no endpoint {endpoint} in mode {mode}", manifest.name);
+            let problem = Problem::warning(configuration.places.key(&place), message);
+            let known: Vec<&str> = wants.endpoints.iter().map(String::as_str).collect();
+            problems.push(match known.is_empty() {
+                true => problem,
+                false => problem.hint(format!("it asks \"{}\"", known.join("\", \""))),
+            });
         }
         let templates: BTreeSet<&String> = site.programs.for_mode(mode).keys().collect();
         for template in templates.into_iter().filter(|template| !wants.programs.contains(*template)) {
@@ -207,10 +228,15 @@ fn trusted_grants(configuration: &Configuration, sites: &[SiteSummary]) -> Vec<P
 fn secret_warnings(configuration: &Configuration) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
 
-    use crate::config::{model::SecretPlace, secret::permission_warning};
+    use crate::config::{
+        model::{Credential, SecretPlace},
+        secret::permission_warning,
+    };
     let vault = &configuration.vault;
     let data_secrets = vault.data.iter().flat_map(|data| data.secrets.values());
-    let secrets = vault.secrets.values().chain(data_secrets).filter_map(|place| match place {
+    let credentials = configuration.sites.values().flat_map(|site| site.credentials.values());
+    let keys = credentials.flat_map(Credential::places);
+    let secrets = vault.secrets.values().chain(data_secrets).chain(keys).filter_map(|place| match place {
         SecretPlace::File(path) => Some(path),
         SecretPlace::Env(_) => None,
     });

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use farshore_core::{GroupName, MachineId, SiteName};
+use farshore_core::{CredentialName, GroupName, MachineId, SiteName};
+use farshore_plugin::Mode;
 use farshore_vault::Address;
 
 use super::{
-    model::{Adapter, Document, Group, Host, OptionValue, SecretPlace, Vault},
+    model::{Adapter, Document, Group, Host, OptionValue, SecretPlace, Site, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
     reach::drill_reaches_live,
@@ -48,13 +49,12 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
             };
             problems.push(Problem::error(span, format!("there is no embedded adapter {adapter:?}")).hint(hint));
         }
+        check_credentials(name, site, places, &mut problems);
         // A warning and not an error: an error would keep a failover from starting, on the day when it is needed.
         problems.extend(drill_reaches_live(name, &site.grants).iter().map(|shared| {
-            let place = place!["sites", name.as_str(), "grants", "drill", shared.key, shared.index];
-            Problem::warning(places.value(&place), shared.to_string()).hint(format!(
-                "give drills folders of their own in [sites.{name}.settings-in.drill], and grant only those in \
-                 [sites.{name}.grants.drill]"
-            ))
+            let mut place = place!["sites", name.as_str(), "grants", "drill", shared.key];
+            place.push(shared.at.clone());
+            Problem::warning(places.value(&place), shared.to_string()).hint(shared.advice())
         }));
     }
     for (name, group) in &document.groups {
@@ -68,6 +68,45 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
         );
     }
     problems
+}
+
+/// The credentials of a site, and the endpoints that name them.
+fn check_credentials(name: &SiteName, site: &Site, places: &Places, problems: &mut Vec<Problem>) {
+    for (credential, words) in &site.credentials {
+        for (key, secret) in words.keyed_places() {
+            if let SecretPlace::Env(variable) = secret {
+                let place = place!["sites", name.as_str(), "credentials", credential.as_str(), key];
+                problems.extend(check_variable(variable, places.value(&place)));
+            }
+        }
+    }
+    for mode in Mode::ALL {
+        for (endpoint, grant) in &site.grants.for_mode(mode).endpoints {
+            let at = |key: &str| {
+                place!["sites", name.as_str(), "grants", mode.as_str(), "endpoints", endpoint.as_str(), key]
+            };
+            if let Some(why) = grant.contradiction() {
+                problems.push(Problem::error(
+                    places.value(&at("address")),
+                    format!("the endpoint {endpoint} cannot be used: {why}"),
+                ));
+            }
+            let Some(credential) = &grant.credential else { continue };
+            if !places.contains(&place!["sites", name.as_str(), "credentials", credential.as_str()]) {
+                let message = format!("site {name} has no credential \"{credential}\"");
+                let problem = Problem::error(places.value(&at("credential")), message);
+                let known = site.credentials.keys().map(CredentialName::as_str);
+                problems.push(match closest(credential.as_str(), known) {
+                    Some(meant) => problem.hint(format!("did you mean \"{meant}\"?")),
+                    None => problem.hint(format!("add `[sites.{name}.credentials.{credential}]`")),
+                });
+            } else if grant.service.is_none() {
+                let message = format!("the endpoint {endpoint} does not say which service \"{credential}\" signs for");
+                let problem = Problem::error(places.value(&at("credential")), message);
+                problems.push(problem.hint("add `service`, such as `service = \"ec2\"`"));
+            }
+        }
+    }
 }
 
 fn check_host(host: &Host, places: &Places, problems: &mut Vec<Problem>) {

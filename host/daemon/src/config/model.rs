@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Consistency, GroupName, MachineId, SiteName};
+use farshore_core::{Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
 use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -160,6 +160,44 @@ pub enum SecretPlace {
     Env(String),
 }
 
+/// What signs requests, and where its keys are found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Credential {
+    /// How it signs.
+    pub scheme: Scheme,
+    /// The region that requests are signed for, such as `eu-west-1`.
+    pub region: String,
+    /// Which key it is.
+    pub access_key_id: SecretPlace,
+    /// The key.
+    pub secret_access_key: SecretPlace,
+    /// What the keys of a session come with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<SecretPlace>,
+}
+
+impl Credential {
+    /// Where its keys are found.
+    pub fn places(&self) -> impl Iterator<Item = &SecretPlace> {
+        self.keyed_places().map(|(_, place)| place)
+    }
+
+    /// Where its keys are found, with the words for them.
+    pub fn keyed_places(&self) -> impl Iterator<Item = (&'static str, &SecretPlace)> {
+        let keys = [("access-key-id", &self.access_key_id), ("secret-access-key", &self.secret_access_key)];
+        keys.into_iter().chain(self.session_token.iter().map(|place| ("session-token", place)))
+    }
+}
+
+/// How a credential signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// AWS Signature Version 4.
+    Sigv4,
+}
+
 /// A place that runs machines, reached through one adapter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -172,6 +210,9 @@ pub struct Site {
     /// What it is told instead in one mode.
     #[serde(default)]
     pub settings_in: SettingsByMode,
+    /// What signs requests to the APIs that are granted below. The component sees none of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<CredentialName, Credential>,
     /// What the component may reach, for each mode.
     #[serde(default)]
     pub grants: SiteGrants,

@@ -3,20 +3,25 @@
 //! After a failover the recovery site *is* production: its folders hold production's disks, and its control sockets are
 //! production's. So the folders and sockets that are granted to a drill should be none of those that are granted to a
 //! live run. They are compared as they are written: a link that leads from one folder into another is not seen here.
+//!
+//! Where drills and live runs ask one API, what keeps them apart is the credential: two that are the same can do the same.
 
 use std::{fmt, path::Path};
 
 use farshore_core::SiteName;
+use farshore_http::EndpointGrant;
 use farshore_plugin::{Access, Grants, NbdPattern, PathPattern, SiteGrants};
+
+use super::places::Part;
 
 /// A grant of a drill that meets one of a live run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shared {
     site: SiteName,
-    /// The key of the drill's grant, and its place in the list there.
+    /// The key of the drill's grant.
     pub key: &'static str,
-    /// Its place in the list, from 0.
-    pub index: usize,
+    /// Its place there: in a list, from 0, or in a table, by its name.
+    pub at: Part,
     drill: String,
     live: String,
 }
@@ -33,18 +38,61 @@ impl fmt::Display for Shared {
     }
 }
 
+impl Shared {
+    /// What to do about it.
+    pub fn advice(&self) -> String {
+        let site = &self.site;
+        if self.key == ENDPOINTS {
+            format!(
+                "give drills a credential of their own in [sites.{site}.credentials], one that cannot touch what it did not \
+                 make, and name it in [sites.{site}.grants.drill.endpoints]"
+            )
+        } else {
+            format!(
+                "give drills folders of their own in [sites.{site}.settings-in.drill], and grant only those in \
+                 [sites.{site}.grants.drill]"
+            )
+        }
+    }
+}
+
+/// The key of the APIs that are granted.
+const ENDPOINTS: &str = "endpoints";
+
 /// The grants of drills at a site that meet what is granted to live runs, each with the first that it meets.
 pub fn drill_reaches_live(site: &SiteName, grants: &SiteGrants) -> Vec<Shared> {
     let live = reaches(&grants.live);
     // What a drill may only read it cannot harm.
     let drill = reaches(&grants.drill).into_iter().filter(|reach| reach.access == Access::ReadWrite);
-    drill
-        .filter_map(|drill| {
-            let live = live.iter().find(|live| live.meets(&drill))?;
-            let (drill_path, live_path) = (drill.path.clone(), live.path.clone());
-            Some(Shared { site: site.clone(), key: drill.key, index: drill.index, drill: drill_path, live: live_path })
+    let paths = drill.filter_map(|drill| {
+        let live = live.iter().find(|live| live.meets(&drill))?;
+        let (drill_path, live_path) = (drill.path.clone(), live.path.clone());
+        Some(Shared {
+            site: site.clone(),
+            key: drill.key,
+            at: Part::Index(drill.index),
+            drill: drill_path,
+            live: live_path,
         })
-        .collect()
+    });
+    paths.chain(shared_endpoints(site, grants)).collect()
+}
+
+/// The APIs that both ask with one credential, or without any at one address. With one credential the address does not
+/// matter: one service has many, by region and by kind.
+fn shared_endpoints(site: &SiteName, grants: &SiteGrants) -> impl Iterator<Item = Shared> {
+    grants.drill.endpoints.iter().filter_map(|(name, drill)| {
+        let same = |live: &&EndpointGrant| {
+            live.credential == drill.credential && (drill.credential.is_some() || live.address == drill.address)
+        };
+        let live = grants.live.endpoints.values().find(same)?;
+        let told = |grant: &EndpointGrant| match &grant.credential {
+            Some(credential) => format!("the credential \"{credential}\""),
+            None => format!("{} without a credential", grant.address),
+        };
+        let (drill, live) = (told(drill), told(live));
+        Some(Shared { site: site.clone(), key: ENDPOINTS, at: Part::from(name.as_str()), drill, live })
+    })
 }
 
 /// A path on this machine that a grant opens.
@@ -124,7 +172,10 @@ mod tests {
     fn shared(drill: &str, live: &str) -> Vec<String> {
         let grants = toml::from_str(&format!("[drill]\n{drill}\n[live]\n{live}\n")).expect("grants");
         let site = "farm".parse().expect("a name");
-        let told = |shared: &Shared| format!("{} {}: {shared}", shared.key, shared.index);
+        let told = |shared: &Shared| match &shared.at {
+            Part::Index(index) => format!("{} {index}: {shared}", shared.key),
+            Part::Key(name) => format!("{} {name}: {shared}", shared.key),
+        };
         drill_reaches_live(&site, &grants).iter().map(told).collect()
     }
 
@@ -161,6 +212,29 @@ mod tests {
         ] {
             assert_eq!(shared(&drill, &live), Vec::<String>::new(), "{drill} and {live}");
         }
+    }
+
+    #[test]
+    fn one_api_is_kept_apart_by_the_credential() {
+        let endpoint = |credential: &str, address: &str| {
+            format!("endpoints.ec2 = {{ address = \"https://{address}\", credential = \"{credential}\" }}")
+        };
+        let live = endpoint("recovery", "ec2.example.org");
+        for address in ["ec2.example.org", "ec2.elsewhere.example.org"] {
+            assert_eq!(
+                shared(&endpoint("recovery", address), &live),
+                ["endpoints ec2: a drill at site farm could reach what a failover started there: both may use the \
+                     credential \"recovery\""]
+            );
+        }
+        assert_eq!(shared(&endpoint("drill", "ec2.example.org"), &live), Vec::<String>::new());
+        let unsigned = |address: &str| format!("endpoints.api = {{ address = \"https://{address}\" }}");
+        assert_eq!(
+            shared(&unsigned("api.example.org"), &unsigned("api.example.org")),
+            ["endpoints api: a drill at site farm could reach what a failover started there: both may use \
+                 https://api.example.org without a credential"]
+        );
+        assert_eq!(shared(&unsigned("drill.example.org"), &unsigned("api.example.org")), Vec::<String>::new());
     }
 
     #[test]

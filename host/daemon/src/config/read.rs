@@ -171,7 +171,14 @@ fn list(names: &[&str]) -> String {
 fn is_secret_place(path: &[Part]) -> bool {
     path.starts_with(&place!["vault", "secrets"]) && path.len() == 3
         || path.starts_with(&place!["vault", "data", "secrets"]) && path.len() == 4
+        || is_of_a_credential(path) && matches!(path.last(), Some(Part::Key(key)) if key == "access-key-id")
         || matches!(path.last(), Some(Part::Key(key)) if is_secret_key(key))
+}
+
+/// Whether it lies in the table of a site's credential.
+fn is_of_a_credential(path: &[Part]) -> bool {
+    let keys: Vec<&Part> = path.iter().collect();
+    matches!(keys.as_slice(), [Part::Key(sites), _, Part::Key(credentials), _, ..] if sites == "sites" && credentials == "credentials")
 }
 
 /// The refusal of a secret in the file itself. It does not repeat what was found.
@@ -185,7 +192,11 @@ pub(super) fn literal_secret(path: &[Part], span: Range<usize>) -> Problem {
          with `passphrase-env = \"...\"`; with neither, you are asked on the terminal"
             .to_owned()
     } else {
-        let table = if path.starts_with(&place!["vault", "data"]) { "[vault.data.secrets]" } else { "[vault.secrets]" };
+        let table = match path {
+            [rest @ .., _] if is_of_a_credential(path) => format!("[{}]", dotted(rest)),
+            _ if path.starts_with(&place!["vault", "data"]) => "[vault.data.secrets]".to_owned(),
+            _ => "[vault.secrets]".to_owned(),
+        };
         format!("write `{name} = {{ file = \"...\" }}` or `{name} = {{ env = \"...\" }}` in {table}")
     };
     Problem::error(span, "a secret never stands in this file itself: change it, since others may have read it")

@@ -319,3 +319,43 @@ fn the_shipped_configurations_are_right_and_the_largest_has_every_key() {
         }
     }
 }
+
+#[test]
+fn credentials_and_endpoints_are_checked() {
+    let site = |more: &str| {
+        GOOD.replace("[sites.shelter]\nadapter = \"qemu\"\n", &format!("[sites.shelter]\nadapter = \"qemu\"\n{more}\n"))
+    };
+    let keys =
+        "scheme = \"sigv4\"\nregion = \"a\"\naccess-key-id = { env = \"ID\" }\nsecret-access-key = { file = \"key\" }";
+    let fine = format!(
+        "[sites.shelter.credentials.drill]\n{keys}\n[sites.shelter.grants.drill.endpoints.ec2]\naddress = \
+         \"https://ec2.example.org\"\ncredential = \"drill\"\nservice = \"ec2\""
+    );
+    assert_eq!(told(&site(&fine)), Vec::<String>::new());
+    let wrong = [
+        (
+            "credential = \"drill\"",
+            "credential = \"dril\"",
+            "site shelter has no credential \"dril\" | did you mean \"drill\"?",
+        ),
+        ("service = \"ec2\"", "", "does not say which service \"drill\" signs for | add `service`"),
+        ("https:", "http:", "its address has no TLS"),
+        ("ec2.example.org", "name:hunter2@ec2.example.org", "it holds a name or a password"),
+        ("ec2.example.org", "ec2.example.org/path", "it has a path or a query"),
+        ("{ file = \"key\" }", "\"hunter2\"", "a secret never stands in this file itself"),
+        ("{ env = \"ID\" }", "\"hunter2\"", "in [sites.shelter.credentials.drill]"),
+        ("{ env = \"ID\" }", "{ env = \"hunter 2\" }", "cannot be the name of an environment variable"),
+        ("scheme = \"sigv4\"", "scheme = \"sigv5\"", "unknown variant `sigv5`"),
+        ("region = \"a\"", "", "has no `region`"),
+        ("service = \"ec2\"", "service = \"ec2\"\nhost = \"b\"", "there is no key `host`"),
+    ];
+    for (from, to, part) in wrong {
+        let problems = told(&site(&fine.replacen(from, to, 1)));
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{to}: {problems:?}");
+        assert!(!problems.iter().any(|problem| problem.contains("hunter")), "{problems:?}");
+    }
+    let endpoint = fine.split_once("[sites.shelter.grants").map_or("", |(_, rest)| rest);
+    let live = format!("{fine}\n[sites.shelter.grants{}", endpoint.replacen(".drill", ".live", 1));
+    let problems = told(&site(&live));
+    assert!(problems.iter().any(|problem| problem.contains("both may use the credential \"drill\"")), "{problems:?}");
+}

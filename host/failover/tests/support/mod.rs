@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +11,7 @@ use farshore_core::{Disk, Extent, Machine, MachineId, OwnerTag, PowerState, Site
 use farshore_platform::{
     AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, DiskRequest, DiskTransport,
     Finding, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step, StepStatus,
-    StopManner, Target, TransportError,
+    StopManner, Target, TransportError, WrittenBlocks,
 };
 use tokio::sync::Notify;
 
@@ -20,6 +21,8 @@ pub struct MadeDisk {
     pub owner: String,
     pub bytes: Vec<u8>,
     pub sealed: bool,
+    /// What was told of it when it was flushed, which whoever seals it has to repeat.
+    written: Option<WrittenBlocks>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +60,12 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn ready(id: &str) -> Step<String> {
     Step { state: AdapterState(id.as_bytes().to_vec()), status: StepStatus::Ready(String::new()) }
+}
+
+fn checksum_of(bytes: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish().to_string()
 }
 
 fn name_of(state: &AdapterState) -> String {
@@ -150,6 +159,7 @@ impl Target for SimulatedTarget {
             owner: request.owner.clone(),
             bytes: vec![0; usize::try_from(request.disk.size_bytes).expect("small")],
             sealed: false,
+            written: None,
         };
         locked(&self.world).disks.entry(request.id.clone()).or_insert(made);
         self.passing().await;
@@ -159,12 +169,25 @@ impl Target for SimulatedTarget {
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError> {
         self.passing().await;
         let world = Arc::clone(&self.world);
-        Ok(Arc::new(SimulatedDisk { id: name_of(state), size_bytes: disk.size_bytes, world }))
+        Ok(Arc::new(SimulatedDisk {
+            id: name_of(state),
+            size_bytes: disk.size_bytes,
+            world,
+            written: Mutex::default(),
+        }))
     }
 
-    async fn seal_disk(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {
+    async fn seal_disk(
+        &self,
+        state: &AdapterState,
+        written: Option<&WrittenBlocks>,
+    ) -> Result<Step<String>, SiteError> {
         self.passing().await;
         match locked(&self.world).disks.get_mut(&name_of(state)) {
+            Some(disk) if disk.written.is_none() || disk.written.as_ref() != written => {
+                let message = format!("sealed with {written:?}, and {:?} was written", disk.written);
+                return Err(SiteError::Failed { site: self.name.clone(), message });
+            }
             Some(disk) => disk.sealed = true,
             None => return self.missing("no such disk"),
         }
@@ -292,6 +315,7 @@ struct SimulatedDisk {
     id: String,
     size_bytes: u64,
     world: Arc<Mutex<World>>,
+    written: Mutex<Option<WrittenBlocks>>,
 }
 
 #[async_trait::async_trait]
@@ -322,7 +346,16 @@ impl DiskTransport for SimulatedDisk {
     }
 
     async fn flush(&self) -> Result<(), TransportError> {
+        let mut world = locked(&self.world);
+        let disk = world.disks.get_mut(&self.id).expect("the disk was not removed");
+        let count = disk.bytes.chunks(4_096).filter(|block| block.iter().any(|byte| *byte != 0)).count() as u64;
+        disk.written = Some(WrittenBlocks { count, checksum: checksum_of(&disk.bytes) });
+        *locked(&self.written) = disk.written.clone();
         Ok(())
+    }
+
+    fn written_blocks(&self) -> Option<WrittenBlocks> {
+        locked(&self.written).clone()
     }
 
     async fn block_status(&self, _: &str, _: Extent) -> Result<Vec<BlockStatus>, TransportError> {

@@ -38,8 +38,8 @@ pub(super) struct Pages {
 enum Told {
     /// It reads as zeros.
     Zeros,
-    /// It is read by this key.
-    Key(String),
+    /// It is read by this key, which the listing of this set told.
+    Key(BlockSet, String),
     /// Nothing.
     Nothing,
 }
@@ -84,7 +84,7 @@ impl Kept {
         match self.page.blocks.binary_search_by_key(&index, |block| block.index) {
             Ok(found) => {
                 let key = self.page.blocks.get(found).and_then(|block| block.key.clone());
-                key.map_or(Told::Zeros, Told::Key)
+                key.map_or(Told::Zeros, |key| Told::Key(self.set, key))
             }
             // What did not change has what it had, but what is not allocated is zeros.
             Err(_) if self.set == BlockSet::Allocated => Told::Zeros,
@@ -191,10 +191,10 @@ impl BlockDisk {
     /// The bytes of one block.
     async fn block(&self, index: u64) -> Result<Bytes, TransportError> {
         let offset = index.saturating_mul(self.block_bytes());
-        let mut refused = None;
+        let (mut refused, mut set) = (None, BlockSet::Allocated);
         for _ in 0..2 {
             let told = match self.pages.tell(index, offset) {
-                Told::Nothing => self.page(BlockSet::Allocated, offset).await?.tell(index),
+                Told::Nothing => self.page(set, offset).await?.tell(index),
                 told => told,
             };
             match told {
@@ -203,11 +203,12 @@ impl BlockDisk {
                     let what = format!("its listing tells nothing about block {index}");
                     return Err(TransportError::Protocol { transport: self.name.clone(), what });
                 }
-                Told::Key(key) => match self.get(index, &key).await {
+                Told::Key(of, key) => match self.get(index, &key).await {
                     Ok(block) => return Ok(block),
                     Err(ReadFailure::Other(error)) => return Err(error),
                     Err(ReadFailure::Refused(error)) => {
                         self.pages.forget(offset);
+                        set = of;
                         refused = Some(error);
                     }
                 },

@@ -66,6 +66,24 @@ fn changes_since_nothing_are_refused() {
 }
 
 #[test]
+fn what_is_listed_becomes_contexts_and_changes_are_never_listed_alone() {
+    let asked = request(&["a"], &[("a", "d")]);
+    let disk = |changes, allocation| abi::CapturedDisk { changes, allocation, ..captured("a", "d", 512) };
+    let both = captured_disks(&asked, vec![disk(abi::Changes::Listed, abi::Allocation::Listed)]).expect("true");
+    assert_eq!(both[0].changes, Changes::Context(CHANGED_BLOCKS.to_owned()));
+    assert_eq!(both[0].allocation_context.as_deref(), Some(ALLOCATED_BLOCKS));
+    let unknown = abi::Changes::Unknown("new".to_owned());
+    assert!(captured_disks(&asked, vec![disk(unknown, abi::Allocation::Listed)]).is_ok());
+    for allocation in [abi::Allocation::Unknown, abi::Allocation::Context("base:allocation".to_owned())] {
+        let what = captured_disks(&asked, vec![disk(abi::Changes::Listed, allocation)]).expect_err("nonsense");
+        assert!(what.contains("what has content is not"), "{what}");
+    }
+    let since_nothing = disk(abi::Changes::Listed, abi::Allocation::Listed);
+    let what = captured_disks(&request(&["a"], &[]), vec![since_nothing]).expect_err("nobody asked");
+    assert!(what.contains("since when"), "{what}");
+}
+
+#[test]
 fn a_machine_survives_the_boundary() {
     let machine = Machine {
         id: MachineId::new("orders").expect("a name"),

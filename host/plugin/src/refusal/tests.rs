@@ -16,6 +16,36 @@ fn a_refusal_says_what_would_grant_it() {
 }
 
 #[test]
+fn the_table_that_is_printed_for_an_endpoint_is_one_that_can_be_filled_in() {
+    let wanted = Wanted::Endpoint { name: "ec2".to_owned() };
+    let refusal = Refusal::not_granted("aws", &site(), Mode::Drill, wanted, &Grants::default());
+    let RefusalReason::NotGranted { toml } = refusal.reason else { panic!("not granted") };
+    let filled = toml
+        .replace("https://...", "https://ec2.eu-west-1.amazonaws.com")
+        .replacen("\"...\"", "\"drill\"", 1)
+        .replace("\"...\"", "\"ec2\"");
+    let table: toml::Table = filled.parse().expect(&filled);
+    let grants = table["sites"]["production"]["grants"].clone();
+    let grants: SiteGrants = grants.try_into().expect(&filled);
+    let endpoint = grants.for_mode(Mode::Drill).endpoints.values().next().expect("one").clone();
+    assert_eq!(endpoint.contradiction(), None);
+    assert_eq!(endpoint.credential.expect("one").as_str(), "drill");
+    assert_eq!(endpoint.service.as_deref(), Some("ec2"));
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_is_told_with_where() {
+    let (host, found) = ("ec2.example.org".to_owned(), "169.254.169.254".to_owned());
+    let refusal = Refusal::address_not_allowed("aws", &site(), Mode::Live, "ec2", host, found);
+    assert_eq!(
+        refusal.to_string(),
+        "component aws of site \"production\" wanted to use the endpoint ec2 in mode live, but ec2.example.org leads to \
+         169.254.169.254, which this endpoint does not allow. If it is right, add the network to `networks` in \
+         [sites.production.grants.live.endpoints.ec2]"
+    );
+}
+
+#[test]
 fn a_refusal_without_a_yes_of_the_manifest_says_that_nothing_grants_it() {
     let wanted = Wanted::Program { template: "start".to_owned() };
     let text = Refusal::not_in_manifest("qemu", &site(), Mode::Drill, wanted).to_string();
@@ -63,7 +93,7 @@ fn the_lines_that_are_printed_grant_the_thing_and_keep_the_rest() {
                 assert!(found.clone().any(|grant| grant.access >= access), "{toml}");
                 assert!(grants.files.iter().any(|grant| grant.folder.ends_with("f")), "{toml}");
             }
-            Wanted::Program { .. } => panic!("programs are not granted this way"),
+            Wanted::Endpoint { .. } | Wanted::Program { .. } => panic!("these are not granted by a line"),
         }
     }
 }

@@ -9,7 +9,8 @@ pub use super::bindings::{
             Allocation, CaptureEnd, CaptureReport, CaptureRequest, CaptureStatus, CaptureStep, CapturedDisk,
             CapturedDiskPage, Changes, Consistency, Instant, Outcome as CaptureOutcome, TrackedDisk,
         },
-        target_disks::{DiskRequest, DiskStatus, DiskStep},
+        source_blocks::{Block, BlockPage, BlockSet},
+        target_disks::{DiskRequest, DiskStatus, DiskStep, WrittenBlocks},
         target_machines::{
             Finding, FindingPage, Level, MachineRequest, MachineStatus, MachineStep, Manner as MachineManner, Readiness,
         },

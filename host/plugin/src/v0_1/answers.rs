@@ -6,19 +6,19 @@
 use wasmtime::component::Resource;
 
 use super::abi::{
-    Allocation, CaptureEnd, CaptureReport, CaptureStatus, CaptureStep, CapturedDisk, CapturedDiskPage, Changes,
-    Description, Disk, DiskStatus, DiskStep, Done, Finding, FindingPage, Machine, MachinePage, MachineStatus,
-    MachineStep, NetworkInterface, Owned, OwnedPage, Pending, PlatformError, PowerStatus, PowerStep, Property,
-    Readiness,
+    Allocation, Block, BlockPage, CaptureEnd, CaptureReport, CaptureStatus, CaptureStep, CapturedDisk,
+    CapturedDiskPage, Changes, Description, Disk, DiskStatus, DiskStep, Done, Finding, FindingPage, Machine,
+    MachinePage, MachineStatus, MachineStep, NetworkInterface, Owned, OwnedPage, Pending, PlatformError, PowerStatus,
+    PowerStep, Property, Readiness,
 };
 use crate::{
     TransportGrant,
     bound::Answer,
     limits::{
         CURSOR_BYTES_MAX, DOING_BYTES_MAX, ID_BYTES_MAX, LIST_BYTES_MAX, MACHINE_DISKS_MAX,
-        MACHINE_NETWORK_INTERFACES_MAX, NOTE_BYTES_MAX, NUMBER_END, PAGE_ITEMS_MAX, POLL_AFTER_MILLISECONDS_MAX,
-        PROPERTIES_MAX, PROPERTY_NAME_BYTES_MAX, PROPERTY_VALUE_BYTES_MAX, SENTENCE_BYTES_MAX, STATE_BYTES_MAX,
-        TOKEN_BYTES_MAX,
+        MACHINE_NETWORK_INTERFACES_MAX, NOTE_BYTES_MAX, NUMBER_END, PAGE_BLOCKS_MAX, PAGE_ITEMS_MAX,
+        POLL_AFTER_MILLISECONDS_MAX, PROPERTIES_MAX, PROPERTY_NAME_BYTES_MAX, PROPERTY_VALUE_BYTES_MAX,
+        SENTENCE_BYTES_MAX, STATE_BYTES_MAX, TOKEN_BYTES_MAX,
     },
     state::CallState,
 };
@@ -173,11 +173,29 @@ fn captured_disk(disk: &CapturedDisk) -> Checked {
     match changes {
         Changes::Unknown(reason) => text("the reason why changes are unknown", reason, SENTENCE_BYTES_MAX)?,
         Changes::Context(context) => context_name(context)?,
+        Changes::Listed => {}
     }
     match allocation {
-        Allocation::Unknown => Ok(()),
+        Allocation::Unknown | Allocation::Listed => Ok(()),
         Allocation::Context(context) => context_name(context),
     }
+}
+
+fn block_page(BlockPage { blocks, told_to }: &BlockPage) -> Checked {
+    count("blocks in a page", blocks.len(), PAGE_BLOCKS_MAX)?;
+    number("the offset up to which blocks are told", *told_to)?;
+    let mut before = None;
+    for Block { index, key } in blocks {
+        number("a block's number", *index)?;
+        if before.is_some_and(|before| before >= *index) {
+            return Err(format!("block {index} is not told in ascending order"));
+        }
+        before = Some(*index);
+        if let Some(key) = key {
+            text("a block's key", key, TOKEN_BYTES_MAX)?;
+        }
+    }
+    Ok(())
 }
 
 /// The name of a block-status context; NBD allows 4,096 bytes.
@@ -226,6 +244,7 @@ answers! {
             .and_then(|()| disks.iter().try_for_each(captured_disk))
             .and_then(|()| cursor(next.as_ref()))
     };
+    BlockPage page => block_page(page);
     CaptureEnd Self { note: of_capture } => note("the note", of_capture);
     PowerStep Self { state: of_stop, status } => state(of_stop).and_then(|()| match status {
         PowerStatus::Pending(waits) => pending(waits),

@@ -4,9 +4,9 @@
 use wasmtime::{Store, component::Instance};
 
 use super::abi::{
-    CaptureEnd, CaptureOutcome, CaptureRequest, CaptureStep, CapturedDiskPage, Description, DiskRequest, DiskStep,
-    Done, FindingPage, Kind, Machine, MachineManner, MachinePage, MachineRequest, MachineStep, Owned, OwnedPage,
-    PowerManner, PowerStep, Readiness,
+    BlockPage, BlockSet, CaptureEnd, CaptureOutcome, CaptureRequest, CaptureStep, CapturedDiskPage, Description,
+    DiskRequest, DiskStep, Done, FindingPage, Kind, Machine, MachineManner, MachinePage, MachineRequest, MachineStep,
+    Owned, OwnedPage, PowerManner, PowerStep, Readiness, WrittenBlocks,
 };
 use crate::{BoundComponent, CallError, TransportGrant, bound::GuestFuture, state::CallState};
 
@@ -64,6 +64,12 @@ calls! {
         end_capture = "end-capture" call_end_capture
             (state: Vec<u8> => &state, outcome: CaptureOutcome => outcome) -> CaptureEnd;
     }
+    source_blocks "source-blocks" {
+        /// One page of the blocks of a captured disk, from an offset on.
+        list_blocks = "list-blocks" call_list_blocks
+            (state: Vec<u8> => &state, machine: String => &machine, disk: String => &disk, set: BlockSet => set,
+             offset: u64 => offset) -> BlockPage;
+    }
     power "power" {
         /// Begins to turn a protected machine off.
         stop_protected_machine = "stop-machine" call_stop_machine
@@ -78,7 +84,8 @@ calls! {
         /// A transport that can write to a disk that is ready and not sealed.
         open_target_disk = "open-disk" call_open_disk (state: Vec<u8> => &state) -> TransportGrant;
         /// Ends the making of a disk.
-        seal_disk = "seal-disk" call_seal_disk (state: Vec<u8> => &state) -> DiskStep;
+        seal_disk = "seal-disk" call_seal_disk
+            (state: Vec<u8> => &state, written: Option<WrittenBlocks> => written.as_ref()) -> DiskStep;
         /// Goes on with a pending `begin_disk` or `seal_disk`.
         continue_disk = "continue-disk" call_continue_disk (state: Vec<u8> => &state) -> DiskStep;
         /// Removes the disk.

@@ -18,15 +18,15 @@ use wasmtime::{
 };
 
 use crate::{
-    Binding, BoundComponent, Call, Component, Grants, HostOptions, LogLevel, Mode, Observer, PluginHost, Progress,
-    Refusal, Templates,
+    Binding, BoundComponent, Call, Component, Endpoints, Grants, HostOptions, LogLevel, Mode, Observer, PluginHost,
+    Progress, Refusal, Templates,
     abi::{CaptureOutcome, PlatformError},
     bound::{Answer, GuestFuture},
     limits::{LIST_BYTES_MAX, NUMBER_END},
     state::CallState,
 };
 
-const ECHO: &str = "farshore:echo/echo@0.1.0-draft.2";
+const ECHO: &str = "farshore:echo/echo@0.1.0-draft.3";
 
 /// What went wrong with each value of one function.
 struct Wrong(Vec<String>, usize);
@@ -84,6 +84,7 @@ fn bind(component: &Component, observer: Arc<Heard>) -> BoundComponent {
         mode: Mode::Observe,
         settings: serde_json::json!({ "text": "héllo 😀" }),
         grants: Grants::default(),
+        endpoints: Endpoints::new(),
         programs: Templates::new(),
         observer,
     };
@@ -178,7 +179,7 @@ async fn every_type_comes_back(language: &str) {
     let component = load(&format!("echo-{language}")).await;
     let bound = bind(&component, Arc::default());
     let names = functions(component.loaded.pre.component());
-    assert!(names.len() >= 56, "only {} functions", names.len());
+    assert!(names.len() >= 67, "only {} functions", names.len());
     let (mut wrong, mut count) = (Vec::new(), 0);
     for name in names {
         let outcome = bound
@@ -198,7 +199,7 @@ async fn an_adapter_of_the_language_works(language: &str) {
     let component = load(&format!("echo-{language}")).await;
     assert_eq!(
         component.interfaces(),
-        ["inventory", "source", "power", "target-disks", "target-machines", "ownership"]
+        ["inventory", "source", "source-blocks", "power", "target-disks", "target-machines", "ownership"]
     );
     let heard = Arc::new(Heard::default());
     let bound = bind(&component, Arc::clone(&heard));

@@ -3,17 +3,18 @@
 use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::exports::farshore::platform::{
-    inventory, ownership, power, source, target_disks, target_machines,
+    inventory, ownership, power, source, source_blocks, target_disks, target_machines,
 };
 
 /// The version of `farshore:platform` that this module binds.
-pub(crate) const VERSION: &str = "0.1.0-draft.2";
+pub(crate) const VERSION: &str = "0.1.0-draft.3";
 
 /// The exported interfaces of one component.
 #[derive(Clone)]
 pub(crate) struct Exports {
     pub(crate) inventory: Option<inventory::GuestIndices>,
     pub(crate) source: Option<source::GuestIndices>,
+    pub(crate) source_blocks: Option<source_blocks::GuestIndices>,
     pub(crate) power: Option<power::GuestIndices>,
     pub(crate) target_disks: Option<target_disks::GuestIndices>,
     pub(crate) target_machines: Option<target_machines::GuestIndices>,
@@ -34,6 +35,7 @@ impl Exports {
         Ok(Self {
             inventory: find!("inventory", inventory),
             source: find!("source", source),
+            source_blocks: find!("source-blocks", source_blocks),
             power: find!("power", power),
             target_disks: find!("target-disks", target_disks),
             target_machines: find!("target-machines", target_machines),
@@ -46,6 +48,7 @@ impl Exports {
         [
             ("inventory", self.inventory.is_some()),
             ("source", self.source.is_some()),
+            ("source-blocks", self.source_blocks.is_some()),
             ("power", self.power.is_some()),
             ("target-disks", self.target_disks.is_some()),
             ("target-machines", self.target_machines.is_some()),

@@ -1,11 +1,11 @@
-//! The binding to WIT 0.1.0-draft.2: one module for each version that the host keeps.
+//! The binding to WIT 0.1.0-draft.3: one module for each version that the host keeps.
 
 mod bindings {
     #![allow(missing_docs, reason = "the generated code carries the documents of the WIT where there are any")]
 
     wasmtime::component::bindgen!({
         path: ["../../wit/host", "../../wit/platform"],
-        world: "farshore:platform/adapter@0.1.0-draft.2",
+        world: "farshore:platform/adapter-of-blocks@0.1.0-draft.3",
         imports: { default: async | trappable },
         exports: { default: async },
         with: {
@@ -32,7 +32,7 @@ use crate::state::CallState;
 
 /// Links everything that a component of this version may import.
 pub(crate) fn link(linker: &mut Linker<CallState>) -> wasmtime::Result<()> {
-    bindings::Adapter::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
+    bindings::AdapterOfBlocks::add_to_linker::<_, HasSelf<CallState>>(linker, |state| state)
 }
 
 impl bindings::farshore::platform::model::Host for CallState {}

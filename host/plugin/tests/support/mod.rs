@@ -7,9 +7,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use farshore_core::{EndpointName, SystemClock, SystemEntropy};
+use farshore_http::{Endpoint, EndpointGrant, EndpointOptions};
 use farshore_plugin::{
-    Binding, BoundComponent, Call, Component, Grants, HostOptions, Limits, LogLevel, Mode, Observer, PluginHost,
-    Progress, Refusal, Templates,
+    Binding, BoundComponent, Call, Component, Endpoints, Grants, HostOptions, Limits, LogLevel, Mode, Observer,
+    PluginHost, Progress, Refusal, Templates,
 };
 
 /// What a component said.
@@ -71,11 +73,13 @@ impl World {
 
     /// The component, with this behaviour.
     pub fn bind(&self, mode: Mode, settings: serde_json::Value, grants: &str, programs: &str) -> BoundComponent {
+        let grants = toml::from_str::<Grants>(grants).expect(grants);
         let binding = Binding {
             site: "production".parse().expect("a name"),
             mode,
             settings,
-            grants: toml::from_str::<Grants>(grants).expect(grants),
+            endpoints: endpoints(&grants),
+            grants,
             programs: toml::from_str::<Templates>(programs).expect(programs),
             observer: Arc::clone(&self.heard) as Arc<dyn Observer>,
         };
@@ -86,6 +90,22 @@ impl World {
     pub fn with(&self, behaviour: &str) -> BoundComponent {
         self.bind(Mode::Protect, serde_json::json!({ "behaviour": behaviour }), "", "")
     }
+}
+
+/// The endpoints that are granted, without credentials.
+fn endpoints(grants: &Grants) -> Endpoints {
+    let endpoint = |(name, grant): (&EndpointName, &EndpointGrant)| {
+        let options = EndpointOptions {
+            name: name.clone(),
+            grant: grant.clone(),
+            certificates: None,
+            signing: None,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        };
+        (name.clone(), Arc::new(Endpoint::new(options).expect("an endpoint")))
+    };
+    grants.endpoints.iter().map(endpoint).collect()
 }
 
 /// What a deed came to, as the component tells it.

@@ -1,9 +1,9 @@
 // Sends back every type of `wit/`, in JavaScript.
 
-import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.2';
-import { write } from 'farshore:host/log@0.1.0-draft.2';
-import { report } from 'farshore:host/progress@0.1.0-draft.2';
-import { get } from 'farshore:host/settings@0.1.0-draft.2';
+import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.3';
+import { write } from 'farshore:host/log@0.1.0-draft.3';
+import { report } from 'farshore:host/progress@0.1.0-draft.3';
+import { get } from 'farshore:host/settings@0.1.0-draft.3';
 
 const unsupported = () => {
   throw { tag: 'unsupported', val: 'echo' };
@@ -13,13 +13,15 @@ const withFunctions = (names, make) => Object.fromEntries(names.split(/\s+/).map
 
 export const echo = withFunctions(
   `echoHostError echoLogLevel echoUpdate echoDocument echoClockInstant echoChunk echoWritten echoTcpAddress
-   echoAddress echoExportedDisk echoFile echoEntry echoEntryPage echoRemoval echoSlot echoRepetition echoCompletion
+   echoAddress echoExportedDisk echoHttpMethod echoHeader echoHttpRequest echoHttpResponse echoBlockRead
+   echoBlockWrite echoBlockDisk echoFile echoEntry echoEntryPage echoRemoval echoSlot echoRepetition echoCompletion
    echoPlatformError echoProperty echoDisk echoNetworkInterface echoFirmware echoPowerState echoMachine echoPending
    echoDone echoDescription echoMachinePage echoConsistency echoTrackedDisk echoCaptureRequest echoInstant
    echoCaptureReport echoCaptureStatus echoCaptureStep echoChanges echoAllocation echoCapturedDisk
-   echoCapturedDiskPage echoOutcome echoCaptureEnd echoPowerManner echoPowerStatus echoPowerStep echoDiskRequest
-   echoDiskStatus echoDiskStep echoFinding echoFindingPage echoMachineRequest echoMachineStatus echoMachineStep
-   echoReadinessLevel echoReadiness echoMachineManner echoKind echoOwned echoOwnedPage`,
+   echoCapturedDiskPage echoOutcome echoCaptureEnd echoBlockSet echoBlock echoBlockPage echoPowerManner
+   echoPowerStatus echoPowerStep echoDiskRequest echoDiskStatus echoDiskStep echoWrittenBlocks echoFinding
+   echoFindingPage echoMachineRequest echoMachineStatus echoMachineStep echoReadinessLevel echoReadiness
+   echoMachineManner echoKind echoOwned echoOwnedPage`,
   (value) => value,
 );
 
@@ -49,6 +51,7 @@ export const source = withFunctions(
   'beginCapture continueCapture listDisks openDisk verifyCapture endCapture',
   unsupported,
 );
+export const sourceBlocks = withFunctions('listBlocks', unsupported);
 export const power = withFunctions('stopMachine continueStop', unsupported);
 export const targetDisks = withFunctions('beginDisk openDisk sealDisk continueDisk discardDisk', unsupported);
 export const targetMachines = withFunctions(

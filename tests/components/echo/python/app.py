@@ -25,14 +25,16 @@ def implementing(protocol, names, function):
 Echo = implementing(
     exports.Echo,
     """echo_host_error echo_log_level echo_update echo_document echo_clock_instant echo_chunk echo_written
-    echo_tcp_address echo_address echo_exported_disk echo_file echo_entry echo_entry_page echo_removal echo_slot
-    echo_repetition echo_completion echo_platform_error echo_property echo_disk echo_network_interface
-    echo_firmware echo_power_state echo_machine echo_pending echo_done echo_description echo_machine_page
-    echo_consistency echo_tracked_disk echo_capture_request echo_instant echo_capture_report echo_capture_status
-    echo_capture_step echo_changes echo_allocation echo_captured_disk echo_captured_disk_page echo_outcome
-    echo_capture_end echo_power_manner echo_power_status echo_power_step echo_disk_request echo_disk_status
-    echo_disk_step echo_finding echo_finding_page echo_machine_request echo_machine_status echo_machine_step
-    echo_readiness_level echo_readiness echo_machine_manner echo_kind echo_owned echo_owned_page""",
+    echo_tcp_address echo_address echo_exported_disk echo_http_method echo_header echo_http_request
+    echo_http_response echo_block_read echo_block_write echo_block_disk echo_file echo_entry echo_entry_page
+    echo_removal echo_slot echo_repetition echo_completion echo_platform_error echo_property echo_disk
+    echo_network_interface echo_firmware echo_power_state echo_machine echo_pending echo_done echo_description
+    echo_machine_page echo_consistency echo_tracked_disk echo_capture_request echo_instant echo_capture_report
+    echo_capture_status echo_capture_step echo_changes echo_allocation echo_captured_disk echo_captured_disk_page
+    echo_outcome echo_capture_end echo_block_set echo_block echo_block_page echo_power_manner echo_power_status
+    echo_power_step echo_disk_request echo_disk_status echo_disk_step echo_written_blocks echo_finding
+    echo_finding_page echo_machine_request echo_machine_status echo_machine_step echo_readiness_level echo_readiness
+    echo_machine_manner echo_kind echo_owned echo_owned_page""",
     identity,
 )
 
@@ -57,6 +59,7 @@ class Inventory(exports.Inventory):
 Source = implementing(
     exports.Source, "begin_capture continue_capture list_disks open_disk verify_capture end_capture", unsupported
 )
+SourceBlocks = implementing(exports.SourceBlocks, "list_blocks", unsupported)
 Power = implementing(exports.Power, "stop_machine continue_stop", unsupported)
 TargetDisks = implementing(
     exports.TargetDisks, "begin_disk open_disk seal_disk continue_disk discard_disk", unsupported

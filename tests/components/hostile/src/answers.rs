@@ -178,7 +178,7 @@ impl target_disks::Guest for Component {
         unsupported()
     }
 
-    fn seal_disk(_: Vec<u8>) -> Result<target_disks::DiskStep, PlatformError> {
+    fn seal_disk(_: Vec<u8>, _: Option<target_disks::WrittenBlocks>) -> Result<target_disks::DiskStep, PlatformError> {
         unsupported()
     }
 

@@ -4,7 +4,9 @@ use crate::{
     Settings,
     bindings::farshore::{
         host::{
-            clock, files, log,
+            clock, files,
+            http::{self, BlockDisk, BlockRead, BlockWrite, Header, Method, Request},
+            log,
             nbd::{self, Address, ExportedDisk, TcpAddress},
             programs::{self, Slot},
             progress,
@@ -55,6 +57,9 @@ pub fn perform(settings: &Settings) -> Result<String, PlatformError> {
         "file-list" => files::list_folder(&settings.path, None)
             .map(|page| page.entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>().join(" "))
             .map_err(told),
+        "http-get" => http_get(settings, Vec::new()),
+        "http-header" => http_get(settings, vec![Header { name: settings.value.clone(), value: "x".to_owned() }]),
+        "http-blocks" => http_blocks(settings),
         "program" => program(settings),
         "big-argument" => big_argument(settings),
         _ => Ok(String::new()),
@@ -141,6 +146,34 @@ fn connection_leak(settings: &Settings) -> Result<String, PlatformError> {
 fn nbd_open(address: Address) -> Result<String, PlatformError> {
     let disk = ExportedDisk { address, name: "disk".to_owned(), read_only: true };
     nbd::open(&disk).map(|_| "opened".to_owned()).map_err(told)
+}
+
+/// Asks the endpoint that `host` names, for at most `port` milliseconds.
+fn http_get(settings: &Settings, headers: Vec<Header>) -> Result<String, PlatformError> {
+    let request = Request {
+        method: Method::Get,
+        target: settings.path.clone(),
+        headers,
+        body: Vec::new(),
+        repeatable: true,
+        timeout_milliseconds: u32::from(settings.port),
+        throttle_words: Vec::new(),
+    };
+    let response = http::send(&settings.host, &request).map_err(told)?;
+    Ok(format!("{} {}", response.status, String::from_utf8_lossy(&response.body)))
+}
+
+/// Opens a disk of `value` bytes in blocks of `port` KiB, read at `path`.
+fn http_blocks(settings: &Settings) -> Result<String, PlatformError> {
+    let disk = BlockDisk {
+        endpoint: settings.host.clone(),
+        size_bytes: settings.size()?,
+        block_bytes: u32::from(settings.port) << 10,
+        read: Some(BlockRead { target: settings.path.clone(), checksum_header: "x-checksum".to_owned() }),
+        write: Some(BlockWrite { target: "/{index}".to_owned(), headers: Vec::new() }),
+        throttle_words: Vec::new(),
+    };
+    http::open_blocks(&disk).map(|_| "opened".to_owned()).map_err(told)
 }
 
 fn handle_leak(settings: &Settings) -> Result<String, PlatformError> {

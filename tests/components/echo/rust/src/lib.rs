@@ -5,7 +5,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../../wit/host", "../../../../wit/platform", "../wit"],
-        world: "farshore:echo/echo-adapter@0.1.0-draft.2",
+        world: "farshore:echo/echo-adapter@0.1.0-draft.3",
         generate_all,
     });
 }
@@ -13,7 +13,7 @@ mod bindings {
 use bindings::{
     exports::farshore::{
         echo::echo,
-        platform::{inventory, ownership, power, source, target_disks, target_machines},
+        platform::{inventory, ownership, power, source, source_blocks, target_disks, target_machines},
     },
     farshore::{
         host::{clock, log, progress, settings},
@@ -38,21 +38,23 @@ macro_rules! echoes {
 echoes! {
     echo_host_error HostError, echo_log_level LogLevel, echo_update Update, echo_document Document,
     echo_clock_instant ClockInstant, echo_chunk Chunk, echo_written Written, echo_tcp_address TcpAddress,
-    echo_address Address, echo_exported_disk ExportedDisk, echo_file File, echo_entry Entry,
+    echo_address Address, echo_exported_disk ExportedDisk, echo_http_method HttpMethod, echo_header Header,
+    echo_http_request HttpRequest, echo_http_response HttpResponse, echo_block_read BlockRead,
+    echo_block_write BlockWrite, echo_block_disk BlockDisk, echo_file File, echo_entry Entry,
     echo_entry_page EntryPage, echo_removal Removal, echo_slot Slot, echo_repetition Repetition,
     echo_completion Completion, echo_platform_error PlatformError, echo_property Property, echo_disk Disk,
-    echo_network_interface NetworkInterface, echo_firmware Firmware, echo_power_state PowerState,
-    echo_machine Machine, echo_pending Pending, echo_done Done, echo_description Description,
-    echo_machine_page MachinePage, echo_consistency Consistency, echo_tracked_disk TrackedDisk,
-    echo_capture_request CaptureRequest, echo_instant Instant, echo_capture_report CaptureReport,
-    echo_capture_status CaptureStatus, echo_capture_step CaptureStep, echo_changes Changes,
-    echo_allocation Allocation, echo_captured_disk CapturedDisk, echo_captured_disk_page CapturedDiskPage,
-    echo_outcome Outcome, echo_capture_end CaptureEnd, echo_power_manner PowerManner, echo_power_status PowerStatus,
-    echo_power_step PowerStep, echo_disk_request DiskRequest, echo_disk_status DiskStatus, echo_disk_step DiskStep,
-    echo_finding Finding, echo_finding_page FindingPage, echo_machine_request MachineRequest,
-    echo_machine_status MachineStatus, echo_machine_step MachineStep, echo_readiness_level ReadinessLevel,
-    echo_readiness Readiness, echo_machine_manner MachineManner, echo_kind Kind, echo_owned Owned,
-    echo_owned_page OwnedPage,
+    echo_network_interface NetworkInterface, echo_firmware Firmware, echo_power_state PowerState, echo_machine Machine,
+    echo_pending Pending, echo_done Done, echo_description Description, echo_machine_page MachinePage,
+    echo_consistency Consistency, echo_tracked_disk TrackedDisk, echo_capture_request CaptureRequest,
+    echo_instant Instant, echo_capture_report CaptureReport, echo_capture_status CaptureStatus,
+    echo_capture_step CaptureStep, echo_changes Changes, echo_allocation Allocation, echo_captured_disk CapturedDisk,
+    echo_captured_disk_page CapturedDiskPage, echo_outcome Outcome, echo_capture_end CaptureEnd,
+    echo_block_set BlockSet, echo_block Block, echo_block_page BlockPage, echo_power_manner PowerManner,
+    echo_power_status PowerStatus, echo_power_step PowerStep, echo_disk_request DiskRequest,
+    echo_disk_status DiskStatus, echo_disk_step DiskStep, echo_written_blocks WrittenBlocks, echo_finding Finding,
+    echo_finding_page FindingPage, echo_machine_request MachineRequest, echo_machine_status MachineStatus,
+    echo_machine_step MachineStep, echo_readiness_level ReadinessLevel, echo_readiness Readiness,
+    echo_machine_manner MachineManner, echo_kind Kind, echo_owned Owned, echo_owned_page OwnedPage,
 }
 
 /// Implements functions that this component cannot do.
@@ -103,6 +105,10 @@ unsupported! { source:
     end_capture(Vec<u8>, source::Outcome) -> source::CaptureEnd;
 }
 
+unsupported! { source_blocks:
+    list_blocks(Vec<u8>, String, String, source_blocks::BlockSet, u64) -> source_blocks::BlockPage;
+}
+
 unsupported! { power:
     stop_machine(String, power::Manner) -> power::PowerStep;
     continue_stop(String, power::Manner, Vec<u8>) -> power::PowerStep;
@@ -111,7 +117,7 @@ unsupported! { power:
 unsupported! { target_disks:
     begin_disk(target_disks::DiskRequest) -> target_disks::DiskStep;
     open_disk(Vec<u8>) -> target_disks::Transport;
-    seal_disk(Vec<u8>) -> target_disks::DiskStep;
+    seal_disk(Vec<u8>, Option<target_disks::WrittenBlocks>) -> target_disks::DiskStep;
     continue_disk(Vec<u8>) -> target_disks::DiskStep;
     discard_disk(Vec<u8>) -> Done;
 }
