@@ -23,7 +23,7 @@ use farshore_platform::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, ComponentSite, DiskTransport, Owned,
     SiteError, Source, Step, StopManner,
 };
-use farshore_plugin::{Binding, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
+use farshore_plugin::{Binding, Endpoints, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
 use farshore_replication::{
     CopyLimits, CycleEvent, CycleObserver, CycleReport, Protection, ReplicationError, Replicator,
 };
@@ -173,6 +173,7 @@ async fn bind(world: &World, guest: &str) -> Witnessed {
             "machines": [{ "name": guest.name(), "qmp": guest.qmp_socket(), "agent": guest.agent_socket() }],
         }),
         grants: toml::from_str::<Grants>(&grants).expect("grants"),
+        endpoints: Endpoints::new(),
         programs: Templates::default(),
         observer: Arc::new(LogObserver),
     };

@@ -44,6 +44,7 @@ pub struct Component {
 
 /// Every component in Rust that the project builds. An owner adds a line here together with the crate.
 pub const COMPONENTS: &[Component] = &[
+    Component { name: "aws", folder: "plugins/aws" },
     Component { name: "qemu", folder: "plugins/qemu" },
     Component { name: "echo-rust", folder: "tests/components/echo/rust" },
     Component { name: "hostile", folder: "tests/components/hostile" },

@@ -1,0 +1,178 @@
+//! Where the bytes of captured volumes are: EBS direct's blocks, with the tokens that its listings tell.
+
+use serde_json::Value;
+
+use crate::{
+    api::{Api, EBS, THROTTLE_WORDS, header},
+    bindings::exports::farshore::platform::source_blocks::{Block, BlockPage, BlockSet},
+    capture::State,
+    error::{PlatformError, Result},
+    ports::{BlockDisk, BlockRead, BlockWrite, Host, Method},
+};
+
+/// EBS has no other.
+pub(crate) const BLOCK_BYTES: u32 = 512 << 10;
+/// As many as the host takes, and no fewer than EBS gives.
+const PAGE_BLOCKS: usize = 1_000;
+/// Pages may be empty and go on. So many are asked for in one call.
+const EMPTY_PAGES_MAX: usize = 50;
+
+/// The blocks of a captured disk.
+///
+/// # Errors
+/// `not-found` when the capture has no such disk.
+pub fn place(state: &[u8], machine: &str, disk: &str) -> Result<BlockDisk> {
+    let state = State::parse(state)?;
+    let disk = state.disk(machine, disk)?;
+    Ok(BlockDisk {
+        endpoint: EBS.into(),
+        size_bytes: disk.size_bytes(),
+        block_bytes: BLOCK_BYTES,
+        read: Some(BlockRead {
+            target: format!("/snapshots/{}/blocks/{{index}}?blockToken={{key}}", disk.snapshot),
+            checksum_header: "x-amz-checksum".into(),
+        }),
+        write: None,
+        throttle_words: THROTTLE_WORDS.map(str::to_owned).to_vec(),
+    })
+}
+
+/// The blocks of a disk that is restored.
+pub(crate) fn place_of_target(snapshot: &str, size_bytes: u64) -> BlockDisk {
+    BlockDisk {
+        endpoint: EBS.into(),
+        size_bytes,
+        block_bytes: BLOCK_BYTES,
+        read: None,
+        write: Some(BlockWrite {
+            target: format!("/snapshots/{snapshot}/blocks/{{index}}"),
+            headers: vec![
+                header("x-amz-data-length", "{length}"),
+                header("x-amz-checksum", "{sha256}"),
+                header("x-amz-checksum-algorithm", "SHA256"),
+            ],
+        }),
+        throttle_words: THROTTLE_WORDS.map(str::to_owned).to_vec(),
+    }
+}
+
+/// `source-blocks.list-blocks`.
+///
+/// # Errors
+/// As in the interface.
+pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: BlockSet, offset: u64) -> Result<BlockPage> {
+    let state = State::parse(state)?;
+    let disk = state.disk(machine, disk)?;
+    let (of, list, key) = match (set, &disk.base) {
+        (BlockSet::Allocated, _) => ("blocks?".to_owned(), "Blocks", "BlockToken"),
+        (BlockSet::Changed, Some(base)) => {
+            (format!("changedblocks?firstSnapshotId={base}&"), "ChangedBlocks", "SecondBlockToken")
+        }
+        (BlockSet::Changed, None) => {
+            return Err(PlatformError::NotFound("nothing is known that this disk could be compared with".into()));
+        }
+    };
+    let first = offset / u64::from(BLOCK_BYTES);
+    let target = format!("/snapshots/{}/{of}maxResults={PAGE_BLOCKS}&startingBlockIndex={first}", disk.snapshot);
+    let api = Api::new(host);
+    let mut next: Option<String> = None;
+    for _ in 0..EMPTY_PAGES_MAX {
+        let target = match &next {
+            None => target.clone(),
+            Some(token) => {
+                let token: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
+                format!("{target}&pageToken={token}")
+            }
+        };
+        let page = api.ebs(Method::Get, target, Vec::new(), None);
+        let page = page.map_err(|error| error.while_doing(format!("listing blocks of snapshot {}", disk.snapshot)))?;
+        let blocks = page_blocks(&page, list, key)?;
+        next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty()).map(str::to_owned);
+        let told_to = match (&next, blocks.last()) {
+            (None, _) => disk.size_bytes(),
+            (Some(_), Some(last)) => last.index.saturating_add(1).saturating_mul(u64::from(BLOCK_BYTES)),
+            (Some(_), None) => continue,
+        };
+        return Ok(BlockPage { blocks, told_to: told_to.min(disk.size_bytes()) });
+    }
+    let text = format!("EBS answers with empty pages when it is asked for the blocks of snapshot {}", disk.snapshot);
+    Err(PlatformError::Unreachable(text))
+}
+
+fn page_blocks(page: &Value, list: &str, key: &str) -> Result<Vec<Block>> {
+    let nonsense = || PlatformError::Failed(format!("EBS's listing of blocks has no `{list}` with their numbers"));
+    // A set without blocks may be left out altogether.
+    let listed = page.get(list).map_or(Some(&[] as &[Value]), |listed| listed.as_array().map(Vec::as_slice));
+    let block = |block: &Value| {
+        let index = block.get("BlockIndex").and_then(Value::as_u64).ok_or_else(nonsense)?;
+        Ok(Block { index, key: block.get(key).and_then(Value::as_str).map(str::to_owned) })
+    };
+    listed.ok_or_else(nonsense)?.iter().map(block).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::ports::{HostError, Level, Request, Response};
+
+    /// Answers one after the other, and keeps what was asked.
+    struct Script(RefCell<Vec<&'static str>>, RefCell<Vec<String>>);
+
+    impl Host for Script {
+        fn settings(&self) -> std::result::Result<String, HostError> {
+            Ok("{}".to_owned())
+        }
+
+        fn send(&self, _: &str, request: &Request) -> std::result::Result<Response, HostError> {
+            self.1.borrow_mut().push(request.target.clone());
+            let body = self.0.borrow_mut().remove(0).as_bytes().to_vec();
+            Ok(Response { status: 200, headers: Vec::new(), body })
+        }
+
+        fn monotonic_nanoseconds(&self) -> std::result::Result<u64, HostError> {
+            Ok(0)
+        }
+
+        fn sleep(&self, _: u32) -> std::result::Result<(), HostError> {
+            Ok(())
+        }
+
+        fn log(&self, _: Level, _: &str) {}
+    }
+
+    const STATE: &[u8] = br#"{"version":1,"owner":"o","id":"00000000000000000000000000000001","machines":[
+        {"machine":"i-1","step":"Made","disks":[{"disk":"sda1","volume":"vol-1","gib":1,"snapshot":"snap-2","base":"snap-1"}]}]}"#;
+
+    fn page(set: BlockSet, offset: u64, answers: &[&'static str]) -> (Result<BlockPage>, Vec<String>) {
+        let script = Script(RefCell::new(answers.to_vec()), RefCell::default());
+        let page = list(&script, STATE, "i-1", "sda1", set, offset);
+        (page, script.1.into_inner())
+    }
+
+    #[test]
+    fn an_empty_page_that_goes_on_is_not_the_end() {
+        let block = u64::from(BLOCK_BYTES);
+        let more = r#"{"ChangedBlocks":[{"BlockIndex":9,"SecondBlockToken":"a+/="},{"BlockIndex":11,"FirstBlockToken":"x"}],"NextToken":"u"}"#;
+        let (page, asked) = page(BlockSet::Changed, 3 * block, &[r#"{"NextToken":"t+="}"#, more]);
+        let page = page.expect("a page");
+        assert_eq!(page.told_to, 12 * block, "as far as the last block, and no farther");
+        let blocks: Vec<_> = page.blocks.iter().map(|block| (block.index, block.key.as_deref())).collect();
+        assert_eq!(blocks, [(9, Some("a+/=")), (11, None)], "what is only in the first reads as zeros now");
+        let target = "/snapshots/snap-2/changedblocks?firstSnapshotId=snap-1&maxResults=1000&startingBlockIndex=3";
+        assert_eq!(asked, [target.to_owned(), format!("{target}&pageToken=t%2B%3D")]);
+    }
+
+    #[test]
+    fn the_last_page_tells_all_of_the_disk_and_nonsense_is_named() {
+        let (last, _) = page(BlockSet::Allocated, 0, &[r#"{"Blocks":[{"BlockIndex":0,"BlockToken":"k"}]}"#]);
+        assert_eq!(last.expect("a page").told_to, 1 << 30);
+        for answer in [r#"{"Blocks":7}"#, r#"{"Blocks":[{"BlockToken":"k"}]}"#, r#"{"Blocks":[{"BlockIndex":-1}]}"#] {
+            let (page, _) = page(BlockSet::Allocated, 0, &[answer]);
+            assert!(matches!(page, Err(PlatformError::Failed(text)) if text.contains("`Blocks`")), "{answer}");
+        }
+        let (endless, asked) = page(BlockSet::Allocated, 0, &[r#"{"Blocks":[],"NextToken":"t"}"#; EMPTY_PAGES_MAX]);
+        assert!(matches!(endless, Err(PlatformError::Unreachable(_))) && asked.len() == EMPTY_PAGES_MAX);
+    }
+}

@@ -1,0 +1,505 @@
+//! Captures: snapshots of all volumes of an instance, made by one call and therefore at one instant.
+//!
+//! ```text
+//! begin      leftovers of other captures go; CreateSnapshots for each instance, one after the other
+//! continue   until EC2 says of all of them that they are complete
+//! (reads)    over EBS direct
+//! end        committed: this capture's snapshots become the base of the next, and the base before goes
+//!            given up:  this capture's snapshots go, and the base stays
+//! ```
+//!
+//! The snapshots of the newest committed point are what the next changes are told from, and stay; their ids are the tokens.
+//!
+//! `CreateSnapshots` takes no token, so that asking it again makes more snapshots. Each call of it therefore tags what it
+//! makes with a number of its own (*attempt*). When an answer is lost, what the attempt has made is looked for, for a while,
+//! because it can be seen only a little later; what is seen later still goes with the next capture, or at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    answers::{Page as _, Snapshot, Snapshots, Volume},
+    api::{Api, Call},
+    bindings::exports::farshore::platform::source::{
+        Allocation, CaptureEnd, CaptureReport, CaptureRequest, CaptureStatus, CaptureStep, CapturedDisk,
+        CapturedDiskPage, Changes, Consistency, Instant, Outcome,
+    },
+    bindings::farshore::platform::model::Pending,
+    error::{PlatformError, Result, no_state, platform_sentence, shortened},
+    inventory::{self, GIB},
+    ports::{Host, Level},
+    settings::Settings,
+    snapshots,
+    tags::{ATTEMPT, BASE, CAPTURE, ID, KIND, MACHINE, NAME, OWNER, is_id, is_owner, tags},
+};
+
+const PAGE_DISKS: usize = 100;
+const STATE_BYTES_MAX: usize = 64 << 10;
+const POLL_MILLISECONDS_MIN: u32 = 500;
+const POLL_MILLISECONDS_MAX: u32 = 15_000;
+/// So often is looked for what a call has made whose answer was lost, and for a snapshot that nobody sees.
+const LOOKS_MAX: u32 = 15;
+const LOOK_MILLISECONDS: u32 = 2_000;
+
+/// What later calls must know of a capture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct State {
+    version: u32,
+    pub(crate) owner: String,
+    pub(crate) id: String,
+    /// How often it was looked whether they are complete.
+    #[serde(default)]
+    polls: u32,
+    machines: Vec<MachineState>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MachineState {
+    machine: String,
+    step: MachineStep,
+    disks: Vec<DiskState>,
+}
+
+/// How far the snapshots of an instance are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum MachineStep {
+    /// They are not asked for.
+    Wanted,
+    /// They were asked for by this attempt, and it was looked for them so often.
+    Asked { attempt: String, looks: u32 },
+    /// They are there.
+    Made,
+}
+
+/// A disk of a capture.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiskState {
+    disk: String,
+    volume: String,
+    gib: u64,
+    /// The snapshot; empty until it is made.
+    #[serde(default)]
+    pub(crate) snapshot: String,
+    /// What changes are told from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<String>,
+}
+
+impl DiskState {
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.gib.saturating_mul(GIB)
+    }
+}
+
+impl State {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
+        let state: Self = serde_json::from_slice(bytes).map_err(|error| no_state("a capture", error))?;
+        if state.version != 1 || !is_owner(&state.owner) || !is_id(&state.id) {
+            return Err(no_state("a capture", "its version, owner or id is wrong"));
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = serde_json::to_vec(self).map_err(|error| PlatformError::Failed(error.to_string()))?;
+        if bytes.len() > STATE_BYTES_MAX {
+            let disks: usize = self.machines.iter().map(|machine| machine.disks.len()).sum();
+            let text = format!("a group of {disks} disks is too large for this adapter: split it");
+            return Err(PlatformError::Unsupported(text));
+        }
+        Ok(bytes)
+    }
+
+    fn disks(&self) -> impl Iterator<Item = (&str, &DiskState)> {
+        self.machines.iter().flat_map(|machine| machine.disks.iter().map(|disk| (machine.machine.as_str(), disk)))
+    }
+
+    pub(crate) fn disk(&self, machine: &str, disk: &str) -> Result<&DiskState> {
+        let found = self.disks().find(|(of, found)| *of == machine && found.disk == disk);
+        let none = || PlatformError::NotFound(format!("the capture has no disk {disk} of machine {machine}"));
+        found.map(|(_, found)| found).ok_or_else(none)
+    }
+
+    fn snapshot_ids(&self) -> BTreeSet<&str> {
+        self.disks().map(|(_, disk)| disk.snapshot.as_str()).filter(|id| !id.is_empty()).collect()
+    }
+}
+
+/// The state of a capture of which only its owner and id are known.
+pub(crate) fn bare_state(owner: &str, id: &str) -> Result<Vec<u8>> {
+    State { version: 1, owner: owner.into(), id: id.into(), polls: 0, machines: Vec::new() }.to_bytes()
+}
+
+/// `source.begin-capture`.
+///
+/// # Errors
+/// As in the interface.
+pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
+    if !is_id(&request.id) || !is_owner(&request.owner) {
+        return Err(PlatformError::Failed("the host asked for a capture with ids that are none".into()));
+    }
+    let settings = Settings::load(host)?;
+    let api = Api::new(host);
+    let own = snapshots::list(&api, &request.owner, &[CAPTURE, BASE], &[]);
+    let own = own.map_err(|error| error.while_doing("looking for snapshots of earlier captures"))?;
+    let bases: BTreeSet<&str> = request.tracked.iter().map(|tracked| tracked.token.as_str()).collect();
+    let is_left_over = |snapshot: &&Snapshot| {
+        request.machines.iter().any(|machine| machine == snapshot.tag_set.get(MACHINE))
+            && snapshot.tag_set.get(ID) != request.id
+            && !bases.contains(snapshot.snapshot_id.as_str())
+    };
+    // What cannot be removed now is removed by the next, and is no reason not to capture.
+    snapshots::delete_all(&api, own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str()));
+    let ids: Vec<&str> = request.machines.iter().map(String::as_str).collect();
+    let mut volumes = BTreeMap::new();
+    for ids in ids.chunks(100) {
+        let found = inventory::volumes(&api, &settings, ids);
+        volumes.extend(found.map_err(|error| error.while_doing("looking for the volumes of the machines"))?);
+    }
+    let mut machines = Vec::new();
+    for machine in &request.machines {
+        let Some(volumes) = volumes.remove(machine) else {
+            inventory::instance(&api, machine)?;
+            let text =
+                format!("instance {machine} has no volume of EBS that is not left out: there is nothing to protect");
+            return Err(PlatformError::Unsupported(text));
+        };
+        let base = |disk: &str, volume: &Volume| {
+            let tracked = request.tracked.iter().find(|tracked| tracked.machine == *machine && tracked.disk == disk)?;
+            let snapshot = own.iter().find(|snapshot| snapshot.snapshot_id == tracked.token)?;
+            let fits = snapshot.volume_id == volume.volume_id
+                && snapshot.volume_size == volume.size
+                && snapshot.status == "completed";
+            fits.then(|| tracked.token.clone())
+        };
+        let disks = volumes.into_iter().map(|(disk, volume)| DiskState {
+            base: base(&disk, &volume),
+            disk,
+            gib: volume.size,
+            volume: volume.volume_id,
+            snapshot: String::new(),
+        });
+        machines.push(MachineState { machine: machine.clone(), step: MachineStep::Wanted, disks: disks.collect() });
+    }
+    let mut state = State { version: 1, owner: request.owner.clone(), id: request.id.clone(), polls: 0, machines };
+    // Before anything is made: too large a group must not leave snapshots behind.
+    check_room(&state)?;
+    // What was made for this id before belongs to it, if it is whole; what is not goes at the end.
+    let before: Vec<Snapshot> = own.into_iter().filter(|snapshot| snapshot.tag_set.get(ID) == request.id).collect();
+    state.machines.iter_mut().for_each(|machine| machine.adopt(&before, None));
+    advance(host, request, state)
+}
+
+/// That the state fits when the snapshots' ids are in it.
+fn check_room(state: &State) -> Result<()> {
+    let mut full = state.clone();
+    let disks = full.machines.iter_mut().flat_map(|machine| machine.disks.iter_mut());
+    disks.for_each(|disk| disk.snapshot = "snap-0123456789abcdef0".into());
+    full.to_bytes().map(drop)
+}
+
+impl MachineState {
+    /// Takes the snapshots of one attempt, if one has made all of them.
+    fn adopt(&mut self, found: &[Snapshot], attempt: Option<&str>) {
+        let mut by_attempt: BTreeMap<&str, Vec<&Snapshot>> = BTreeMap::new();
+        for snapshot in found.iter().filter(|snapshot| snapshot.tag_set.get(MACHINE) == self.machine) {
+            by_attempt.entry(snapshot.tag_set.get(ATTEMPT)).or_default().push(snapshot);
+        }
+        by_attempt.retain(|of, _| attempt.is_none_or(|attempt| attempt == *of));
+        let of = |made: &[&Snapshot], disk: &DiskState| {
+            let snapshot = made.iter().find(|snapshot| snapshot.volume_id == disk.volume);
+            snapshot.map(|snapshot| snapshot.snapshot_id.clone())
+        };
+        for made in by_attempt.values() {
+            let ids: Option<Vec<String>> = self.disks.iter().map(|disk| of(made, disk)).collect();
+            if let Some(ids) = ids {
+                self.disks.iter_mut().zip(ids).for_each(|(disk, id)| disk.snapshot = id);
+                self.step = MachineStep::Made;
+                return;
+            }
+        }
+    }
+}
+
+/// `source.continue-capture`.
+///
+/// # Errors
+/// As in the interface.
+pub fn go_on(host: &dyn Host, request: &CaptureRequest, state: &[u8]) -> Result<CaptureStep> {
+    advance(host, request, State::parse(state)?)
+}
+
+fn pending(state: &State, doing: &str, poll_after_milliseconds: u32) -> Result<CaptureStep> {
+    let doing = shortened(doing, 200);
+    Ok(CaptureStep {
+        state: state.to_bytes()?,
+        status: CaptureStatus::Pending(Pending { doing, poll_after_milliseconds }),
+    })
+}
+
+/// Goes as far as is possible now. If it fails, nothing stays.
+fn advance(host: &dyn Host, request: &CaptureRequest, mut state: State) -> Result<CaptureStep> {
+    let api = Api::new(host);
+    let settings = Settings::load(host)?;
+    let result = make(&api, &settings, &mut state).and_then(|waiting| match waiting {
+        Some((doing, milliseconds)) => pending(&state, &doing, milliseconds),
+        None => settle(&api, request, &mut state),
+    });
+    result.inspect_err(|_| {
+        // What cannot be removed now goes with the next capture.
+        let left = give_up(&api, &state);
+        left.iter().for_each(|text| host.log(Level::Warn, text));
+    })
+}
+
+/// Makes the snapshots that are not made yet. What is waited for, if something is.
+fn make(api: &Api<'_>, settings: &Settings, state: &mut State) -> Result<Option<(String, u32)>> {
+    let (owner, id) = (state.owner.clone(), state.id.clone());
+    for machine in &mut state.machines {
+        let name = machine.machine.clone();
+        match machine.step.clone() {
+            MachineStep::Made => {}
+            MachineStep::Wanted => {
+                let now = api.host.monotonic_nanoseconds();
+                let attempt = now.map_err(|error| crate::error::while_doing("reading the clock", error))?.to_string();
+                let call = create(settings, &owner, &id, machine, &attempt, api)?;
+                match api.ec2::<Snapshots>(&call) {
+                    Ok(made) => machine.take(&made.into_parts().0)?,
+                    Err(error) if error.is_throttled() => {
+                        let doing = format!("waiting until EC2 makes another snapshot of instance {name}");
+                        return Ok(Some((doing, POLL_MILLISECONDS_MAX)));
+                    }
+                    Err(error) if error.may_have_been_done() => {
+                        machine.step = MachineStep::Asked { attempt, looks: 0 };
+                        return Ok(Some((looking(&name), LOOK_MILLISECONDS)));
+                    }
+                    Err(error) => return Err(error.while_doing(format!("making the snapshots of instance {name}"))),
+                }
+            }
+            MachineStep::Asked { attempt, looks } => {
+                let found = snapshots::list(api, &owner, &[CAPTURE], &[(ID, &id), (ATTEMPT, &attempt)]);
+                machine.adopt(&found.map_err(|error| error.while_doing(looking(&name)))?, Some(&attempt));
+                if machine.step != MachineStep::Made {
+                    if looks >= LOOKS_MAX {
+                        let text = format!("EC2 did not answer when it was asked for snapshots of instance {name}");
+                        return Err(PlatformError::Unreachable(format!("{text}, and none can be seen")));
+                    }
+                    machine.step = MachineStep::Asked { attempt, looks: looks.saturating_add(1) };
+                    return Ok(Some((looking(&name), LOOK_MILLISECONDS)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn looking(machine: &str) -> String {
+    format!("looking for the snapshots of instance {machine}, which EC2 was asked for without an answer")
+}
+
+fn create(
+    settings: &Settings,
+    owner: &str,
+    id: &str,
+    machine: &MachineState,
+    attempt: &str,
+    api: &Api<'_>,
+) -> Result<Call> {
+    let name = &machine.machine;
+    let call = Call::new("CreateSnapshots")
+        .only_once()
+        .with("InstanceSpecification.InstanceId", name)
+        .with("Description", format!("Farshore reads this to protect {name}; it goes by itself"))
+        .tagged(
+            "snapshot",
+            &tags([
+                (NAME, format!("farshore {name}").as_str()),
+                (OWNER, owner),
+                (KIND, CAPTURE),
+                (ID, id),
+                (MACHINE, name),
+                (ATTEMPT, attempt),
+            ]),
+        );
+    if settings.exclude_volumes.is_empty() {
+        return Ok(call);
+    }
+    let instance = inventory::instance(api, name)?;
+    let all = inventory::volumes(api, &Settings::default(), &[name.as_str()]);
+    let all = all.map_err(|error| error.while_doing(format!("looking for the volumes of instance {name}")))?;
+    let root = instance.root_device_name.trim_start_matches("/dev/");
+    let volumes = all.get(name).map(Vec::as_slice).unwrap_or_default();
+    let left_out = volumes.iter().filter(|(_, volume)| settings.exclude_volumes.contains(&volume.volume_id));
+    let (boot, data): (Vec<_>, Vec<_>) = left_out.partition(|(device, _)| device == root);
+    let call = call
+        .list("InstanceSpecification.ExcludeDataVolumeId", data.iter().map(|(_, volume)| volume.volume_id.as_str()));
+    Ok(if boot.is_empty() { call } else { call.with("InstanceSpecification.ExcludeBootVolume", true) })
+}
+
+impl MachineState {
+    /// Takes what a call has answered.
+    fn take(&mut self, made: &[Snapshot]) -> Result<()> {
+        for disk in &mut self.disks {
+            let Some(snapshot) = made.iter().find(|snapshot| snapshot.volume_id == disk.volume) else {
+                let text = format!("EC2 made no snapshot of disk {} of instance {}", disk.disk, self.machine);
+                return Err(PlatformError::Failed(format!("{text}: was it detached a moment ago?")));
+            };
+            disk.snapshot.clone_from(&snapshot.snapshot_id);
+        }
+        self.step = MachineStep::Made;
+        Ok(())
+    }
+}
+
+/// Whether all snapshots are complete.
+fn settle(api: &Api<'_>, request: &CaptureRequest, state: &mut State) -> Result<CaptureStep> {
+    let found = seen(api, state)?;
+    let mut waits = 0_u32;
+    for (machine, disk) in state.disks() {
+        match found.get(&disk.snapshot) {
+            Some(snapshot) if snapshot.status == "completed" => {}
+            Some(snapshot) if snapshot.status == "error" => {
+                let text = format!("the snapshot {} of disk {} of instance {machine}", disk.snapshot, disk.disk);
+                return Err(PlatformError::Failed(format!("EC2 could not make {text}: {}", snapshot.status_message)));
+            }
+            None if state.polls >= LOOKS_MAX => return Err(missing(machine, disk)),
+            Some(_) | None => waits = waits.saturating_add(1),
+        }
+    }
+    if waits > 0 {
+        let progress = found.values().map(|snapshot| snapshot.progress.as_str()).find(|text| *text != "100%");
+        let doing = format!(
+            "waiting for {waits} snapshots to be complete, the first at {}",
+            progress.filter(|text| !text.is_empty()).unwrap_or("0%")
+        );
+        let shift = state.polls.min(5);
+        state.polls = state.polls.saturating_add(1);
+        return pending(state, &doing, POLL_MILLISECONDS_MIN.saturating_mul(1 << shift).min(POLL_MILLISECONDS_MAX));
+    }
+    let mut notes = Vec::new();
+    if state.machines.len() > 1 {
+        notes.push("EC2 freezes the volumes of one instance at one instant, and instances one after the other");
+    }
+    if request.consistency == Consistency::Application {
+        notes.push("EC2 freezes volumes as they are: nothing in the guests was asked to be quiet");
+    }
+    let report = CaptureReport {
+        instant: if state.machines.len() > 1 { Instant::Machine } else { Instant::Group },
+        consistency: Consistency::Crash,
+        held_microseconds: 0,
+        note: notes.join(". "),
+    };
+    Ok(CaptureStep { state: state.to_bytes()?, status: CaptureStatus::Ready(report) })
+}
+
+/// The snapshots of the capture that can be seen, by id.
+fn seen(api: &Api<'_>, state: &State) -> Result<BTreeMap<String, Snapshot>> {
+    let found = snapshots::list(api, &state.owner, &[CAPTURE, BASE], &[(ID, &state.id)]);
+    let found = found.map_err(|error| error.while_doing("looking at the snapshots of the capture"))?;
+    Ok(found.into_iter().map(|snapshot| (snapshot.snapshot_id.clone(), snapshot)).collect())
+}
+
+fn missing(machine: &str, disk: &DiskState) -> PlatformError {
+    let text = format!("the snapshot {} of disk {} of instance {machine}", disk.snapshot, disk.disk);
+    PlatformError::CaptureBroken(format!("{text} is gone: somebody has removed it"))
+}
+
+/// `source.list-disks`.
+///
+/// # Errors
+/// As in the interface.
+pub fn list_disks(state: &[u8], cursor: Option<&str>) -> Result<CapturedDiskPage> {
+    let state = State::parse(state)?;
+    let start: usize = cursor.map_or(Ok(0), str::parse).map_err(|_| PlatformError::Failed("a wrong cursor".into()))?;
+    let end = start.saturating_add(PAGE_DISKS);
+    let captured = |(machine, disk): (&str, &DiskState)| CapturedDisk {
+        machine: machine.into(),
+        disk: disk.disk.clone(),
+        size_bytes: disk.size_bytes(),
+        token: Some(disk.snapshot.clone()),
+        changes: match disk.base {
+            Some(_) => Changes::Listed,
+            None => {
+                Changes::Unknown("there is no earlier snapshot of this volume, with its size, to compare with".into())
+            }
+        },
+        allocation: Allocation::Listed,
+    };
+    let disks = state.disks().skip(start).take(PAGE_DISKS).map(captured).collect();
+    Ok(CapturedDiskPage { disks, next: (end < state.disks().count()).then(|| end.to_string()) })
+}
+
+/// `source.verify-capture`.
+///
+/// # Errors
+/// As in the interface.
+pub fn verify(host: &dyn Host, state: &[u8]) -> Result<CaptureEnd> {
+    let state = State::parse(state)?;
+    let found = seen(&Api::new(host), &state)?;
+    let is_whole = |disk: &DiskState| found.get(&disk.snapshot).is_some_and(|found| found.status == "completed");
+    match state.disks().find(|(_, disk)| !is_whole(disk)) {
+        Some((machine, disk)) => Err(missing(machine, disk)),
+        None => Ok(CaptureEnd { note: String::new() }),
+    }
+}
+
+/// `source.end-capture`; without an outcome nobody knows it, and the view goes.
+///
+/// # Errors
+/// As in the interface.
+pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<CaptureEnd> {
+    let state = State::parse(state)?;
+    let api = Api::new(host);
+    let left = match outcome {
+        Some(Outcome::Committed) => keep(&api, &state)?,
+        Some(Outcome::Abandoned) | None => give_up(&api, &state),
+    };
+    match left.first() {
+        None => Ok(CaptureEnd { note: String::new() }),
+        Some(first) => Err(PlatformError::Failed(format!("{} snapshots could not be removed: {first}", left.len()))),
+    }
+}
+
+/// Makes the capture's snapshots the base of the next, and removes what was that before.
+fn keep(api: &Api<'_>, state: &State) -> Result<Vec<String>> {
+    let own = state.snapshot_ids();
+    let found = snapshots::list(api, &state.owner, &[CAPTURE, BASE], &[]);
+    let found = found.map_err(|error| error.while_doing("looking for the snapshots of earlier captures"))?;
+    let unmarked: Vec<&str> = found
+        .iter()
+        .filter(|snapshot| own.contains(snapshot.snapshot_id.as_str()) && snapshot.tag_set.get(KIND) != BASE)
+        .map(|snapshot| snapshot.snapshot_id.as_str())
+        .collect();
+    if !unmarked.is_empty() {
+        let call = Call::new("CreateTags").list("ResourceId", unmarked).tag_list("Tag", &tags([(KIND, BASE)]));
+        let marked = api.ec2_done(&call);
+        marked.map_err(|error| error.while_doing("marking the snapshots that the next changes are told from"))?;
+    }
+    let is_other = |snapshot: &&Snapshot| {
+        let machine = snapshot.tag_set.get(MACHINE);
+        state.machines.iter().any(|of| of.machine == machine) && !own.contains(snapshot.snapshot_id.as_str())
+    };
+    Ok(snapshots::delete_all(api, found.iter().filter(is_other).map(|snapshot| snapshot.snapshot_id.as_str())))
+}
+
+/// Removes what the capture has made, and says why something stays.
+fn give_up(api: &Api<'_>, state: &State) -> Vec<String> {
+    let found = match seen(api, state) {
+        Ok(found) => found,
+        Err(error) => return vec![platform_sentence(&error).to_owned()],
+    };
+    // What a committed point relies on stays, whatever is said of the capture.
+    let captured = found.iter().filter(|(_, snapshot)| snapshot.tag_set.get(KIND) == CAPTURE);
+    let mut left = snapshots::delete_all(api, captured.map(|(id, _)| id.as_str()));
+    // What was made a moment ago may not be seen yet.
+    for id in state.snapshot_ids().into_iter().filter(|id| !found.contains_key(*id)) {
+        if let Err(error) = snapshots::delete(api, id, false) {
+            left.push(platform_sentence(&error).to_owned());
+        }
+    }
+    left
+}

@@ -1,0 +1,138 @@
+//! How an error of the host, of EC2 or of EBS direct becomes a sentence for the operator.
+
+use std::fmt;
+
+use crate::ports::HostError;
+
+pub use crate::bindings::farshore::platform::model::PlatformError;
+
+/// What the adapter's functions return.
+pub type Result<T> = std::result::Result<T, PlatformError>;
+
+/// What says that later it may work.
+const THROTTLES: [&str; 5] = [
+    "RequestLimitExceeded",
+    "RequestThrottledException",
+    "SnapshotCreationPerVolumeRateExceeded",
+    "Throttling",
+    "ThrottlingException",
+];
+
+/// Why a call of an API did not do what it should.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ApiError {
+    /// There is no answer. Whether it was carried out nobody knows.
+    Unanswered(HostError),
+    /// The service refused it, and did nothing.
+    Refused {
+        /// HTTP's.
+        status: u16,
+        /// The service's word for it.
+        code: String,
+        /// The service's sentence.
+        message: String,
+    },
+    /// The service failed in the middle of it, or what it answered cannot be read. Whether it was carried out nobody knows.
+    Unclear(String),
+}
+
+impl ApiError {
+    /// The service's word for its refusal.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            Self::Unanswered(_) | Self::Unclear(_) => "",
+        }
+    }
+
+    /// The service knows no such thing, at least not yet or not any more.
+    pub fn is_not_found(&self) -> bool {
+        let code = self.code();
+        code.ends_with(".NotFound") || code == "ResourceNotFoundException"
+    }
+
+    /// It may have been carried out all the same.
+    pub fn may_have_been_done(&self) -> bool {
+        match self {
+            // The request never left, so that nothing can have come of it.
+            Self::Unanswered(HostError::Invalid(_) | HostError::Failed(_)) | Self::Refused { .. } => false,
+            Self::Unanswered(_) | Self::Unclear(_) => true,
+        }
+    }
+
+    /// Too much was asked; later it may work.
+    pub fn is_throttled(&self) -> bool {
+        matches!(self, Self::Refused { status: 429 | 503, .. }) || THROTTLES.contains(&self.code())
+    }
+
+    /// In the middle of something, which is named.
+    pub fn while_doing(&self, doing: impl fmt::Display) -> PlatformError {
+        match self {
+            Self::Unanswered(error) => {
+                let text = format!("{doing}: {}", sentence(error));
+                match error {
+                    HostError::Unreachable(_) | HostError::TimedOut(_) => PlatformError::Unreachable(text),
+                    HostError::Conflict(_) => PlatformError::Conflict(text),
+                    _ => PlatformError::Failed(text),
+                }
+            }
+            Self::Unclear(why) => PlatformError::Unreachable(format!("{doing}: {why}")),
+            Self::Refused { code, message, .. } => {
+                let text = format!("{doing}: {code}: {message}");
+                if self.is_not_found() {
+                    PlatformError::NotFound(text)
+                } else if self.is_throttled() {
+                    PlatformError::Unreachable(text)
+                } else {
+                    PlatformError::Failed(text)
+                }
+            }
+        }
+    }
+}
+
+/// The sentence of a host error.
+pub fn sentence(error: &HostError) -> &str {
+    match error {
+        HostError::NotFound(text)
+        | HostError::Unreachable(text)
+        | HostError::TimedOut(text)
+        | HostError::Conflict(text)
+        | HostError::Invalid(text)
+        | HostError::Limit(text)
+        | HostError::NoSpace(text)
+        | HostError::Failed(text) => text,
+    }
+}
+
+/// A host error in the middle of something, which is named.
+pub fn while_doing(doing: impl fmt::Display, error: HostError) -> PlatformError {
+    ApiError::Unanswered(error).while_doing(doing)
+}
+
+/// A state that is none.
+pub fn no_state(of: &str, why: impl fmt::Display) -> PlatformError {
+    PlatformError::NotFound(format!("this is not the state of {of}: {why}"))
+}
+
+/// A text that fits, for what has a limit of so many bytes.
+pub fn shortened(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let end = (0..=bytes_max.saturating_sub(3)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}...", text.get(..end).unwrap_or_default())
+}
+
+/// The sentence of a platform error.
+pub fn platform_sentence(error: &PlatformError) -> &str {
+    match error {
+        PlatformError::Settings(text)
+        | PlatformError::NotFound(text)
+        | PlatformError::Unreachable(text)
+        | PlatformError::Conflict(text)
+        | PlatformError::CaptureBroken(text)
+        | PlatformError::Unsupported(text)
+        | PlatformError::Failed(text) => text,
+    }
+}

@@ -1,0 +1,68 @@
+//! Snapshots: looking for them, and removing them for good.
+
+use crate::{
+    answers::{Snapshot, Snapshots},
+    api::{Api, ApiResult, Call, wait},
+    error::Result,
+    ports::Level,
+    tags::{KIND, OWNER},
+};
+
+/// What was made a moment ago is not there for a while for those who look: so often is asked again whether a thing is gone
+/// that should be removed.
+const GONE_QUESTIONS: u32 = 5;
+const GONE_PAUSE_MILLISECONDS: u32 = 400;
+
+/// The snapshots of an owner that are of these kinds, and that have these tags.
+///
+/// # Errors
+/// As of the API.
+pub fn list(api: &Api<'_>, owner: &str, kinds: &[&str], more: &[(&str, &str)]) -> ApiResult<Vec<Snapshot>> {
+    let call = Call::new("DescribeSnapshots")
+        .list("Owner", ["self"])
+        .filter(&format!("tag:{OWNER}"), [owner])
+        .filter(&format!("tag:{KIND}"), kinds.iter().copied());
+    let call = more.iter().fold(call, |call, (key, value)| call.filter(&format!("tag:{key}"), [*value]));
+    api.all::<Snapshots>(&call)
+}
+
+/// A snapshot, if it can be seen.
+///
+/// # Errors
+/// As of the API.
+pub fn look(api: &Api<'_>, id: &str) -> ApiResult<Option<Snapshot>> {
+    // By a filter, because a page of things by their ids is refused as a whole if one is not there.
+    let call = Call::new("DescribeSnapshots").filter("snapshot-id", [id]);
+    Ok(api.all::<Snapshots>(&call)?.into_iter().next())
+}
+
+/// Removes a snapshot that may have been made a moment ago, or be gone. `is_old`: it has been seen, so that one *not found* is
+/// enough.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn delete(api: &Api<'_>, id: &str, is_old: bool) -> Result<()> {
+    let call = Call::new("DeleteSnapshot").with("SnapshotId", id);
+    for question in 1..=GONE_QUESTIONS {
+        match api.ec2_done(&call) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_not_found() && (is_old || question == GONE_QUESTIONS) => return Ok(()),
+            Err(error) if error.is_not_found() => wait(api.host, GONE_PAUSE_MILLISECONDS)?,
+            Err(error) => return Err(error.while_doing(format!("removing the snapshot {id}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Removes as many of these as it can, and says of each that stays why.
+pub fn delete_all<'s>(api: &Api<'_>, ids: impl IntoIterator<Item = &'s str>) -> Vec<String> {
+    let mut left = Vec::new();
+    for id in ids {
+        if let Err(error) = delete(api, id, true) {
+            let text = crate::error::platform_sentence(&error).to_owned();
+            api.host.log(Level::Warn, &text);
+            left.push(text);
+        }
+    }
+    left
+}
