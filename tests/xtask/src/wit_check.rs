@@ -4,7 +4,9 @@
 //!   string: two JavaScript engines corrupt a bare integer, silently (measured; the echo components show whether it is
 //!   still so).
 //! - A function that returns a list returns a page: a record with a list and `next: option<string>`, with
-//!   `cursor: option<string>` among the function's arguments. A list of bytes is no page: it is one value.
+//!   `cursor: option<string>` among the function's arguments; or, for what lies at offsets, a record with a list and
+//!   `told-to: u64`, with `offset: u64` among the arguments. A list of bytes is no page: it is one value. So is what
+//!   [`ONE_VALUE`] names.
 //! - Only plain functions and types: no `async`, streams, futures or maps, which not every language's toolchain can build.
 
 use std::fmt;
@@ -12,6 +14,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use wit_parser::{Function, Resolve, Type, TypeDefKind, TypeId};
+
+/// Functions whose result is one value with lists in it, each with what limits them.
+const ONE_VALUE: [(&str, &str); 1] =
+    [("farshore:host/http.send", "an HTTP answer, whose headers the host's client limits as one whole")];
 
 /// A function or type that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +53,8 @@ fn violations(resolve: &Resolve) -> Vec<Violation> {
             let Some(interface) = resolve.interfaces.get(*id) else { continue };
             for (function_name, function) in &interface.functions {
                 let place = format!("{name}/{interface_name}.{function_name}");
-                let problems = problems(resolve, function);
+                let is_one_value = ONE_VALUE.iter().any(|(named, _)| *named == place);
+                let problems = problems(resolve, function, is_one_value);
                 found.extend(problems.into_iter().map(|problem| Violation { place: place.clone(), problem }));
             }
         }
@@ -55,7 +62,7 @@ fn violations(resolve: &Resolve) -> Vec<Violation> {
     found
 }
 
-fn problems(resolve: &Resolve, function: &Function) -> Vec<String> {
+fn problems(resolve: &Resolve, function: &Function, is_one_value: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if function.kind.is_async() {
         problems.push("it is async; a public function is plain, and long work is stepped".to_owned());
@@ -82,12 +89,17 @@ fn problems(resolve: &Resolve, function: &Function) -> Vec<String> {
         Some(TypeDefKind::Record(record)) => {
             let lists =
                 |ty: &Type| matches!(kind(resolve, ty), Some(TypeDefKind::List(item)) if !matches!(item, Type::U8));
-            let next = record.fields.iter().any(|field| field.name == "next" && is_optional_string(resolve, &field.ty));
-            let cursor = function
-                .params
-                .iter()
-                .any(|parameter| parameter.name == "cursor" && is_optional_string(resolve, &parameter.ty));
-            if record.fields.iter().any(|field| lists(&field.ty)) && !(next && cursor) {
+            let field = |name: &str| record.fields.iter().find(|field| field.name == name).map(|field| &field.ty);
+            let argument = |name: &str| {
+                let found = function.params.iter().find(|parameter| parameter.name == name);
+                found.map(|parameter| &parameter.ty)
+            };
+            let both = |pair: [Option<&Type>; 2], fits: &dyn Fn(&Type) -> bool| {
+                pair.into_iter().all(|ty| ty.is_some_and(fits))
+            };
+            let is_paged = both([field("next"), argument("cursor")], &|ty| is_optional_string(resolve, ty))
+                || both([field("told-to"), argument("offset")], &|ty| matches!(ty, Type::U64));
+            if record.fields.iter().any(|field| lists(&field.ty)) && !is_paged && !is_one_value {
                 problems.push(
                     "its result holds a list without pages; add `next: option<string>` to the record and \
                      `cursor: option<string>` to the arguments"
@@ -202,6 +214,9 @@ mod tests {
             "record page { items: list<string>, next: option<string> } all: func() -> result<page, string>;",
             "record page { items: list<string> } all: func(cursor: option<string>) -> result<page, string>;",
             "record page { items: list<string>, next: option<u64> } all: func(cursor: option<string>) -> result<page, string>;",
+            "record page { items: list<string>, told-to: u64 } all: func() -> result<page, string>;",
+            "record page { items: list<string>, told-to: option<u64> } all: func(offset: u64) -> result<page, string>;",
+            "record page { items: list<string> } all: func(offset: u64) -> result<page, string>;",
         ] {
             let found = of(text);
             assert!(found.len() == 1 && found[0].contains("page"), "{text}: {found:?}");
@@ -226,9 +241,11 @@ mod tests {
         let text = "
             record extent { bytes: u64 }
             record page { items: list<extent>, next: option<string> }
+            record stretch { items: list<extent>, told-to: u64 }
             resource thing { open: static func(path: string) -> result<thing, string>; }
             size: func(path: string) -> result<extent, string>;
             all: func(cursor: option<string>) -> result<page, string>;
+            some: func(offset: u64) -> result<stretch, string>;
             bytes: func() -> result<list<u8>, string>;
             say: func(line: string);
             act: func() -> result<_, string>;";
