@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// EBS has no other.
-pub(crate) const BLOCK_BYTES: u32 = 512 << 10;
+pub(crate) const BLOCK_BYTES: u32 = 1 << BLOCK_SHIFT;
+const BLOCK_SHIFT: u32 = 19;
 /// As many as the host takes, and no fewer than EBS gives.
 const PAGE_BLOCKS: usize = 1_000;
 /// Pages may be empty and go on. So many are asked for in one call.
@@ -72,7 +73,7 @@ pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: Block
             return Err(PlatformError::NotFound("nothing is known that this disk could be compared with".into()));
         }
     };
-    let first = offset / u64::from(BLOCK_BYTES);
+    let first = offset >> BLOCK_SHIFT;
     let target = format!("/snapshots/{}/{of}maxResults={PAGE_BLOCKS}&startingBlockIndex={first}", disk.snapshot);
     let api = Api::new(host);
     let mut next: Option<String> = None;

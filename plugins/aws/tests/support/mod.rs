@@ -1,5 +1,6 @@
 //! The adapter beside the twin of EC2 and EBS direct: a host that sends, signs and sometimes dies.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::disallowed_methods, reason = "the twin lives in real time")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

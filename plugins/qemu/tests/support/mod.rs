@@ -412,6 +412,7 @@ pub fn dirty(uri: &str, disk: &CapturedDisk) -> Vec<(u64, u64)> {
 /// Copies a frozen view, all of it or what changed, onto a replica, by an independent client.
 pub fn copy(uri: &str, disk: &CapturedDisk, replica: &Path) {
     match disk.changes {
+        Changes::Listed => panic!("QEMU lists no blocks"),
         Changes::Unknown(_) => drop(run(Command::new("nbdcopy").arg(uri).arg(replica))),
         Changes::Context(_) => {
             for (offset, length) in dirty(uri, disk) {

@@ -1,10 +1,10 @@
 //! Serves a twin of EC2 and EBS direct on loopback until it is ended.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use farshore_twin_ebs::{Faults, Key, Options, Policy, Principal, Subnet, Twin};
+use farshore_twin_ebs::{Faults, Key, Options, Policy, Principal, Twin};
 
 /// A strict twin of EC2 and EBS direct, for tests and for authors of adapters. The access key `TWIN` with the secret `twin-secret` may
 /// do everything.
