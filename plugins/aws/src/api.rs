@@ -22,10 +22,13 @@ pub const EBS: &str = "ebs";
 
 const EC2_VERSION: &str = "2016-11-15";
 const TIMEOUT_MILLISECONDS: u32 = 12_000;
+/// How many things are on a page of a listing: their XML is to be less than what the host takes of an answer.
+pub const PAGE_RESULTS: u32 = 400;
 /// A listing that does not end is none.
 const PAGES_MAX: usize = 200;
 /// What the services call a throttle where the status does not say so.
-pub const THROTTLE_WORDS: [&str; 3] = ["RequestLimitExceeded", "RequestThrottledException", "ThrottlingException"];
+pub const THROTTLE_WORDS: [&str; 4] =
+    ["ConcurrentLimitExceededException", "RequestLimitExceeded", "RequestThrottledException", "ThrottlingException"];
 
 /// What a call of an API returns.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -128,7 +131,7 @@ impl<'h> Api<'h> {
             return Err(refusal(call.action, &response, failure));
         }
         quick_xml::de::from_str(&text)
-            .map_err(|error| ApiError::Unclear(format!("EC2's answer to {} cannot be read: {error}", call.action)))
+            .map_err(|error| unclear(format!("EC2's answer to {} cannot be read: {error}", call.action)))
     }
 
     /// Calls EC2, and does not look at what it answers.
@@ -158,7 +161,7 @@ impl<'h> Api<'h> {
                 return Ok(items);
             }
         }
-        Err(ApiError::Unclear(format!("EC2's answer to {} has no end", call.action)))
+        Err(unclear(format!("EC2's answer to {} has no end", call.action)))
     }
 
     /// Calls EBS direct. The answer is JSON.
@@ -184,7 +187,7 @@ impl<'h> Api<'h> {
         let response = self.host.send(EBS, &request).map_err(ApiError::Unanswered)?;
         let json = serde_json::from_slice::<Value>(&response.body);
         if is_success(&response) {
-            return json.map_err(|error| ApiError::Unclear(format!("EBS's answer to {what} cannot be read: {error}")));
+            return json.map_err(|error| unclear(format!("EBS's answer to {what} cannot be read: {error}")));
         }
         let failure = json.ok().and_then(|answer| {
             let text = |names: [&str; 2]| {
@@ -199,6 +202,10 @@ impl<'h> Api<'h> {
         });
         Err(refusal(&what, &response, failure))
     }
+}
+
+fn unclear(message: String) -> ApiError {
+    ApiError::Unclear { code: String::new(), message }
 }
 
 /// A header.
@@ -221,14 +228,15 @@ fn refusal(what: &str, response: &Response, failure: Option<(String, String)>) -
     match failure {
         Some((code, message)) if status < 500 || status == 503 => ApiError::Refused { status, code, message },
         Some((code, message)) => {
-            ApiError::Unclear(format!("the service failed at {what} (status {status}): {code}: {message}"))
+            let message = format!("the service failed at {what} (status {status}): {code}: {message}");
+            ApiError::Unclear { code, message }
         }
         None if status < 500 => ApiError::Refused {
             status,
             code: "NoReason".into(),
             message: format!("{what} was answered with the status {status}"),
         },
-        None => ApiError::Unclear(format!("the service failed at {what} (status {status})")),
+        None => unclear(format!("the service failed at {what} (status {status})")),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     api::{Api, EBS, THROTTLE_WORDS, header},
     bindings::exports::farshore::platform::source_blocks::{Block, BlockPage, BlockSet},
-    capture::State,
+    capture::{DiskState, State},
     error::{PlatformError, Result},
     ports::{BlockDisk, BlockRead, BlockWrite, Host, Method},
 };
@@ -87,7 +87,7 @@ pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: Block
         };
         let page = api.ebs(Method::Get, target, Vec::new(), None);
         let page = page.map_err(|error| error.while_doing(format!("listing blocks of snapshot {}", disk.snapshot)))?;
-        let blocks = page_blocks(&page, list, key)?;
+        let blocks = page_blocks(&page, disk, list, key)?;
         next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty()).map(str::to_owned);
         let told_to = match (&next, blocks.last()) {
             (None, _) => disk.size_bytes(),
@@ -100,7 +100,15 @@ pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: Block
     Err(PlatformError::Unreachable(text))
 }
 
-fn page_blocks(page: &Value, list: &str, key: &str) -> Result<Vec<Block>> {
+/// The blocks of a page. Each page says what it is of: whatever else answers in EBS's place is no listing without changes.
+fn page_blocks(page: &Value, disk: &DiskState, list: &str, key: &str) -> Result<Vec<Block>> {
+    let number = |name: &str| page.get(name).and_then(Value::as_u64);
+    if number("BlockSize") != Some(BLOCK_BYTES.into()) || number("VolumeSize") != Some(disk.gib) {
+        return Err(PlatformError::Failed(format!(
+            "what was answered for the blocks of snapshot {} is not a listing of {} GiB in blocks of 512 KiB",
+            disk.snapshot, disk.gib
+        )));
+    }
     let nonsense = || PlatformError::Failed(format!("EBS's listing of blocks has no `{list}` with their numbers"));
     // A set without blocks may be left out altogether.
     let listed = page.get(list).map_or(Some(&[] as &[Value]), |listed| listed.as_array().map(Vec::as_slice));
@@ -146,6 +154,8 @@ mod tests {
     const STATE: &[u8] = br#"{"version":1,"owner":"o","id":"00000000000000000000000000000001","machines":[
         {"machine":"i-1","step":"Made","disks":[{"disk":"sda1","volume":"vol-1","gib":1,"snapshot":"snap-2","base":"snap-1"}]}]}"#;
 
+    const EMPTY: &str = r#"{"BlockSize":524288,"VolumeSize":1,"NextToken":"t+="}"#;
+
     fn page(set: BlockSet, offset: u64, answers: &[&'static str]) -> (Result<BlockPage>, Vec<String>) {
         let script = Script(RefCell::new(answers.to_vec()), RefCell::default());
         let page = list(&script, STATE, "i-1", "sda1", set, offset);
@@ -155,8 +165,8 @@ mod tests {
     #[test]
     fn an_empty_page_that_goes_on_is_not_the_end() {
         let block = u64::from(BLOCK_BYTES);
-        let more = r#"{"ChangedBlocks":[{"BlockIndex":9,"SecondBlockToken":"a+/="},{"BlockIndex":11,"FirstBlockToken":"x"}],"NextToken":"u"}"#;
-        let (page, asked) = page(BlockSet::Changed, 3 * block, &[r#"{"NextToken":"t+="}"#, more]);
+        let more = r#"{"BlockSize":524288,"VolumeSize":1,"ChangedBlocks":[{"BlockIndex":9,"SecondBlockToken":"a+/="},{"BlockIndex":11,"FirstBlockToken":"x"}],"NextToken":"u"}"#;
+        let (page, asked) = page(BlockSet::Changed, 3 * block, &[EMPTY, more]);
         let page = page.expect("a page");
         assert_eq!(page.told_to, 12 * block, "as far as the last block, and no farther");
         let blocks: Vec<_> = page.blocks.iter().map(|block| (block.index, block.key.as_deref())).collect();
@@ -167,13 +177,24 @@ mod tests {
 
     #[test]
     fn the_last_page_tells_all_of_the_disk_and_nonsense_is_named() {
-        let (last, _) = page(BlockSet::Allocated, 0, &[r#"{"Blocks":[{"BlockIndex":0,"BlockToken":"k"}]}"#]);
+        let (last, _) = page(
+            BlockSet::Allocated,
+            0,
+            &[r#"{"BlockSize":524288,"VolumeSize":1,"Blocks":[{"BlockIndex":0,"BlockToken":"k"}]}"#],
+        );
         assert_eq!(last.expect("a page").told_to, 1 << 30);
-        for answer in [r#"{"Blocks":7}"#, r#"{"Blocks":[{"BlockToken":"k"}]}"#, r#"{"Blocks":[{"BlockIndex":-1}]}"#] {
+        for (answer, part) in [
+            (r#"{"BlockSize":524288,"VolumeSize":1,"Blocks":7}"#, "`Blocks`"),
+            (r#"{"BlockSize":524288,"VolumeSize":1,"Blocks":[{"BlockToken":"k"}]}"#, "`Blocks`"),
+            (r#"{"BlockSize":524288,"VolumeSize":1,"Blocks":[{"BlockIndex":-1}]}"#, "`Blocks`"),
+            (r#"{"BlockSize":524288,"VolumeSize":2,"Blocks":[]}"#, "not a listing of 1 GiB"),
+            (r#"{"BlockSize":4096,"VolumeSize":1,"Blocks":[]}"#, "not a listing of 1 GiB"),
+            ("{}", "not a listing of 1 GiB"),
+        ] {
             let (page, _) = page(BlockSet::Allocated, 0, &[answer]);
-            assert!(matches!(page, Err(PlatformError::Failed(text)) if text.contains("`Blocks`")), "{answer}");
+            assert!(matches!(page, Err(PlatformError::Failed(text)) if text.contains(part)), "{answer}");
         }
-        let (endless, asked) = page(BlockSet::Allocated, 0, &[r#"{"Blocks":[],"NextToken":"t"}"#; EMPTY_PAGES_MAX]);
+        let (endless, asked) = page(BlockSet::Allocated, 0, &[EMPTY; EMPTY_PAGES_MAX]);
         assert!(matches!(endless, Err(PlatformError::Unreachable(_))) && asked.len() == EMPTY_PAGES_MAX);
     }
 }

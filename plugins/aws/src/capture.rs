@@ -80,7 +80,7 @@ enum MachineStep {
 pub(crate) struct DiskState {
     disk: String,
     volume: String,
-    gib: u64,
+    pub(crate) gib: u64,
     /// The snapshot; empty until it is made.
     #[serde(default)]
     pub(crate) snapshot: String,
@@ -148,9 +148,8 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
     let own = own.map_err(|error| error.while_doing("looking for snapshots of earlier captures"))?;
     let bases: BTreeSet<&str> = request.tracked.iter().map(|tracked| tracked.token.as_str()).collect();
     let is_left_over = |snapshot: &&Snapshot| {
-        request.machines.iter().any(|machine| machine == snapshot.tag_set.get(MACHINE))
-            && snapshot.tag_set.get(ID) != request.id
-            && !bases.contains(snapshot.snapshot_id.as_str())
+        // Also of machines that have left the group: what leads from no committed point is of no use.
+        snapshot.tag_set.get(ID) != request.id && !bases.contains(snapshot.snapshot_id.as_str())
     };
     // What cannot be removed now is removed by the next, and is no reason not to capture.
     snapshots::delete_all(&api, own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str()));
@@ -163,7 +162,10 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
     let mut machines = Vec::new();
     for machine in &request.machines {
         let Some(volumes) = volumes.remove(machine) else {
-            inventory::instance(&api, machine)?;
+            let state = inventory::instance(&api, machine)?.instance_state.name;
+            if ["terminated", "shutting-down"].contains(&state.as_str()) {
+                return Err(PlatformError::NotFound(format!("instance {machine} is `{state}`")));
+            }
             let text =
                 format!("instance {machine} has no volume of EBS that is not left out: there is nothing to protect");
             return Err(PlatformError::Unsupported(text));
@@ -211,7 +213,8 @@ impl MachineState {
         }
         by_attempt.retain(|of, _| attempt.is_none_or(|attempt| attempt == *of));
         let of = |made: &[&Snapshot], disk: &DiskState| {
-            let snapshot = made.iter().find(|snapshot| snapshot.volume_id == disk.volume);
+            let fits = |snapshot: &&&Snapshot| snapshot.volume_id == disk.volume && snapshot.volume_size == disk.gib;
+            let snapshot = made.iter().find(fits);
             snapshot.map(|snapshot| snapshot.snapshot_id.clone())
         };
         for made in by_attempt.values() {
@@ -348,6 +351,10 @@ impl MachineState {
                 let text = format!("EC2 made no snapshot of disk {} of instance {}", disk.disk, self.machine);
                 return Err(PlatformError::Failed(format!("{text}: was it detached a moment ago?")));
             };
+            if snapshot.volume_size != disk.gib {
+                let text = format!("disk {} of instance {} was resized a moment ago", disk.disk, self.machine);
+                return Err(PlatformError::Failed(text));
+            }
             disk.snapshot.clone_from(&snapshot.snapshot_id);
         }
         self.step = MachineStep::Made;
@@ -479,10 +486,7 @@ fn keep(api: &Api<'_>, state: &State) -> Result<Vec<String>> {
         let marked = api.ec2_done(&call);
         marked.map_err(|error| error.while_doing("marking the snapshots that the next changes are told from"))?;
     }
-    let is_other = |snapshot: &&Snapshot| {
-        let machine = snapshot.tag_set.get(MACHINE);
-        state.machines.iter().any(|of| of.machine == machine) && !own.contains(snapshot.snapshot_id.as_str())
-    };
+    let is_other = |snapshot: &&Snapshot| !own.contains(snapshot.snapshot_id.as_str());
     Ok(snapshots::delete_all(api, found.iter().filter(is_other).map(|snapshot| snapshot.snapshot_id.as_str())))
 }
 
@@ -496,10 +500,7 @@ fn give_up(api: &Api<'_>, state: &State) -> Vec<String> {
     let captured = found.iter().filter(|(_, snapshot)| snapshot.tag_set.get(KIND) == CAPTURE);
     let mut left = snapshots::delete_all(api, captured.map(|(id, _)| id.as_str()));
     // What was made a moment ago may not be seen yet.
-    for id in state.snapshot_ids().into_iter().filter(|id| !found.contains_key(*id)) {
-        if let Err(error) = snapshots::delete(api, id, false) {
-            left.push(platform_sentence(&error).to_owned());
-        }
-    }
+    let unseen = state.snapshot_ids().into_iter().filter(|id| !found.contains_key(*id));
+    left.extend(snapshots::delete_unseen(api, unseen.collect()));
     left
 }

@@ -6,11 +6,14 @@ use crate::ports::HostError;
 
 pub use crate::bindings::farshore::platform::model::PlatformError;
 
+const SENTENCE_BYTES_MAX: usize = 2_000;
+
 /// What the adapter's functions return.
 pub type Result<T> = std::result::Result<T, PlatformError>;
 
 /// What says that later it may work.
-const THROTTLES: [&str; 5] = [
+const THROTTLES: [&str; 6] = [
+    "ConcurrentLimitExceededException",
     "RequestLimitExceeded",
     "RequestThrottledException",
     "SnapshotCreationPerVolumeRateExceeded",
@@ -33,15 +36,20 @@ pub enum ApiError {
         message: String,
     },
     /// The service failed in the middle of it, or what it answered cannot be read. Whether it was carried out nobody knows.
-    Unclear(String),
+    Unclear {
+        /// The service's word for it; empty if there is none.
+        code: String,
+        /// A sentence.
+        message: String,
+    },
 }
 
 impl ApiError {
     /// The service's word for its refusal.
     pub fn code(&self) -> &str {
         match self {
-            Self::Refused { code, .. } => code,
-            Self::Unanswered(_) | Self::Unclear(_) => "",
+            Self::Refused { code, .. } | Self::Unclear { code, .. } => code,
+            Self::Unanswered(_) => "",
         }
     }
 
@@ -56,7 +64,7 @@ impl ApiError {
         match self {
             // The request never left, so that nothing can have come of it.
             Self::Unanswered(HostError::Invalid(_) | HostError::Failed(_)) | Self::Refused { .. } => false,
-            Self::Unanswered(_) | Self::Unclear(_) => true,
+            Self::Unanswered(_) | Self::Unclear { .. } => true,
         }
     }
 
@@ -69,17 +77,21 @@ impl ApiError {
     pub fn while_doing(&self, doing: impl fmt::Display) -> PlatformError {
         match self {
             Self::Unanswered(error) => {
-                let text = format!("{doing}: {}", sentence(error));
+                let text = told(&format!("{doing}: {}", sentence(error)));
                 match error {
                     HostError::Unreachable(_) | HostError::TimedOut(_) => PlatformError::Unreachable(text),
                     HostError::Conflict(_) => PlatformError::Conflict(text),
                     _ => PlatformError::Failed(text),
                 }
             }
-            Self::Unclear(why) => PlatformError::Unreachable(format!("{doing}: {why}")),
+            Self::Unclear { message, .. } => PlatformError::Unreachable(told(&format!("{doing}: {message}"))),
             Self::Refused { code, message, .. } => {
-                let text = format!("{doing}: {code}: {message}");
-                if self.is_not_found() {
+                // What follows is of no use to people, and may have kilobytes.
+                let message = message.split("Encoded authorization failure message").next().unwrap_or_default();
+                let text = told(&format!("{doing}: {code}: {message}"));
+                if code == "ConflictException" {
+                    PlatformError::Conflict(text)
+                } else if self.is_not_found() {
                     PlatformError::NotFound(text)
                 } else if self.is_throttled() {
                     PlatformError::Unreachable(text)
@@ -89,6 +101,16 @@ impl ApiError {
             }
         }
     }
+}
+
+/// A sentence as the host takes it.
+fn told(text: &str) -> String {
+    shortened(&printable(text), SENTENCE_BYTES_MAX)
+}
+
+/// A text without control characters.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// The sentence of a host error.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     answers::{Instance, InstanceType, InstanceTypes, Page as _, Reservations, Volume, Volumes},
-    api::{Api, ApiResult, Call},
+    api::{Api, ApiResult, Call, PAGE_RESULTS},
     bindings::exports::farshore::platform::inventory::{Description, MachinePage},
     bindings::farshore::platform::model::{Disk, Firmware, Machine, NetworkInterface, PowerState, Property},
-    error::{PlatformError, Result},
+    error::{PlatformError, Result, printable, shortened},
     ports::Host,
     settings::{SCHEMA, Settings},
     tags::NAME,
@@ -44,10 +44,10 @@ pub fn list_machines(host: &dyn Host, cursor: Option<&str>) -> Result<MachinePag
     Ok(MachinePage { machines, next: next.filter(|token| !token.is_empty()) })
 }
 
-/// The instance of this id.
+/// The instance of this id, which may have ended.
 ///
 /// # Errors
-/// `not-found` when there is none, or only one that is gone.
+/// `not-found` when there is none.
 pub(crate) fn instance(api: &Api<'_>, id: &str) -> Result<Instance> {
     let call = Call::new("DescribeInstances").filter("instance-id", [id]);
     let found = api.all::<Reservations>(&call);
@@ -68,12 +68,16 @@ pub(crate) fn volumes(
     if instances.is_empty() {
         return Ok(found);
     }
-    let call = Call::new("DescribeVolumes").filter("attachment.instance-id", instances.iter().copied());
+    let call = Call::new("DescribeVolumes")
+        .with("MaxResults", PAGE_RESULTS)
+        .filter("attachment.instance-id", instances.iter().copied());
     for volume in api.all::<Volumes>(&call)? {
         if settings.exclude_volumes.contains(&volume.volume_id) {
             continue;
         }
-        for attachment in volume.attachment_set.iter() {
+        // A volume may be attached to others, too.
+        let is_asked = |id: &str| instances.contains(&id);
+        for attachment in volume.attachment_set.iter().filter(|attachment| is_asked(&attachment.instance_id)) {
             let device = attachment.device.trim_start_matches("/dev/").to_owned();
             found.entry(attachment.instance_id.clone()).or_default().push((device, volume.clone()));
         }
@@ -131,7 +135,7 @@ fn machine(instance: &Instance, volumes: Vec<(String, Volume)>, kind: Option<&In
     });
     Machine {
         id: instance.instance_id.clone(),
-        name: if named.is_empty() { instance.instance_id.clone() } else { named.to_owned() },
+        name: if named.is_empty() { instance.instance_id.clone() } else { shortened(&printable(named), 256) },
         cpus: kind.map_or(1, |kind| kind.v_cpu_info.count),
         memory_bytes: kind.map_or(GIB, |kind| kind.memory_info.mebibytes.saturating_mul(1 << 20)),
         firmware: if booted.starts_with("uefi") { Firmware::Uefi } else { Firmware::Bios },

@@ -11,7 +11,7 @@ use crate::{
     error::{ApiError, PlatformError, Result},
     ports::Host,
     snapshots,
-    tags::{CAPTURE, DISK, ID, KIND, MACHINE, MACHINE_KIND, NAME, OWNER, RUN, is_owner},
+    tags::{CAPTURE, DISK, ID, KIND, MACHINE, MACHINE_KIND, NAME, OWNER, RUN, is_id, is_owner},
     target_disks::{self, DiskState},
     target_machines,
 };
@@ -56,7 +56,7 @@ fn captures(api: &Api<'_>, owner: &str) -> Result<Vec<Owned>> {
         let state = capture::bare_state(owner, &id)?;
         Ok(Owned { kind: Kind::Capture, owner: owner.into(), run: None, description, state, id })
     };
-    found.into_iter().filter(|(id, _)| crate::tags::is_id(id)).map(owned).collect()
+    found.into_iter().filter(|(id, _)| is_id(id)).map(owned).collect()
 }
 
 fn images(api: &Api<'_>, owner: &str) -> Result<Vec<Image>> {
@@ -71,7 +71,7 @@ fn disks(api: &Api<'_>, owner: &str) -> Result<Vec<Owned>> {
         let (id, run) = (snapshot.tag_set.get(ID), snapshot.tag_set.get(RUN));
         let state = DiskState::new(owner, run, id, &snapshot.snapshot_id, 0).to_bytes()?;
         let description = format!("the snapshot {}, which no machine uses", snapshot.snapshot_id);
-        let (id, run) = (id.to_owned(), Some(run.to_owned()));
+        let (id, run) = (id.to_owned(), Some(run.to_owned()).filter(|run| is_id(run)));
         Ok(Owned { kind: Kind::Disk, owner: owner.into(), run, description, state, id })
     };
     let all = snapshots::list(api, owner, &[DISK], &[]).map_err(failed)?;
@@ -113,9 +113,10 @@ fn machines(api: &Api<'_>, owner: &str) -> Result<Vec<Owned>> {
     let owned = |(id, Parts { run, name, what, snapshots }): (String, Parts)| {
         let state = target_machines::bare_state(owner, &run, &id, &name, snapshots)?;
         let description = format!("{} of the recovered machine {name}", what.join(" and "));
-        Ok(Owned { kind: Kind::Machine, owner: owner.into(), run: Some(run), description, state, id })
+        let run = Some(run).filter(|run| is_id(run));
+        Ok(Owned { kind: Kind::Machine, owner: owner.into(), run, description, state, id })
     };
-    found.into_iter().filter(|(id, _)| crate::tags::is_id(id)).map(owned).collect()
+    found.into_iter().filter(|(id, _)| is_id(id)).map(owned).collect()
 }
 
 /// `ownership.release-owned`.

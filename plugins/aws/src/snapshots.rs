@@ -2,7 +2,7 @@
 
 use crate::{
     answers::{Snapshot, Snapshots},
-    api::{Api, ApiResult, Call, wait},
+    api::{Api, ApiResult, Call, PAGE_RESULTS, wait},
     error::Result,
     ports::Level,
     tags::{KIND, OWNER},
@@ -20,6 +20,7 @@ const GONE_PAUSE_MILLISECONDS: u32 = 400;
 pub fn list(api: &Api<'_>, owner: &str, kinds: &[&str], more: &[(&str, &str)]) -> ApiResult<Vec<Snapshot>> {
     let call = Call::new("DescribeSnapshots")
         .list("Owner", ["self"])
+        .with("MaxResults", PAGE_RESULTS)
         .filter(&format!("tag:{OWNER}"), [owner])
         .filter(&format!("tag:{KIND}"), kinds.iter().copied());
     let call = more.iter().fold(call, |call, (key, value)| call.filter(&format!("tag:{key}"), [*value]));
@@ -52,6 +53,26 @@ pub fn delete(api: &Api<'_>, id: &str, is_old: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes snapshots that were made a moment ago, or are gone, all of them in one time. Says of each that stays why.
+pub fn delete_unseen(api: &Api<'_>, ids: Vec<&str>) -> Vec<String> {
+    let (mut ids, mut left) = (ids, Vec::new());
+    for question in 1..=GONE_QUESTIONS {
+        ids.retain(|id| match api.ec2_done(&Call::new("DeleteSnapshot").with("SnapshotId", id)) {
+            Ok(()) => false,
+            Err(error) if error.is_not_found() => true,
+            Err(error) => {
+                let error = error.while_doing(format!("removing the snapshot {id}"));
+                left.push(crate::error::platform_sentence(&error).to_owned());
+                false
+            }
+        });
+        if ids.is_empty() || question == GONE_QUESTIONS || wait(api.host, GONE_PAUSE_MILLISECONDS).is_err() {
+            break;
+        }
+    }
+    left
 }
 
 /// Removes as many of these as it can, and says of each that stays why.

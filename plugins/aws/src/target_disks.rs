@@ -33,8 +33,15 @@ pub(crate) struct DiskState {
     pub(crate) owner: String,
     pub(crate) run: String,
     pub(crate) id: String,
+    /// Empty until EBS has answered when it was asked to begin.
     pub(crate) snapshot: String,
     pub(crate) size_bytes: u64,
+    /// What people call it.
+    #[serde(default)]
+    name: String,
+    /// Why EBS refused to seal it, if it did: perhaps because it is sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// How often it was looked whether it is complete.
     #[serde(default)]
     polls: u32,
@@ -43,12 +50,14 @@ pub(crate) struct DiskState {
 impl DiskState {
     pub(crate) fn new(owner: &str, run: &str, id: &str, snapshot: &str, size_bytes: u64) -> Self {
         let (owner, run, id) = (owner.to_owned(), run.to_owned(), id.to_owned());
-        Self { version: 1, owner, run, id, snapshot: snapshot.to_owned(), size_bytes, polls: 0 }
+        let (snapshot, name) = (snapshot.to_owned(), String::new());
+        Self { version: 1, owner, run, id, snapshot, size_bytes, name, refused: None, polls: 0 }
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let state: Self = serde_json::from_slice(bytes).map_err(|error| no_state("a disk", error))?;
-        if state.version != 1 || !is_owner(&state.owner) || !state.snapshot.starts_with("snap-") {
+        let is_begun = state.snapshot.starts_with("snap-") || (state.snapshot.is_empty() && is_id(&state.id));
+        if state.version != 1 || !is_owner(&state.owner) || !is_begun {
             return Err(no_state("a disk", "its version, owner or snapshot is wrong"));
         }
         Ok(state)
@@ -82,26 +91,47 @@ pub fn begin(host: &dyn Host, request: &DiskRequest) -> Result<DiskStep> {
         let text = format!("{named} has {gib} GiB: a volume of EBS has at most {VOLUME_GIB_MAX}");
         return Err(PlatformError::Unsupported(text));
     }
-    let name = format!("farshore {} {}", request.machine_name, request.disk);
-    let tags =
-        tags([(NAME, name.as_str()), (OWNER, &request.owner), (KIND, DISK), (ID, &request.id), (RUN, &request.run)]);
+    let mut state = DiskState::new(&request.owner, &request.run, &request.id, "", request.size_bytes);
+    state.name = format!("farshore {} {}", request.machine_name, request.disk).chars().take(200).collect();
+    beginning(&Api::new(host), state)
+}
+
+/// Asks EBS to begin the snapshot. The disk's id is the token, so that asking again begins no second one.
+fn beginning(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
+    let DiskState { owner, run, id, name, .. } = &state;
+    let tags = tags([(NAME, name.as_str()), (OWNER, owner), (KIND, DISK), (ID, id), (RUN, run)]);
     let tags: Vec<Value> = tags.iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect();
     let body = json!({
-        "VolumeSize": gib,
-        "ClientToken": request.id,
+        "VolumeSize": state.gib(),
+        "ClientToken": id,
         "Description": "Farshore restores a disk to this",
         "Tags": tags,
         "Timeout": WRITE_TIMEOUT_MINUTES,
     });
-    let begun = Api::new(host).ebs(Method::Post, "/snapshots".into(), Vec::new(), Some(&body));
-    let begun = begun.map_err(|error| error.while_doing(format!("beginning the snapshot of {named}")))?;
+    let doing = format!("beginning the snapshot {name}");
+    let begun = match api.ebs(Method::Post, "/snapshots".into(), Vec::new(), Some(&body)) {
+        Ok(begun) => begun,
+        // With its state the host can give back what may have been made.
+        Err(error) if (error.may_have_been_done() || error.is_throttled()) && state.polls < LOOKS_MAX => {
+            return waiting(state, "waiting for EBS, which did not answer when it was asked to begin a snapshot");
+        }
+        Err(error) => return Err(error.while_doing(doing)),
+    };
     let snapshot = begun.get("SnapshotId").and_then(Value::as_str).unwrap_or_default();
-    if !snapshot.starts_with("snap-")
-        || begun.get("BlockSize").and_then(Value::as_u64) != Some(crate::blocks::BLOCK_BYTES.into())
-    {
-        return Err(PlatformError::Failed(format!("EBS began a snapshot for {named} that is none of 512 KiB blocks")));
+    let block_bytes = begun.get("BlockSize").and_then(Value::as_u64);
+    if !snapshot.starts_with("snap-") || block_bytes != Some(crate::blocks::BLOCK_BYTES.into()) {
+        return Err(PlatformError::Failed(format!("{doing}: EBS answered with none of 512 KiB blocks")));
     }
-    ready(&DiskState::new(&request.owner, &request.run, &request.id, snapshot, request.size_bytes))
+    (state.snapshot, state.polls) = (snapshot.to_owned(), 0);
+    ready(&state)
+}
+
+fn waiting(mut state: DiskState, doing: &str) -> Result<DiskStep> {
+    let poll_after_milliseconds =
+        POLL_MILLISECONDS_MIN.saturating_mul(1 << state.polls.min(5)).min(POLL_MILLISECONDS_MAX);
+    state.polls = state.polls.saturating_add(1);
+    let pending = Pending { doing: doing.to_owned(), poll_after_milliseconds };
+    Ok(DiskStep { state: state.to_bytes()?, status: DiskStatus::Pending(pending) })
 }
 
 /// `target-disks.open-disk`: its blocks.
@@ -110,6 +140,9 @@ pub fn begin(host: &dyn Host, request: &DiskRequest) -> Result<DiskStep> {
 /// As in the interface.
 pub fn open(state: &[u8]) -> Result<BlockDisk> {
     let state = DiskState::parse(state)?;
+    if state.snapshot.is_empty() {
+        return Err(PlatformError::NotFound("the snapshot is not begun".into()));
+    }
     Ok(place_of_target(&state.snapshot, state.size_bytes))
 }
 
@@ -118,7 +151,7 @@ pub fn open(state: &[u8]) -> Result<BlockDisk> {
 /// # Errors
 /// As in the interface.
 pub fn seal(host: &dyn Host, state: &[u8], written: Option<&WrittenBlocks>) -> Result<DiskStep> {
-    let state = DiskState::parse(state)?;
+    let mut state = DiskState::parse(state)?;
     let Some(written) = written else {
         return Err(PlatformError::Failed("the host does not say what it wrote to the snapshot".into()));
     };
@@ -132,11 +165,12 @@ pub fn seal(host: &dyn Host, state: &[u8], written: Option<&WrittenBlocks>) -> R
     let target = format!("/snapshots/completion/{}", state.snapshot);
     match api.ebs(Method::Post, target, headers, None) {
         Ok(_) => go_on_from(&api, state),
-        // It may be sealed already, by an answer that was lost: then it can be seen.
-        Err(error) if error.code() == "ValidationException" => match snapshots::look(&api, &state.snapshot) {
-            Ok(Some(seen)) if seen.status == "completed" => ready(&state),
-            _ => Err(error.while_doing(format!("sealing the snapshot {}", state.snapshot))),
-        },
+        // It may be sealed already, by an answer that was lost: then it will be seen as complete.
+        Err(error) if error.code() == "ValidationException" => {
+            let refused = error.while_doing(format!("sealing the snapshot {}", state.snapshot));
+            state.refused = Some(crate::error::platform_sentence(&refused).to_owned());
+            go_on_from(&api, state)
+        }
         Err(error) => Err(error.while_doing(format!("sealing the snapshot {}", state.snapshot))),
     }
 }
@@ -146,10 +180,11 @@ pub fn seal(host: &dyn Host, state: &[u8], written: Option<&WrittenBlocks>) -> R
 /// # Errors
 /// As in the interface.
 pub fn go_on(host: &dyn Host, state: &[u8]) -> Result<DiskStep> {
-    go_on_from(&Api::new(host), DiskState::parse(state)?)
+    let (api, state) = (Api::new(host), DiskState::parse(state)?);
+    if state.snapshot.is_empty() { beginning(&api, state) } else { go_on_from(&api, state) }
 }
 
-fn go_on_from(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
+fn go_on_from(api: &Api<'_>, state: DiskState) -> Result<DiskStep> {
     let id = state.snapshot.clone();
     let seen = snapshots::look(api, &id);
     let seen = seen.map_err(|error| error.while_doing(format!("looking at the snapshot {id}")))?;
@@ -163,13 +198,12 @@ fn go_on_from(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
         None if state.polls >= LOOKS_MAX => {
             return Err(PlatformError::NotFound(format!("the snapshot {id} cannot be seen: somebody has removed it")));
         }
+        Some(_) if state.polls >= LOOKS_MAX && state.refused.is_some() => {
+            return Err(PlatformError::Failed(state.refused.unwrap_or_default()));
+        }
         Some(_) | None => {}
     }
-    let poll_after_milliseconds =
-        POLL_MILLISECONDS_MIN.saturating_mul(1 << state.polls.min(5)).min(POLL_MILLISECONDS_MAX);
-    state.polls = state.polls.saturating_add(1);
-    let doing = format!("waiting for the snapshot {id} to be complete");
-    Ok(DiskStep { state: state.to_bytes()?, status: DiskStatus::Pending(Pending { doing, poll_after_milliseconds }) })
+    waiting(state, &format!("waiting for the snapshot {id} to be complete"))
 }
 
 /// `target-disks.discard-disk`.
@@ -177,7 +211,11 @@ fn go_on_from(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
 /// # Errors
 /// As in the interface.
 pub fn discard(host: &dyn Host, state: &[u8]) -> Result<Done> {
-    let state = DiskState::parse(state)?;
-    snapshots::delete(&Api::new(host), &state.snapshot, false)?;
+    let (api, mut state) = (Api::new(host), DiskState::parse(state)?);
+    if state.snapshot.is_empty() {
+        // What may have been begun is found by beginning it again.
+        state = DiskState::parse(&beginning(&api, DiskState { polls: LOOKS_MAX, ..state })?.state)?;
+    }
+    snapshots::delete(&api, &state.snapshot, false)?;
     Ok(Done { note: String::new() })
 }

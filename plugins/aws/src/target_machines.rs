@@ -21,7 +21,7 @@ use crate::{
         Finding, FindingPage, Level as ReadinessLevel, MachineRequest, MachineStatus, MachineStep, Manner, Readiness,
     },
     bindings::farshore::platform::model::{Done, Firmware, Machine, Pending},
-    error::{ApiError, PlatformError, Result, no_state, shortened},
+    error::{ApiError, PlatformError, Result, no_state, platform_sentence, shortened},
     inventory::{self, GIB},
     ports::Host,
     power::{self, Progress},
@@ -39,8 +39,10 @@ const ROOT_DEVICE: &str = "/dev/sda1";
 const DATA_DEVICES: std::ops::RangeInclusive<char> = 'b'..='z';
 const DISKS_MAX: usize = 26;
 /// A terminating instance cannot come back; so often is looked whether it is one.
-const END_LOOKS_MAX: u32 = 20;
+const END_LOOKS_MAX: u32 = 16;
 const END_PAUSE_MILLISECONDS: u32 = 500;
+/// So often is looked for an instance that nobody sees, before it is believed that there is none.
+const UNSEEN_LOOKS: u32 = 4;
 
 /// What later calls must know of a machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,8 +127,10 @@ pub fn check(host: &dyn Host, machine: &Machine) -> Result<FindingPage> {
     if machine.disks.iter().filter(|disk| disk.boot).count() != 1 {
         find(true, format!("machine {name} does not boot from exactly one disk, which an image of EC2 must"));
     }
-    for disk in machine.disks.iter().filter(|disk| disk.size_bytes.div_ceil(GIB) > VOLUME_GIB_MAX) {
-        find(true, format!("disk {} of machine {name} is larger than {VOLUME_GIB_MAX} GiB", disk.id));
+    let large = machine.disks.iter().filter(|disk| disk.size_bytes.div_ceil(GIB) > VOLUME_GIB_MAX);
+    let large: Vec<&str> = large.map(|disk| disk.id.as_str()).collect();
+    if !large.is_empty() {
+        find(true, format!("disks of machine {name} are larger than {VOLUME_GIB_MAX} GiB: {}", large.join(", ")));
     }
     if machine.network_interfaces.len() > 1 {
         let count = machine.network_interfaces.len();
@@ -263,6 +267,8 @@ pub fn define(host: &dyn Host, request: &MachineRequest) -> Result<MachineStep> 
         Ok(_) => defined(state, None),
         // By an answer that was lost: nobody else gives this name.
         Err(error) if error.code() == "InvalidAMIName.Duplicate" => defined(state, None),
+        // With its state the host can give back what may have been made.
+        Err(error) if error.may_have_been_done() => defined(state, None),
         Err(error) => Err(error.while_doing(format!("registering the image of machine {}", machine.name))),
     }
 }
@@ -352,10 +358,19 @@ fn starting(host: &dyn Host, state: State) -> Result<MachineStep> {
     let call = placement.address.iter().fold(call, |call, address| call.with("PrivateIpAddress", address));
     match api.ec2::<crate::answers::Reservation>(&call) {
         Ok(_) => state.pending("waiting for the instance to run"),
-        Err(error) if error.code() == "InvalidAMIID.Unavailable" || error.is_not_found() => {
+        Err(error) if ["InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"].contains(&error.code()) => {
             state.pending("waiting until the image can be used")
         }
-        Err(error) if error.may_have_been_done() || error.is_throttled() => {
+        // EC2 has no room for such an instance, and made none.
+        Err(error) if error.code().starts_with("Insufficient") => {
+            let error = error.while_doing(format!("starting an instance for machine {name}"));
+            Err(PlatformError::Failed(platform_sentence(&error).to_owned()))
+        }
+        Err(error) if error.is_throttled() => {
+            let looks = state.looks.saturating_sub(1);
+            State { looks, ..state }.pending("waiting until EC2 takes more requests")
+        }
+        Err(error) if error.may_have_been_done() => {
             state.pending("waiting for EC2, which did not answer when it was asked to start the instance")
         }
         Err(error) => Err(error.while_doing(format!("starting an instance for machine {name}"))),
@@ -437,9 +452,14 @@ pub fn remove(host: &dyn Host, state: &[u8]) -> Result<Done> {
     let state = State::parse(state)?;
     let api = Api::new(host);
     for look in 0..END_LOOKS_MAX {
-        let (there, _) = instances(&api, &state)?;
+        let (there, gone) = instances(&api, &state)?;
         if there.is_empty() {
-            break;
+            // One that was started a moment ago is not seen for a while.
+            if gone.is_some() || look >= UNSEEN_LOOKS {
+                break;
+            }
+            wait(host, END_PAUSE_MILLISECONDS)?;
+            continue;
         }
         let ids: Vec<&str> = there.iter().map(|instance| instance.instance_id.as_str()).collect();
         match api.ec2_done(&Call::new("TerminateInstances").list("InstanceId", ids)) {

@@ -315,7 +315,9 @@ fn what_stands_in_the_way_is_found_before_anything_is_made() {
     large.memory_bytes = 1 << 40;
     large.disks[1].size_bytes = 1 << 50;
     let told = problems(&scene, large);
-    for (blocking, part) in [(true, "has 27 disks"), (true, "larger than 65536 GiB"), (false, "set `instance-type`")] {
+    for (blocking, part) in
+        [(true, "has 27 disks"), (true, "larger than 65536 GiB: vd1"), (false, "set `instance-type`")]
+    {
         assert!(told.iter().any(|(blocks, problem)| *blocks == blocking && problem.contains(part)), "{part}: {told:?}");
     }
     for (settings, part) in [
