@@ -102,7 +102,7 @@ fn names_select_and_unknown_ones_are_told_what_there_is() {
     assert_eq!(select(COMPONENTS, &[]).unwrap().len(), COMPONENTS.len());
     assert_eq!(select(COMPONENTS, &["hostile".into()]).unwrap()[0].folder, "tests/components/hostile");
     let error = select(COMPONENTS, &["quemu".into()]).unwrap_err().to_string();
-    assert!(error.contains("there is no component quemu; there are: qemu, echo-rust, hostile"), "{error}");
+    assert!(error.contains("there is no component quemu; there are: aws, qemu, echo-rust, hostile"), "{error}");
 }
 
 #[test]
