@@ -2,8 +2,6 @@
 
 use serde::Deserialize;
 
-use crate::tags::Tags;
-
 /// A list: each of its things in an `item`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Items<T> {
@@ -45,11 +43,6 @@ impl TagSet {
     /// The value of a tag; empty if there is none.
     pub fn get(&self, key: &str) -> &str {
         self.0.iter().find(|tag| tag.key == key).map_or("", |tag| &tag.value)
-    }
-
-    /// All of them.
-    pub fn to_tags(&self) -> Tags {
-        self.0.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect()
     }
 }
 
