@@ -15,6 +15,32 @@ use crate::{
     tags::Tags,
 };
 
+/// What a call of the host's may take before it hands back what it has done. The host ends it after 30 s, and one request may
+/// take twelve of them.
+#[derive(Clone, Copy)]
+pub struct Watch<'h> {
+    host: &'h dyn Host,
+    began_nanoseconds: u64,
+}
+
+impl<'h> Watch<'h> {
+    /// From now on.
+    ///
+    /// # Errors
+    /// The call is over.
+    pub fn start(host: &'h dyn Host) -> Result<Self, PlatformError> {
+        let now = host.monotonic_nanoseconds();
+        let began_nanoseconds = now.map_err(|error| crate::error::while_doing("reading the clock", error))?;
+        Ok(Self { host, began_nanoseconds })
+    }
+
+    /// Whether so many milliseconds have passed.
+    pub fn has_passed(&self, milliseconds: u64) -> bool {
+        let passed = |now: u64| now.saturating_sub(self.began_nanoseconds) >= milliseconds.saturating_mul(1_000_000);
+        self.host.monotonic_nanoseconds().map_or(true, passed)
+    }
+}
+
 /// The endpoint of EC2.
 pub const EC2: &str = "ec2";
 /// The endpoint of EBS direct.

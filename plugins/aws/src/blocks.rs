@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    api::{Api, EBS, THROTTLE_WORDS, header},
+    api::{Api, EBS, THROTTLE_WORDS, Watch, header},
     bindings::exports::farshore::platform::source_blocks::{Block, BlockPage, BlockSet},
     capture::{DiskState, State},
     error::{PlatformError, Result},
@@ -13,10 +13,12 @@ use crate::{
 /// EBS has no other.
 pub(crate) const BLOCK_BYTES: u32 = 1 << BLOCK_SHIFT;
 const BLOCK_SHIFT: u32 = 19;
-/// As many as the host takes, and no fewer than EBS gives.
+/// As many as the host takes.
 const PAGE_BLOCKS: usize = 1_000;
-/// Pages may be empty and go on. So many are asked for in one call.
-const EMPTY_PAGES_MAX: usize = 50;
+/// As many as EBS gives: behind an empty page larger ones are asked for, to come to its blocks sooner.
+const LARGE_PAGE_BLOCKS: usize = 10_000;
+/// Pages may be empty and go on. For so long they are followed in one call.
+const EMPTY_PAGES_MILLISECONDS: u64 = 16_000;
 
 /// The blocks of a captured disk.
 ///
@@ -74,21 +76,27 @@ pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: Block
         }
     };
     let first = offset >> BLOCK_SHIFT;
-    let target = format!("/snapshots/{}/{of}maxResults={PAGE_BLOCKS}&startingBlockIndex={first}", disk.snapshot);
-    let api = Api::new(host);
+    let target =
+        |results: usize| format!("/snapshots/{}/{of}maxResults={results}&startingBlockIndex={first}", disk.snapshot);
+    let (api, watch) = (Api::new(host), Watch::start(host)?);
     let mut next: Option<String> = None;
-    for _ in 0..EMPTY_PAGES_MAX {
+    while next.is_none() || !watch.has_passed(EMPTY_PAGES_MILLISECONDS) {
         let target = match &next {
-            None => target.clone(),
+            None => target(PAGE_BLOCKS),
             Some(token) => {
                 let token: String = form_urlencoded::byte_serialize(token.as_bytes()).collect();
-                format!("{target}&pageToken={token}")
+                format!("{}&pageToken={token}", target(LARGE_PAGE_BLOCKS))
             }
         };
         let page = api.ebs(Method::Get, target, Vec::new(), None);
         let page = page.map_err(|error| error.while_doing(format!("listing blocks of snapshot {}", disk.snapshot)))?;
-        let blocks = page_blocks(&page, disk, list, key)?;
+        let mut blocks = page_blocks(&page, disk, list, key)?;
         next = page.get("NextToken").and_then(Value::as_str).filter(|token| !token.is_empty()).map(str::to_owned);
+        if blocks.len() > PAGE_BLOCKS {
+            // What is left out comes with the next page.
+            blocks.truncate(PAGE_BLOCKS);
+            next.get_or_insert_default();
+        }
         let told_to = match (&next, blocks.last()) {
             (None, _) => disk.size_bytes(),
             (Some(_), Some(last)) => last.index.saturating_add(1).saturating_mul(u64::from(BLOCK_BYTES)),
@@ -96,7 +104,7 @@ pub fn list(host: &dyn Host, state: &[u8], machine: &str, disk: &str, set: Block
         };
         return Ok(BlockPage { blocks, told_to: told_to.min(disk.size_bytes()) });
     }
-    let text = format!("EBS answers with empty pages when it is asked for the blocks of snapshot {}", disk.snapshot);
+    let text = format!("EBS answers with empty pages only when it is asked for blocks of snapshot {}", disk.snapshot);
     Err(PlatformError::Unreachable(text))
 }
 
@@ -121,45 +129,18 @@ fn page_blocks(page: &Value, disk: &DiskState, list: &str, key: &str) -> Result<
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
-    use crate::ports::{HostError, Level, Request, Response};
-
-    /// Answers one after the other, and keeps what was asked.
-    struct Script(RefCell<Vec<&'static str>>, RefCell<Vec<String>>);
-
-    impl Host for Script {
-        fn settings(&self) -> std::result::Result<String, HostError> {
-            Ok("{}".to_owned())
-        }
-
-        fn send(&self, _: &str, request: &Request) -> std::result::Result<Response, HostError> {
-            self.1.borrow_mut().push(request.target.clone());
-            let body = self.0.borrow_mut().remove(0).as_bytes().to_vec();
-            Ok(Response { status: 200, headers: Vec::new(), body })
-        }
-
-        fn monotonic_nanoseconds(&self) -> std::result::Result<u64, HostError> {
-            Ok(0)
-        }
-
-        fn sleep(&self, _: u32) -> std::result::Result<(), HostError> {
-            Ok(())
-        }
-
-        fn log(&self, _: Level, _: &str) {}
-    }
+    use crate::script::Script;
 
     const STATE: &[u8] = br#"{"version":1,"owner":"o","id":"00000000000000000000000000000001","machines":[
         {"machine":"i-1","step":"Made","disks":[{"disk":"sda1","volume":"vol-1","gib":1,"snapshot":"snap-2","base":"snap-1"}]}]}"#;
 
     const EMPTY: &str = r#"{"BlockSize":524288,"VolumeSize":1,"NextToken":"t+="}"#;
 
-    fn page(set: BlockSet, offset: u64, answers: &[&'static str]) -> (Result<BlockPage>, Vec<String>) {
-        let script = Script(RefCell::new(answers.to_vec()), RefCell::default());
+    fn page(set: BlockSet, offset: u64, answers: &[impl ToString]) -> (Result<BlockPage>, Vec<String>) {
+        let script = Script::new(answers.iter().map(|answer| Ok(answer.to_string())));
         let page = list(&script, STATE, "i-1", "sda1", set, offset);
-        (page, script.1.into_inner())
+        (page, script.asked())
     }
 
     #[test]
@@ -171,8 +152,21 @@ mod tests {
         assert_eq!(page.told_to, 12 * block, "as far as the last block, and no farther");
         let blocks: Vec<_> = page.blocks.iter().map(|block| (block.index, block.key.as_deref())).collect();
         assert_eq!(blocks, [(9, Some("a+/=")), (11, None)], "what is only in the first reads as zeros now");
-        let target = "/snapshots/snap-2/changedblocks?firstSnapshotId=snap-1&maxResults=1000&startingBlockIndex=3";
-        assert_eq!(asked, [target.to_owned(), format!("{target}&pageToken=t%2B%3D")]);
+        let target = |results: u32| {
+            format!("/snapshots/snap-2/changedblocks?firstSnapshotId=snap-1&maxResults={results}&startingBlockIndex=3")
+        };
+        assert_eq!(asked, [target(1_000), format!("{}&pageToken=t%2B%3D", target(10_000))]);
+    }
+
+    #[test]
+    fn of_a_page_that_is_too_large_for_the_host_the_rest_comes_later() {
+        for next in ["", r#","NextToken":"u""#] {
+            let blocks: Vec<String> = (0..1_500).map(|index| format!(r#"{{"BlockIndex":{index}}}"#)).collect();
+            let large = format!(r#"{{"BlockSize":524288,"VolumeSize":1,"Blocks":[{}]{next}}}"#, blocks.join(","));
+            let (page, _) = page(BlockSet::Allocated, 0, &[EMPTY.to_owned(), large]);
+            let page = page.expect("a page");
+            assert_eq!((page.blocks.len(), page.told_to), (1_000, 1_000 * u64::from(BLOCK_BYTES)));
+        }
     }
 
     #[test]
@@ -194,7 +188,7 @@ mod tests {
             let (page, _) = page(BlockSet::Allocated, 0, &[answer]);
             assert!(matches!(page, Err(PlatformError::Failed(text)) if text.contains(part)), "{answer}");
         }
-        let (endless, asked) = page(BlockSet::Allocated, 0, &[EMPTY; EMPTY_PAGES_MAX]);
-        assert!(matches!(endless, Err(PlatformError::Unreachable(_))) && asked.len() == EMPTY_PAGES_MAX);
+        let (endless, asked) = page(BlockSet::Allocated, 0, &[EMPTY; 20]);
+        assert!(matches!(endless, Err(PlatformError::Unreachable(_))) && asked.len() == 16, "for 16 s");
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     answers::{Page as _, Snapshot, Snapshots, Volume},
-    api::{Api, Call},
+    api::{Api, ApiResult, Call, Watch},
     bindings::exports::farshore::platform::source::{
         Allocation, CaptureEnd, CaptureReport, CaptureRequest, CaptureStatus, CaptureStep, CapturedDisk,
         CapturedDiskPage, Changes, Consistency, Instant, Outcome,
@@ -30,8 +30,8 @@ use crate::{
     inventory::{self, GIB},
     ports::{Host, Level},
     settings::Settings,
-    snapshots,
-    tags::{ATTEMPT, BASE, CAPTURE, ID, KIND, MACHINE, NAME, OWNER, is_id, is_owner, tags},
+    snapshots::{self, Time},
+    tags::{ATTEMPT, BASE, CAPTURE, ID, KIND, MACHINE, NAME, OWNER, is_id, is_owner, tags, tags_of},
 };
 
 const PAGE_DISKS: usize = 100;
@@ -41,6 +41,11 @@ const POLL_MILLISECONDS_MAX: u32 = 15_000;
 /// So often is looked for what a call has made whose answer was lost, and for a snapshot that nobody sees.
 const LOOKS_MAX: u32 = 15;
 const LOOK_MILLISECONDS: u32 = 2_000;
+/// Since a call began: so long leftovers are removed before anything else, so long snapshots are asked for, and so long they
+/// are removed again. What is not done by then the next call does.
+const LEFTOVERS_MILLISECONDS: u64 = 4_000;
+const MAKE_MILLISECONDS: u64 = 9_000;
+const END_MILLISECONDS: u64 = 14_000;
 
 /// What later calls must know of a capture.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +57,9 @@ pub(crate) struct State {
     /// How often it was looked whether they are complete.
     #[serde(default)]
     polls: u32,
+    /// How often it was looked in vain since it was looked last.
+    #[serde(default)]
+    blind_looks: u32,
     machines: Vec<MachineState>,
 }
 
@@ -96,6 +104,10 @@ impl DiskState {
 }
 
 impl State {
+    fn new(owner: &str, id: &str, machines: Vec<MachineState>) -> Self {
+        Self { version: 1, owner: owner.to_owned(), id: id.to_owned(), polls: 0, blind_looks: 0, machines }
+    }
+
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let state: Self = serde_json::from_slice(bytes).map_err(|error| no_state("a capture", error))?;
         if state.version != 1 || !is_owner(&state.owner) || !is_id(&state.id) {
@@ -131,7 +143,7 @@ impl State {
 
 /// The state of a capture of which only its owner and id are known.
 pub(crate) fn bare_state(owner: &str, id: &str) -> Result<Vec<u8>> {
-    State { version: 1, owner: owner.into(), id: id.into(), polls: 0, machines: Vec::new() }.to_bytes()
+    State::new(owner, id, Vec::new()).to_bytes()
 }
 
 /// `source.begin-capture`.
@@ -142,7 +154,7 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
     if !is_id(&request.id) || !is_owner(&request.owner) {
         return Err(PlatformError::Failed("the host asked for a capture with ids that are none".into()));
     }
-    let settings = Settings::load(host)?;
+    let (settings, watch) = (Settings::load(host)?, Watch::start(host)?);
     let api = Api::new(host);
     let own = snapshots::list(&api, &request.owner, &[CAPTURE, BASE], &[]);
     let own = own.map_err(|error| error.while_doing("looking for snapshots of earlier captures"))?;
@@ -152,7 +164,8 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
         snapshot.tag_set.get(ID) != request.id && !bases.contains(snapshot.snapshot_id.as_str())
     };
     // What cannot be removed now is removed by the next, and is no reason not to capture.
-    snapshots::delete_all(&api, own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str()));
+    let left_over = own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str());
+    snapshots::delete_all(&api, left_over, Time { watch, milliseconds: LEFTOVERS_MILLISECONDS });
     let ids: Vec<&str> = request.machines.iter().map(String::as_str).collect();
     let mut volumes = BTreeMap::new();
     for ids in ids.chunks(100) {
@@ -187,13 +200,13 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
         });
         machines.push(MachineState { machine: machine.clone(), step: MachineStep::Wanted, disks: disks.collect() });
     }
-    let mut state = State { version: 1, owner: request.owner.clone(), id: request.id.clone(), polls: 0, machines };
+    let mut state = State::new(&request.owner, &request.id, machines);
     // Before anything is made: too large a group must not leave snapshots behind.
     check_room(&state)?;
     // What was made for this id before belongs to it, if it is whole; what is not goes at the end.
     let before: Vec<Snapshot> = own.into_iter().filter(|snapshot| snapshot.tag_set.get(ID) == request.id).collect();
     state.machines.iter_mut().for_each(|machine| machine.adopt(&before, None));
-    advance(host, request, state)
+    advance(host, watch, request, state)
 }
 
 /// That the state fits when the snapshots' ids are in it.
@@ -233,7 +246,7 @@ impl MachineState {
 /// # Errors
 /// As in the interface.
 pub fn go_on(host: &dyn Host, request: &CaptureRequest, state: &[u8]) -> Result<CaptureStep> {
-    advance(host, request, State::parse(state)?)
+    advance(host, Watch::start(host)?, request, State::parse(state)?)
 }
 
 fn pending(state: &State, doing: &str, poll_after_milliseconds: u32) -> Result<CaptureStep> {
@@ -245,25 +258,28 @@ fn pending(state: &State, doing: &str, poll_after_milliseconds: u32) -> Result<C
 }
 
 /// Goes as far as is possible now. If it fails, nothing stays.
-fn advance(host: &dyn Host, request: &CaptureRequest, mut state: State) -> Result<CaptureStep> {
+fn advance(host: &dyn Host, watch: Watch<'_>, request: &CaptureRequest, mut state: State) -> Result<CaptureStep> {
     let api = Api::new(host);
     let settings = Settings::load(host)?;
-    let result = make(&api, &settings, &mut state).and_then(|waiting| match waiting {
+    let result = make(&api, watch, &settings, &mut state).and_then(|waiting| match waiting {
         Some((doing, milliseconds)) => pending(&state, &doing, milliseconds),
         None => settle(&api, request, &mut state),
     });
     result.inspect_err(|_| {
         // What cannot be removed now goes with the next capture.
-        let left = give_up(&api, &state);
+        let left = give_up(&api, watch, &state);
         left.iter().for_each(|text| host.log(Level::Warn, text));
     })
 }
 
 /// Makes the snapshots that are not made yet. What is waited for, if something is.
-fn make(api: &Api<'_>, settings: &Settings, state: &mut State) -> Result<Option<(String, u32)>> {
+fn make(api: &Api<'_>, watch: Watch<'_>, settings: &Settings, state: &mut State) -> Result<Option<(String, u32)>> {
     let (owner, id) = (state.owner.clone(), state.id.clone());
     for machine in &mut state.machines {
         let name = machine.machine.clone();
+        if machine.step != MachineStep::Made && watch.has_passed(MAKE_MILLISECONDS) {
+            return Ok(Some((format!("making the snapshots of instance {name}"), POLL_MILLISECONDS_MIN)));
+        }
         match machine.step.clone() {
             MachineStep::Made => {}
             MachineStep::Wanted => {
@@ -284,8 +300,11 @@ fn make(api: &Api<'_>, settings: &Settings, state: &mut State) -> Result<Option<
                 }
             }
             MachineStep::Asked { attempt, looks } => {
-                let found = snapshots::list(api, &owner, &[CAPTURE], &[(ID, &id), (ATTEMPT, &attempt)]);
-                machine.adopt(&found.map_err(|error| error.while_doing(looking(&name)))?, Some(&attempt));
+                match snapshots::list(api, &owner, &[CAPTURE], &[(ID, &id), (ATTEMPT, &attempt)]) {
+                    Ok(found) => machine.adopt(&found, Some(&attempt)),
+                    Err(error) if error.may_pass() => {}
+                    Err(error) => return Err(error.while_doing(looking(&name))),
+                }
                 if machine.step != MachineStep::Made {
                     if looks >= LOOKS_MAX {
                         let text = format!("EC2 did not answer when it was asked for snapshots of instance {name}");
@@ -319,14 +338,17 @@ fn create(
         .with("Description", format!("Farshore reads this to protect {name}; it goes by itself"))
         .tagged(
             "snapshot",
-            &tags([
-                (NAME, format!("farshore {name}").as_str()),
-                (OWNER, owner),
-                (KIND, CAPTURE),
-                (ID, id),
-                (MACHINE, name),
-                (ATTEMPT, attempt),
-            ]),
+            &tags_of(
+                &settings.tags,
+                [
+                    (NAME, format!("farshore {name}").as_str()),
+                    (OWNER, owner),
+                    (KIND, CAPTURE),
+                    (ID, id),
+                    (MACHINE, name),
+                    (ATTEMPT, attempt),
+                ],
+            ),
         );
     if settings.exclude_volumes.is_empty() {
         return Ok(call);
@@ -364,7 +386,20 @@ impl MachineState {
 
 /// Whether all snapshots are complete.
 fn settle(api: &Api<'_>, request: &CaptureRequest, state: &mut State) -> Result<CaptureStep> {
-    let found = seen(api, state)?;
+    let found = match seen(api, state) {
+        Ok(found) => found,
+        // Hours may have been waited for them: one answer that does not come is no reason to begin again.
+        Err(error) if error.may_pass() && state.blind_looks < LOOKS_MAX => {
+            state.blind_looks = state.blind_looks.saturating_add(1);
+            return pending(
+                state,
+                "waiting for EC2, which does not say how far the snapshots are",
+                POLL_MILLISECONDS_MAX,
+            );
+        }
+        Err(error) => return Err(error.while_doing(LOOKING_AT_SNAPSHOTS)),
+    };
+    state.blind_looks = 0;
     let mut waits = 0_u32;
     for (machine, disk) in state.disks() {
         match found.get(&disk.snapshot) {
@@ -403,10 +438,11 @@ fn settle(api: &Api<'_>, request: &CaptureRequest, state: &mut State) -> Result<
     Ok(CaptureStep { state: state.to_bytes()?, status: CaptureStatus::Ready(report) })
 }
 
+const LOOKING_AT_SNAPSHOTS: &str = "looking at the snapshots of the capture";
+
 /// The snapshots of the capture that can be seen, by id.
-fn seen(api: &Api<'_>, state: &State) -> Result<BTreeMap<String, Snapshot>> {
-    let found = snapshots::list(api, &state.owner, &[CAPTURE, BASE], &[(ID, &state.id)]);
-    let found = found.map_err(|error| error.while_doing("looking at the snapshots of the capture"))?;
+fn seen(api: &Api<'_>, state: &State) -> ApiResult<BTreeMap<String, Snapshot>> {
+    let found = snapshots::list(api, &state.owner, &[CAPTURE, BASE], &[(ID, &state.id)])?;
     Ok(found.into_iter().map(|snapshot| (snapshot.snapshot_id.clone(), snapshot)).collect())
 }
 
@@ -446,7 +482,7 @@ pub fn list_disks(state: &[u8], cursor: Option<&str>) -> Result<CapturedDiskPage
 /// As in the interface.
 pub fn verify(host: &dyn Host, state: &[u8]) -> Result<CaptureEnd> {
     let state = State::parse(state)?;
-    let found = seen(&Api::new(host), &state)?;
+    let found = seen(&Api::new(host), &state).map_err(|error| error.while_doing(LOOKING_AT_SNAPSHOTS))?;
     let is_whole = |disk: &DiskState| found.get(&disk.snapshot).is_some_and(|found| found.status == "completed");
     match state.disks().find(|(_, disk)| !is_whole(disk)) {
         Some((machine, disk)) => Err(missing(machine, disk)),
@@ -460,10 +496,10 @@ pub fn verify(host: &dyn Host, state: &[u8]) -> Result<CaptureEnd> {
 /// As in the interface.
 pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<CaptureEnd> {
     let state = State::parse(state)?;
-    let api = Api::new(host);
+    let (api, watch) = (Api::new(host), Watch::start(host)?);
     let left = match outcome {
-        Some(Outcome::Committed) => keep(&api, &state)?,
-        Some(Outcome::Abandoned) | None => give_up(&api, &state),
+        Some(Outcome::Committed) => keep(&api, watch, &state)?,
+        Some(Outcome::Abandoned) | None => give_up(&api, watch, &state),
     };
     match left.first() {
         None => Ok(CaptureEnd { note: String::new() }),
@@ -472,7 +508,7 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
 }
 
 /// Makes the capture's snapshots the base of the next, and removes what was that before.
-fn keep(api: &Api<'_>, state: &State) -> Result<Vec<String>> {
+fn keep(api: &Api<'_>, watch: Watch<'_>, state: &State) -> Result<Vec<String>> {
     let own = state.snapshot_ids();
     let found = snapshots::list(api, &state.owner, &[CAPTURE, BASE], &[]);
     let found = found.map_err(|error| error.while_doing("looking for the snapshots of earlier captures"))?;
@@ -487,20 +523,142 @@ fn keep(api: &Api<'_>, state: &State) -> Result<Vec<String>> {
         marked.map_err(|error| error.while_doing("marking the snapshots that the next changes are told from"))?;
     }
     let is_other = |snapshot: &&Snapshot| !own.contains(snapshot.snapshot_id.as_str());
-    Ok(snapshots::delete_all(api, found.iter().filter(is_other).map(|snapshot| snapshot.snapshot_id.as_str())))
+    let others = found.iter().filter(is_other).map(|snapshot| snapshot.snapshot_id.as_str());
+    Ok(snapshots::delete_all(api, others, Time { watch, milliseconds: END_MILLISECONDS }))
 }
 
 /// Removes what the capture has made, and says why something stays.
-fn give_up(api: &Api<'_>, state: &State) -> Vec<String> {
+fn give_up(api: &Api<'_>, watch: Watch<'_>, state: &State) -> Vec<String> {
+    let time = Time { watch, milliseconds: END_MILLISECONDS };
     let found = match seen(api, state) {
         Ok(found) => found,
-        Err(error) => return vec![platform_sentence(&error).to_owned()],
+        Err(error) => return vec![platform_sentence(&error.while_doing(LOOKING_AT_SNAPSHOTS)).to_owned()],
     };
     // What a committed point relies on stays, whatever is said of the capture.
     let captured = found.iter().filter(|(_, snapshot)| snapshot.tag_set.get(KIND) == CAPTURE);
-    let mut left = snapshots::delete_all(api, captured.map(|(id, _)| id.as_str()));
+    let mut left = snapshots::delete_all(api, captured.map(|(id, _)| id.as_str()), time);
     // What was made a moment ago may not be seen yet.
     let unseen = state.snapshot_ids().into_iter().filter(|id| !found.contains_key(*id));
-    left.extend(snapshots::delete_unseen(api, unseen.collect()));
+    left.extend(snapshots::delete_unseen(api, unseen.collect(), time));
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ports::HostError,
+        script::{Answer, Script},
+    };
+
+    const ID: &str = "00000000000000000000000000000001";
+
+    fn request(machines: usize) -> CaptureRequest {
+        CaptureRequest {
+            id: ID.to_owned(),
+            owner: "o".to_owned(),
+            machines: (0..machines).map(|number| format!("i-{number}")).collect(),
+            tracked: Vec::new(),
+            consistency: Consistency::Crash,
+            stall_limit_milliseconds: 1_000,
+        }
+    }
+
+    fn state(machines: usize, step: &MachineStep) -> State {
+        let machine = |number: usize| {
+            let (disk, volume) = ("sda1".to_owned(), format!("vol-{number}"));
+            let snapshot = if *step == MachineStep::Made { format!("snap-{number}") } else { String::new() };
+            let disks = vec![DiskState { disk, volume, gib: 1, snapshot, base: None }];
+            MachineState { machine: format!("i-{number}"), step: step.clone(), disks }
+        };
+        State::new("o", ID, (0..machines).map(machine).collect())
+    }
+
+    fn snapshots(elements: &str, snapshots: &[(usize, &str)]) -> Answer {
+        let one = |(number, status): &(usize, &str)| {
+            format!(
+                "<item><snapshotId>snap-{number}</snapshotId><volumeId>vol-{number}</volumeId><volumeSize>1</volumeSize>\
+                 <status>{status}</status><progress>50%</progress>\
+                 <tagSet><item><key>farshore:kind</key><value>capture</value></item></tagSet></item>"
+            )
+        };
+        let items: String = snapshots.iter().map(one).collect();
+        Ok(format!("<{elements}><snapshotSet>{items}</snapshotSet></{elements}>"))
+    }
+
+    fn seen(found: &[(usize, &str)]) -> Answer {
+        snapshots("DescribeSnapshotsResponse", found)
+    }
+
+    fn no_answer() -> Answer {
+        Err(HostError::TimedOut("no answer came".to_owned()))
+    }
+
+    #[test]
+    fn a_look_without_an_answer_gives_up_no_snapshot_that_was_waited_for() {
+        let mut state = state(1, &MachineStep::Made).to_bytes().expect("a state");
+        for _ in 0..LOOKS_MAX {
+            // The first answer after some that did not come is as good as ever.
+            for answer in [no_answer(), no_answer(), seen(&[(0, "pending")])] {
+                let host = Script::new([answer]);
+                let step = go_on(&host, &request(1), &state).expect("it waits");
+                assert!(matches!(step.status, CaptureStatus::Pending(_)));
+                state = step.state;
+            }
+        }
+        let host = Script::new([seen(&[(0, "completed")])]);
+        let step = go_on(&host, &request(1), &state).expect("it is complete");
+        assert!(matches!(step.status, CaptureStatus::Ready(_)));
+    }
+
+    #[test]
+    fn if_no_look_is_answered_any_more_the_capture_is_given_up() {
+        let mut state = state(1, &MachineStep::Made).to_bytes().expect("a state");
+        for looks in 0.. {
+            let host = Script::new([no_answer(), no_answer()]);
+            match go_on(&host, &request(1), &state) {
+                Ok(step) => state = step.state,
+                Err(error) => {
+                    assert!(matches!(&error, PlatformError::Unreachable(text) if text.contains("no answer came")));
+                    assert_eq!(
+                        (looks, host.asked().len()),
+                        (LOOKS_MAX, 2),
+                        "and its snapshots are looked for once more"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_asks_for_as_many_snapshots_as_there_is_time_for_and_the_next_goes_on() {
+        let mut state = state(20, &MachineStep::Wanted).to_bytes().expect("a state");
+        let mut made = 0;
+        for calls in 1.. {
+            let answers = (made..20).map(|number| snapshots("CreateSnapshotsResponse", &[(number, "pending")]));
+            let all: Vec<_> = (0..20).map(|number| (number, "completed")).collect();
+            let host = Script::new(answers.chain([seen(&all)]));
+            let step = go_on(&host, &request(20), &state).expect("it goes on");
+            made += host.asked().len();
+            state = step.state;
+            if matches!(step.status, CaptureStatus::Ready(_)) {
+                assert_eq!((calls, made), (3, 21), "nine a call, and a look at all of them");
+                return;
+            }
+            assert_eq!(made % 9, 0, "each request takes a second");
+        }
+    }
+
+    #[test]
+    fn a_call_removes_as_much_as_there_is_time_for_and_says_how_much_stays() {
+        let state = state(20, &MachineStep::Made).to_bytes().expect("a state");
+        let nothing = || Ok("<DeleteSnapshotResponse/>".to_owned());
+        let all: Vec<_> = (0..20).map(|number| (number, "completed")).collect();
+        let host = Script::new([seen(&all)].into_iter().chain((0..20).map(|_| nothing())));
+        let error = end(&host, &state, Some(Outcome::Abandoned)).expect_err("there is more");
+        let PlatformError::Failed(text) = error else { panic!("{error:?}") };
+        assert!(text.contains("there was no time for 7 of them"), "{text}");
+        assert_eq!(host.asked().len(), 14);
+    }
 }

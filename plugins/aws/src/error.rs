@@ -73,6 +73,11 @@ impl ApiError {
         matches!(self, Self::Refused { status: 429 | 503, .. }) || THROTTLES.contains(&self.code())
     }
 
+    /// Nothing is wrong with what was asked: another time it may be answered.
+    pub fn may_pass(&self) -> bool {
+        self.may_have_been_done() || self.is_throttled()
+    }
+
     /// In the middle of something, which is named.
     pub fn while_doing(&self, doing: impl fmt::Display) -> PlatformError {
         match self {

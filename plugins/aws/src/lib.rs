@@ -20,6 +20,8 @@ pub mod inventory;
 pub mod ownership;
 pub mod ports;
 pub mod power;
+#[cfg(test)]
+mod script;
 pub mod settings;
 pub mod snapshots;
 pub mod tags;

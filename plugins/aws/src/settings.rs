@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     error::{PlatformError, Result, while_doing},
     ports::Host,
+    tags::{Tags, wrong_tag},
 };
 
 /// The JSON Schema of [`Settings`], with a description for every property.
@@ -29,6 +30,9 @@ pub struct Settings {
     /// What may reach them.
     #[serde(default)]
     pub security_groups: Vec<String>,
+    /// What everything that is made gets beside the adapter's own tags.
+    #[serde(default)]
+    pub tags: Tags,
     /// What is otherwise for one machine, by its id at the source.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineSettings>,
@@ -81,6 +85,9 @@ impl Settings {
             if !is_id(volume, "vol-") {
                 return wrong("volume", volume, "vol-0123456789abcdef0");
             }
+        }
+        if let Some(problem) = wrong_tag(&self.tags) {
+            return Err(PlatformError::Settings(problem));
         }
         let of_machines = self.machines.values();
         let subnets = self.subnet.iter().chain(of_machines.clone().filter_map(|machine| machine.subnet.as_ref()));
@@ -153,6 +160,9 @@ mod tests {
             (r#"{"machines":{"a":{"security-groups":["x"]}}}"#, "security group"),
             (r#"{"exclude-volumes":["/dev/sdb"]}"#, "volume"),
             (r#"{"machines":{"a":{"address":"10.0.0.256"}}}"#, "IPv4"),
+            (r#"{"tags":{"farshore:owner":"me"}}"#, "\"farshore:owner\" is not the operator's"),
+            (r#"{"tags":{"Name":"me"}}"#, "\"Name\" is not the operator's"),
+            (r#"{"tags":{"":"me"}}"#, "is empty or too long"),
             (r#"{"subnets":"a"}"#, "unknown field `subnets`"),
         ];
         for (json, expected) in cases {
@@ -190,6 +200,6 @@ mod tests {
         }
         let mut count = 0;
         walk(&serde_json::from_str(SCHEMA).expect("the schema is JSON"), &mut count);
-        assert_eq!(count, 10);
+        assert_eq!(count, 11);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     answers::{Snapshot, Snapshots},
-    api::{Api, ApiResult, Call, PAGE_RESULTS, wait},
+    api::{Api, ApiResult, Call, PAGE_RESULTS, Watch, wait},
     error::Result,
     ports::Level,
     tags::{KIND, OWNER},
@@ -12,6 +12,26 @@ use crate::{
 /// that should be removed.
 const GONE_QUESTIONS: u32 = 5;
 const GONE_PAUSE_MILLISECONDS: u32 = 400;
+
+/// How long a call may remove things, since it began.
+#[derive(Clone, Copy)]
+pub struct Time<'h> {
+    /// Since when.
+    pub watch: Watch<'h>,
+    /// How long.
+    pub milliseconds: u64,
+}
+
+impl Time<'_> {
+    fn is_over(&self) -> bool {
+        self.watch.has_passed(self.milliseconds)
+    }
+}
+
+/// What is said of those for which there was no time.
+fn later(count: usize) -> String {
+    format!("there was no time for {count} of them")
+}
 
 /// The snapshots of an owner that are of these kinds, and that have these tags.
 ///
@@ -56,18 +76,28 @@ pub fn delete(api: &Api<'_>, id: &str, is_old: bool) -> Result<()> {
 }
 
 /// Removes snapshots that were made a moment ago, or are gone, all of them in one time. Says of each that stays why.
-pub fn delete_unseen(api: &Api<'_>, ids: Vec<&str>) -> Vec<String> {
+pub fn delete_unseen(api: &Api<'_>, ids: Vec<&str>, time: Time<'_>) -> Vec<String> {
     let (mut ids, mut left) = (ids, Vec::new());
     for question in 1..=GONE_QUESTIONS {
-        ids.retain(|id| match api.ec2_done(&Call::new("DeleteSnapshot").with("SnapshotId", id)) {
-            Ok(()) => false,
-            Err(error) if error.is_not_found() => true,
-            Err(error) => {
-                let error = error.while_doing(format!("removing the snapshot {id}"));
-                left.push(crate::error::platform_sentence(&error).to_owned());
-                false
+        let mut late: usize = 0;
+        ids.retain(|id| {
+            if time.is_over() {
+                late = late.saturating_add(1);
+                return false;
+            }
+            match api.ec2_done(&Call::new("DeleteSnapshot").with("SnapshotId", id)) {
+                Ok(()) => false,
+                Err(error) if error.is_not_found() => true,
+                Err(error) => {
+                    let error = error.while_doing(format!("removing the snapshot {id}"));
+                    left.push(crate::error::platform_sentence(&error).to_owned());
+                    false
+                }
             }
         });
+        if late > 0 {
+            left.push(later(late));
+        }
         if ids.is_empty() || question == GONE_QUESTIONS || wait(api.host, GONE_PAUSE_MILLISECONDS).is_err() {
             break;
         }
@@ -76,9 +106,14 @@ pub fn delete_unseen(api: &Api<'_>, ids: Vec<&str>) -> Vec<String> {
 }
 
 /// Removes as many of these as it can, and says of each that stays why.
-pub fn delete_all<'s>(api: &Api<'_>, ids: impl IntoIterator<Item = &'s str>) -> Vec<String> {
+pub fn delete_all<'s>(api: &Api<'_>, ids: impl IntoIterator<Item = &'s str>, time: Time<'_>) -> Vec<String> {
     let mut left = Vec::new();
-    for id in ids {
+    let mut ids = ids.into_iter();
+    while let Some(id) = ids.next() {
+        if time.is_over() {
+            left.push(later(ids.count().saturating_add(1)));
+            break;
+        }
         if let Err(error) = delete(api, id, true) {
             let text = crate::error::platform_sentence(&error).to_owned();
             api.host.log(Level::Warn, &text);

@@ -9,7 +9,8 @@
 //! | `farshore:machine` | the instance that a capture is of |
 //! | `farshore:attempt` | which of several calls made it |
 //!
-//! Policies can rely on `farshore:owner`, which every call gives that makes something.
+//! Policies can rely on `farshore:owner` and `farshore:kind`, which every call gives that makes something, and on what the
+//! operator's setting `tags` adds: by it drills are told from failovers.
 
 use std::collections::BTreeMap;
 
@@ -41,11 +42,35 @@ pub const DISK: &str = "disk";
 pub const MACHINE_KIND: &str = "machine";
 
 const VALUE_CHARACTERS_MAX: usize = 255;
+/// AWS has 50 for a thing, and some are ours.
+const OPERATORS_TAGS_MAX: usize = 40;
 
 /// These tags. Long values are cut.
 pub fn tags<'t>(pairs: impl IntoIterator<Item = (&'t str, &'t str)>) -> Tags {
     let cut = |value: &str| value.chars().take(VALUE_CHARACTERS_MAX).collect();
     pairs.into_iter().map(|(name, value)| (name.to_owned(), cut(value))).collect()
+}
+
+/// These tags, and the operator's.
+pub fn tags_of<'t>(operators: &Tags, pairs: impl IntoIterator<Item = (&'t str, &'t str)>) -> Tags {
+    let mut all = operators.clone();
+    all.extend(tags(pairs));
+    all
+}
+
+/// Why the operator's tags cannot be given, if they cannot.
+pub fn wrong_tag(operators: &Tags) -> Option<String> {
+    if operators.len() > OPERATORS_TAGS_MAX {
+        return Some(format!("`tags` has {} tags, and {OPERATORS_TAGS_MAX} are allowed", operators.len()));
+    }
+    operators.iter().find_map(|(name, value)| {
+        if name.is_empty() || name.chars().count() > 128 || value.chars().count() > VALUE_CHARACTERS_MAX {
+            return Some(format!("the tag {name:?} is empty or too long: a name has 128 characters, a value 255"));
+        }
+        let is_taken =
+            name == NAME || ["aws:", "farshore:"].iter().any(|prefix| name.to_lowercase().starts_with(prefix));
+        is_taken.then(|| format!("the tag {name:?} is not the operator's to give: choose another name"))
+    })
 }
 
 /// An id of the host's.

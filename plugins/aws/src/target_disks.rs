@@ -12,8 +12,9 @@ use crate::{
     error::{PlatformError, Result, no_state},
     inventory::GIB,
     ports::{BlockDisk, Host, Method},
+    settings::Settings,
     snapshots,
-    tags::{DISK, ID, KIND, NAME, OWNER, RUN, is_id, is_owner, tags},
+    tags::{DISK, ID, KIND, NAME, OWNER, RUN, is_id, is_owner, tags_of},
 };
 
 /// A snapshot that no block comes to for so long fails by itself. It is EBS's longest: a run may wait for a decision.
@@ -99,7 +100,8 @@ pub fn begin(host: &dyn Host, request: &DiskRequest) -> Result<DiskStep> {
 /// Asks EBS to begin the snapshot. The disk's id is the token, so that asking again begins no second one.
 fn beginning(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
     let DiskState { owner, run, id, name, .. } = &state;
-    let tags = tags([(NAME, name.as_str()), (OWNER, owner), (KIND, DISK), (ID, id), (RUN, run)]);
+    let settings = Settings::load(api.host)?;
+    let tags = tags_of(&settings.tags, [(NAME, name.as_str()), (OWNER, owner), (KIND, DISK), (ID, id), (RUN, run)]);
     let tags: Vec<Value> = tags.iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect();
     let body = json!({
         "VolumeSize": state.gib(),

@@ -27,7 +27,7 @@ use crate::{
     power::{self, Progress},
     settings::{Placement, Settings},
     snapshots,
-    tags::{ID, KIND, MACHINE_KIND, NAME, OWNER, RUN, Tags, is_id, is_owner, tags},
+    tags::{ID, KIND, MACHINE_KIND, NAME, OWNER, RUN, Tags, is_id, is_owner, tags_of},
     target_disks::{DiskState, VOLUME_GIB_MAX},
 };
 
@@ -88,8 +88,10 @@ impl State {
         format!("farshore-{}", self.id)
     }
 
-    fn tags(&self) -> Tags {
-        tags([(NAME, self.name.as_str()), (OWNER, &self.owner), (KIND, MACHINE_KIND), (ID, &self.id), (RUN, &self.run)])
+    fn tags(&self, settings: &Settings) -> Tags {
+        let own =
+            [(NAME, self.name.as_str()), (OWNER, &self.owner), (KIND, MACHINE_KIND), (ID, &self.id), (RUN, &self.run)];
+        tags_of(&settings.tags, own)
     }
 
     fn ready(&self, note: &str) -> Result<MachineStep> {
@@ -262,7 +264,7 @@ pub fn define(host: &dyn Host, request: &MachineRequest) -> Result<MachineStep> 
             .with(format!("{prefix}.Ebs.VolumeType"), "gp3")
             .with(format!("{prefix}.Ebs.DeleteOnTermination"), true);
     }
-    let call = call.tagged("image", &state.tags());
+    let call = call.tagged("image", &state.tags(&Settings::load(host)?));
     match api.ec2::<Registered>(&call) {
         Ok(_) => defined(state, None),
         // By an answer that was lost: nobody else gives this name.
@@ -341,7 +343,8 @@ fn starting(host: &dyn Host, state: State) -> Result<MachineStep> {
     if state.looks >= LOOKS_MAX {
         return Err(PlatformError::NotFound(format!("the instance of machine {name} was started and cannot be seen")));
     }
-    let placement = Settings::load(host)?.placement(&state.source)?;
+    let settings = Settings::load(host)?;
+    let placement = settings.placement(&state.source)?;
     let Some(image) = image(&api, &state)? else {
         return state.pending("waiting for the image to be seen");
     };
@@ -353,8 +356,8 @@ fn starting(host: &dyn Host, state: State) -> Result<MachineStep> {
         .with("SubnetId", &placement.subnet)
         .list("SecurityGroupId", placement.security_groups.iter().map(String::as_str))
         .with("ClientToken", &state.id)
-        .tagged("instance", &state.tags())
-        .tagged("volume", &state.tags());
+        .tagged("instance", &state.tags(&settings))
+        .tagged("volume", &state.tags(&settings));
     let call = placement.address.iter().fold(call, |call, address| call.with("PrivateIpAddress", address));
     match api.ec2::<crate::answers::Reservation>(&call) {
         Ok(_) => state.pending("waiting for the instance to run"),
