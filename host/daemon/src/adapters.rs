@@ -14,7 +14,7 @@ use farshore_plugin::{
 
 use crate::{
     config::{
-        Configuration, Site, model::Adapter, places::place, problem::Problem, reach::drill_reaches_live,
+        Configuration, Site, model::Adapter, places::place, problem::Problem, reach::drill_reaches,
         settings::check_settings,
     },
     context::Context,
@@ -160,7 +160,7 @@ impl Adapters {
         };
         if mode == Mode::Drill {
             // `config check` says the same with the lines, but nobody has to run it before a drill.
-            drill_reaches_live(name, &site.grants).iter().for_each(|shared| self.output.warn(&shared.to_string()));
+            drill_reaches(name, &configuration.sites).iter().for_each(|shared| self.output.warn(&shared.to_string()));
         }
         let binding = Binding {
             site: name.clone(),

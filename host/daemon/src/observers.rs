@@ -40,6 +40,7 @@ impl CycleObserver for Shown {
     fn event(&self, event: CycleEvent) {
         match event {
             CycleEvent::Leftover(text) | CycleEvent::Warning(text) => self.warn(&text),
+            CycleEvent::Waiting(text) => self.progress.remark(&text),
             CycleEvent::Captured(report) if !report.note.is_empty() => self.warn(&report.note),
             CycleEvent::Disk { machine, disk, size_bytes, basis, reason } if self.bars => {
                 if !reason.is_empty() {

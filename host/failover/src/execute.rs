@@ -22,6 +22,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -33,8 +34,8 @@ use farshore_core::{
     Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, Sequence, VaultId,
 };
 use farshore_platform::{
-    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, Step,
-    StepStatus, StopManner, Target,
+    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Patience, Pending, Readiness, ReadinessLevel,
+    SiteError, Source, Step, StepStatus, StopManner, Target,
 };
 use farshore_vault::{Point, Vault};
 use tokio_util::sync::CancellationToken;
@@ -46,11 +47,11 @@ use crate::{
     journal::runs_of,
     plan::refuse_second_copies,
     restore_disk,
-    run::mint_id,
+    run::{MachineProgress, mint_id},
 };
 
-/// Long work of a platform is given up after this.
-const PLATFORM_WORK_MAX: Duration = Duration::from_secs(1_800);
+/// Long work of which the platform says the same for so long is given up.
+const PLATFORM_STILL_MAX: Duration = Duration::from_secs(3_600);
 /// Turning a source machine off is given up after this.
 const SOURCE_STOP_MAX: Duration = Duration::from_secs(60);
 /// How often raising the generation is tried again because the source committed first.
@@ -460,12 +461,12 @@ impl Execution {
         for disk in &machine.disks {
             sealed.push(self.recover_disk(journal, &plan.detail, machine, disk, stop).await?);
         }
-        let state = self.define_machine(journal, machine, sealed).await?;
+        let state = self.define_machine(journal, machine, sealed, stop).await?;
         journal.record(RunEntry::StartIntended { machine: machine.id.clone(), at: self.clock.now() }).await?;
         self.observer.event(RunEvent::Step(format!("starting machine {}", machine.id)));
         let doing = format!("starting machine {}", machine.id);
         let step = self.target.start_machine(&state).await;
-        let (state, _) = self.settle_machine(journal, machine, step, &doing).await?;
+        let (state, _) = self.settle_machine(journal, machine, step, &doing, stop).await?;
         let readiness = self.await_readiness(machine, &state, stop).await?;
         journal.record(RunEntry::Up { machine: machine.id.clone(), readiness, at: self.clock.now() }).await
     }
@@ -507,7 +508,7 @@ impl Execution {
             Some(state) => state,
             None => {
                 let step = self.target.begin_disk(&request).await;
-                let state = self.settle_disk(journal, &id, step, &doing).await?;
+                let state = self.settle_disk(journal, &id, step, &doing, stop).await?;
                 self.write_disk(journal, point, machine, disk, &id, &state, stop).await?;
                 state
             }
@@ -516,7 +517,7 @@ impl Execution {
         let blocks = progress.and_then(|progress| progress.blocks.clone());
         let step = self.target.seal_disk(&state, blocks.as_ref()).await;
         state = self
-            .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id))
+            .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id), stop)
             .await?;
         journal.record(RunEntry::DiskSealed { id }).await?;
         Ok(state)
@@ -562,6 +563,7 @@ impl Execution {
         journal: &mut RunJournal,
         machine: &Machine,
         disks: Vec<AdapterState>,
+        stop: &CancellationToken,
     ) -> Result<AdapterState, FailoverError> {
         let progress = journal.state().machines.get(&machine.id).cloned().unwrap_or_default();
         if let (true, Some(state)) = (progress.defined, progress.state) {
@@ -584,7 +586,7 @@ impl Execution {
         };
         let step = self.target.define_machine(&request).await;
         let doing = format!("making machine {}", machine.id);
-        let (state, _) = self.settle_machine(journal, machine, step, &doing).await?;
+        let (state, _) = self.settle_machine(journal, machine, step, &doing, stop).await?;
         journal.record(RunEntry::MachineDefined { machine: machine.id.clone() }).await?;
         Ok(state)
     }
@@ -596,15 +598,16 @@ impl Execution {
         id: &str,
         mut step: Result<Step<String>, SiteError>,
         doing: &str,
+        stop: &CancellationToken,
     ) -> Result<AdapterState, FailoverError> {
-        let deadline = self.clock.monotonic() + PLATFORM_WORK_MAX;
+        let mut patience = Patience::new(PLATFORM_STILL_MAX, self.clock.monotonic());
         loop {
             let Step { state, status } = step.map_err(FailoverError::site(doing))?;
             journal.record(RunEntry::DiskState { id: id.to_owned(), state: state.clone() }).await?;
             match status {
                 StepStatus::Ready(_) => return Ok(state),
                 StepStatus::Pending(pending) => {
-                    self.pause(&pending, deadline, doing).await?;
+                    self.pause(&pending, &mut patience, doing, stop).await?;
                     step = self.target.continue_disk(&state).await;
                 }
             }
@@ -618,35 +621,42 @@ impl Execution {
         machine: &Machine,
         mut step: Result<Step<String>, SiteError>,
         doing: &str,
+        stop: &CancellationToken,
     ) -> Result<(AdapterState, String), FailoverError> {
-        let deadline = self.clock.monotonic() + PLATFORM_WORK_MAX;
+        let mut patience = Patience::new(PLATFORM_STILL_MAX, self.clock.monotonic());
         loop {
             let Step { state, status } = step.map_err(FailoverError::site(doing))?;
             journal.record(RunEntry::MachineState { machine: machine.id.clone(), state: state.clone() }).await?;
             match status {
                 StepStatus::Ready(note) => return Ok((state, note)),
                 StepStatus::Pending(pending) => {
-                    self.pause(&pending, deadline, doing).await?;
+                    self.pause(&pending, &mut patience, doing, stop).await?;
                     step = self.target.continue_machine(&state).await;
                 }
             }
         }
     }
 
+    /// Waits until the platform is to be asked again, unless it makes no progress.
     async fn pause(
         &self,
-        pending: &farshore_platform::Pending,
-        deadline: Duration,
+        pending: &Pending,
+        patience: &mut Patience,
         doing: &str,
+        stop: &CancellationToken,
     ) -> Result<(), FailoverError> {
-        if self.clock.monotonic() >= deadline {
-            return Err(FailoverError::TimedOut {
-                doing: doing.to_owned(),
-                limit_seconds: PLATFORM_WORK_MAX.as_secs(),
-            });
+        if patience.hears(pending, self.clock.monotonic()) && !pending.doing.is_empty() {
+            self.observer.event(RunEvent::Step(pending.doing.clone()));
         }
-        self.clock.sleep(pending.poll_after).await;
-        Ok(())
+        if patience.is_over(self.clock.monotonic()) {
+            let doing = format!("{doing} ({}) makes no progress and", pending.doing);
+            return Err(FailoverError::TimedOut { doing, limit_seconds: PLATFORM_STILL_MAX.as_secs() });
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(FailoverError::Stopped),
+            () = self.clock.sleep(pending.poll_after) => Ok(()),
+        }
     }
 
     async fn await_readiness(
@@ -691,6 +701,8 @@ impl Execution {
     /// Removes all that a run made of a machine.
     async fn remove_made(&self, state: &RunState, machine: &MachineId) -> Result<(), FailoverError> {
         let Some(progress) = state.machines.get(machine) else { return Ok(()) };
+        // Before the disks, which a machine that was made without an answer may use.
+        self.remove_unanswered(state, machine, progress).await?;
         if let Some(made) = &progress.state {
             self.target
                 .remove_machine(made)
@@ -726,6 +738,28 @@ impl Execution {
                 journal.record(RunEntry::MachineFailed { machine: machine.clone(), error }).await
             }
         }
+    }
+
+    /// Removes what the site has of a machine though it never answered with a state: its ids were in the journal before it
+    /// was asked.
+    async fn remove_unanswered(
+        &self,
+        state: &RunState,
+        machine: &MachineId,
+        made: &MachineProgress,
+    ) -> Result<(), FailoverError> {
+        let unanswered = made.disks.values().filter(|disk| disk.state.is_none()).map(|disk| &disk.id);
+        let ids: BTreeSet<&String> = unanswered.chain(made.id.as_ref().filter(|_| made.state.is_none())).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let doing = format!("looking for what was begun of machine {machine}");
+        let owned = self.target.owned(&self.owner(state)).await.map_err(FailoverError::site(doing))?;
+        for item in owned.iter().filter(|item| item.kind != OwnedKind::Capture && ids.contains(&item.id)) {
+            let doing = format!("removing {}", item.description);
+            self.target.release(item).await.map_err(FailoverError::site(doing))?;
+        }
+        Ok(())
     }
 
     /// Releases what carries the owner's tag and was made for this run, though the journal does not know it. Says what

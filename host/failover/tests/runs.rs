@@ -14,7 +14,7 @@ use farshore_failover::{
     Execution, FailoverError, FailoverPlan, PlanRequest, RunEvent, RunKind, RunObserver, RunOutcome, RunReport,
     list_runs, plan,
 };
-use farshore_platform::{ReadinessLevel, Source};
+use farshore_platform::{OwnedKind, ReadinessLevel, Source};
 use farshore_vault::{
     Address, Context, CreateOptions, KdfParameters, PointDetails, PointDiskDraft, PointMachineDraft, Store,
     StoreOptions, Vault, Workers,
@@ -415,6 +415,24 @@ async fn a_full_target_leaves_nothing_half_made_and_is_reported() {
     let again = scene.run(RunKind::Unplanned, None).await.expect("a failover");
     assert_eq!(again.outcome, RunOutcome::Succeeded);
     scene.assert_recovered_once("after room was made");
+}
+
+#[tokio::test]
+async fn what_was_made_by_a_call_without_an_answer_does_not_stay() {
+    for kind in [OwnedKind::Disk, OwnedKind::Machine] {
+        let scene = Scene::new(&format!("unanswered {kind:?}"), Some(PowerState::Running)).await;
+        scene.target.lose_answers(Some(kind));
+        for run in [RunKind::Drill, RunKind::Unplanned] {
+            let report = scene.run(run, None).await.expect("a report");
+            assert_eq!(report.outcome, RunOutcome::Failed, "{run} {kind:?}");
+            let left = (scene.target.disks().len(), scene.target.machines().len());
+            assert_eq!(left, (0, 0), "{run} {kind:?}");
+        }
+        scene.target.lose_answers(None);
+        let again = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+        assert_eq!(again.outcome, RunOutcome::Succeeded);
+        scene.assert_recovered_once("after answers came again");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod convert;
 mod error;
 pub mod file;
 pub mod nbd;
+mod patience;
 mod site;
 mod site_error;
 mod transport;
@@ -16,6 +17,7 @@ mod transport;
 pub use codes::CODES;
 pub use component::ComponentSite;
 pub use error::TransportError;
+pub use patience::Patience;
 pub use site::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, Finding,
     MachineRequest, Owned, OwnedKind, Pending, Readiness, ReadinessLevel, Source, Step, StepStatus, StopManner, Target,

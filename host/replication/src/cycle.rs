@@ -22,8 +22,8 @@ use farshore_core::{
     Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, Sequence, Timestamp,
 };
 use farshore_platform::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, SiteError, Source, Step,
-    StepStatus, TrackedDisk,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, Patience, SiteError, Source,
+    Step, StepStatus, TrackedDisk,
 };
 use farshore_vault::{
     CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter,
@@ -37,8 +37,9 @@ use crate::{
     copy::{CopyError, copy_disk},
 };
 
-/// A capture that takes longer than this to begin is given up.
-const CAPTURE_WAIT_MAX: Duration = Duration::from_secs(600);
+/// A capture that is not ready, and of which the site says the same for so long, is given up. A percentage of a large volume
+/// can take hours.
+const CAPTURE_STILL_MAX: Duration = Duration::from_secs(6 * 3_600);
 
 /// What of a site is protected, and how.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub struct Protection {
 pub enum CycleEvent {
     /// A capture that an earlier process left was dealt with; the text says how.
     Leftover(String),
+    /// The capture is not ready yet; the text says what the site waits for. Each text comes once.
+    Waiting(String),
     /// The capture is ready.
     Captured(CaptureReport),
     /// A disk's reading begins.
@@ -266,7 +269,7 @@ impl Replicator {
     ) -> Result<Capture, ReplicationError> {
         let mut entry = JournalEntry { request: self.capture_request(parent), state: None };
         journal.remember(entry.clone())?;
-        let deadline = self.clock.monotonic() + CAPTURE_WAIT_MAX;
+        let mut patience = Patience::new(CAPTURE_STILL_MAX, self.clock.monotonic());
         // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
         // with it the loss that a failover states, is never understated.
         let captured_at = self.clock.now();
@@ -289,19 +292,26 @@ impl Replicator {
                     }
                     return Ok(Capture { entry, state, report, captured_at });
                 }
-                StepStatus::Pending(pending) if self.clock.monotonic() < deadline && !stop.is_cancelled() => {
-                    self.clock.sleep(pending.poll_after).await;
-                    step = meter.time(self.source.continue_capture(&entry.request, &state)).await;
-                }
                 StepStatus::Pending(pending) => {
-                    self.give_up(journal, &entry, &state, meter).await;
-                    if stop.is_cancelled() {
-                        return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+                    if patience.hears(&pending, self.clock.monotonic()) {
+                        self.observer.event(CycleEvent::Waiting(pending.doing.clone()));
                     }
-                    let message =
-                        format!("the capture did not get ready within {CAPTURE_WAIT_MAX:?}: {}", pending.doing);
-                    let source = SiteError::Failed { site: self.source.site().clone(), message };
-                    return Err(self.site_error("beginning a capture", source));
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => {
+                            self.give_up(journal, &entry, &state, meter).await;
+                            return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+                        }
+                        () = self.clock.sleep(pending.poll_after) => {}
+                    }
+                    if patience.is_over(self.clock.monotonic()) {
+                        self.give_up(journal, &entry, &state, meter).await;
+                        let hours = CAPTURE_STILL_MAX.as_secs() / 3_600;
+                        let message = format!("the capture made no progress for {hours} h: {}", pending.doing);
+                        let source = SiteError::Failed { site: self.source.site().clone(), message };
+                        return Err(self.site_error("beginning a capture", source));
+                    }
+                    step = meter.time(self.source.continue_capture(&entry.request, &state)).await;
                 }
             }
         }

@@ -4,7 +4,12 @@
 
 mod support;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use farshore_core::{
     Basis, CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, Entropy as _, GroupName, Passphrase, SeededEntropy,
@@ -13,7 +18,7 @@ use farshore_core::{
 use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, ReplicationError, Replicator};
 use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
 use futures::StreamExt as _;
-use support::{DISK_BYTES, Lie, SimulatedSite, machine_id};
+use support::{DISK_BYTES, Lie, SimulatedSite, SleptClock, machine_id};
 use tokio_util::sync::CancellationToken;
 
 struct Silent;
@@ -130,6 +135,66 @@ async fn points_are_what_the_disks_were_and_cost_what_changed() {
     assert_eq!((idle.read_bytes, idle.point.stats.bytes_changed), (0, 0));
     assert_eq!(idle.point.stats.objects_written, 1, "an idle cycle writes its commit and nothing else");
     assert_eq!((site.captures(), site.tracked("web"), site.tracked("db")), (0, 1, 1));
+}
+
+#[derive(Default)]
+struct Waits(Mutex<Vec<String>>);
+
+impl CycleObserver for Waits {
+    fn event(&self, event: CycleEvent) {
+        if let CycleEvent::Waiting(text) = event {
+            self.0.lock().expect("a test").push(text);
+        }
+    }
+}
+
+/// The first snapshot of a large volume takes hours.
+#[tokio::test]
+async fn a_capture_is_waited_for_as_long_as_it_makes_progress() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("waits").await, SimulatedSite::new(&["web"]));
+    let (clock, waits) = (Arc::new(SleptClock::default()), Arc::new(Waits::default()));
+    let replicator = Replicator {
+        clock: Arc::clone(&clock) as _,
+        observer: Arc::clone(&waits) as _,
+        ..replicator(&vault, &site, &["web"], folder.path())
+    };
+    site.write("web", 0, &noise(1, CHUNK_BYTES));
+    // Each percent takes five hours.
+    let said = |percent: u32| std::iter::repeat_n(format!("at {percent} %"), 300);
+    site.wait((0..5).flat_map(said));
+    let report = replicator.cycle(&CancellationToken::new()).await.expect("a cycle");
+    assert!(restored(&vault, report.point.sequence, "web").await == site.content("web"));
+    assert_eq!(clock.monotonic(), Duration::from_secs(25 * 3_600));
+    assert_eq!(
+        *waits.0.lock().expect("a test"),
+        ["at 0 %", "at 1 %", "at 2 %", "at 3 %", "at 4 %"],
+        "each is told once"
+    );
+
+    site.wait(said(7).chain(said(7)));
+    let error = replicator.cycle(&CancellationToken::new()).await.expect_err("it stands still").to_string();
+    assert!(error.contains("beginning a capture"), "{error}");
+    assert_eq!(clock.monotonic(), Duration::from_secs(31 * 3_600), "after six hours");
+    assert_eq!(site.captures(), 0, "it is given up");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_capture_can_be_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("stopped while waiting").await, SimulatedSite::new(&["web"]));
+    let stop = CancellationToken::new();
+    // The system's clock: the site wants to be asked in a minute.
+    let replicator = replicator(&vault, &site, &["web"], folder.path());
+    site.wait(["at 0 %".to_owned()]);
+    let (result, ()) = tokio::join!(replicator.cycle(&stop), async {
+        while site.captures() == 0 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    });
+    assert!(matches!(result, Err(ReplicationError::Stopped { .. })), "{result:?}");
+    assert_eq!(site.captures(), 0, "it is given up");
 }
 
 /// Runs a cycle that is killed at its `call`th call to the site, counted from 0; false if it made so many only, and ended.

@@ -33,7 +33,8 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct SizeArguments {
-    /// The disk's size in GiB. Its vault is made in the system's folder for temporary files, and takes about 6 MiB for each GiB.
+    /// The disk's size in GiB. Its vault is made in the system's folder for temporary files, and takes about 1 MiB for each GiB,
+    /// and 0.1 MiB more for each of its points.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     gibibytes: u64,
     /// How many points there are in the end.

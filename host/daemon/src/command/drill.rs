@@ -13,7 +13,7 @@ use farshore_vault::{Power, ProofClaim, ProofKind, Vault};
 use crate::{
     adapters::Adapters,
     arguments::{DrillArguments, PointChoice, ReadinessArguments, Until},
-    config::{Configuration, Group, reach::drill_reaches_live},
+    config::{Configuration, Group, reach},
     context::Context,
     error::CliError,
     observers::{Shown, level},
@@ -168,7 +168,7 @@ pub async fn execute(
 fn drill_reaches(configuration: &Configuration, kind: RunKind, group: &Group) -> Result<Vec<String>, Failure> {
     match &group.recovery_site {
         Some(name) if kind == RunKind::Drill => {
-            let shared = drill_reaches_live(name, &configuration.site(name)?.grants);
+            let shared = reach::drill_reaches(name, &configuration.sites);
             Ok(shared.iter().map(ToString::to_string).collect())
         }
         _ => Ok(Vec::new()),

@@ -10,7 +10,7 @@ use super::{
     model::{Adapter, Document, Group, Host, OptionValue, SecretPlace, Site, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
-    reach::drill_reaches_live,
+    reach::drill_reaches,
     read::literal_secret,
 };
 
@@ -51,7 +51,7 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
         }
         check_credentials(name, site, places, &mut problems);
         // A warning and not an error: an error would keep a failover from starting, on the day when it is needed.
-        problems.extend(drill_reaches_live(name, &site.grants).iter().map(|shared| {
+        problems.extend(drill_reaches(name, &document.sites).iter().map(|shared| {
             let mut place = place!["sites", name.as_str(), "grants", "drill", shared.key];
             place.push(shared.at.clone());
             Problem::warning(places.value(&place), shared.to_string()).hint(shared.advice())

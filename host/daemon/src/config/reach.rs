@@ -1,20 +1,25 @@
-//! Whether a drill could reach what a failover started at the same site.
+//! What a drill could reach that is not a drill's.
 //!
 //! After a failover the recovery site *is* production: its folders hold production's disks, and its control sockets are
 //! production's. So the folders and sockets that are granted to a drill should be none of those that are granted to a
 //! live run. They are compared as they are written: a link that leads from one folder into another is not seen here.
 //!
-//! Where drills and live runs ask one API, what keeps them apart is the credential: two that are the same can do the same.
+//! Where drills and others ask one API, what keeps them apart is the credential: two that are the same can do the same. An
+//! account can be source and target at once, so that a drill's is compared with those of all sites, and with those that
+//! protect.
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use farshore_core::SiteName;
 use farshore_http::EndpointGrant;
-use farshore_plugin::{Access, Grants, NbdPattern, PathPattern, SiteGrants};
+use farshore_plugin::{Access, Grants, Mode, NbdPattern, PathPattern};
 
-use super::places::Part;
+use super::{
+    model::{Credential, Site},
+    places::Part,
+};
 
-/// A grant of a drill that meets one of a live run.
+/// A grant of a drill that meets one of another mode.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Shared {
     site: SiteName,
@@ -23,18 +28,27 @@ pub struct Shared {
     /// Its place there: in a list, from 0, or in a table, by its name.
     pub at: Part,
     drill: String,
-    live: String,
+    /// The site and the mode whose grant it meets, and that grant.
+    met: (SiteName, Mode, String),
 }
 
 impl fmt::Display for Shared {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, drill, live, .. } = self;
-        let both = if drill == live {
-            format!("both may use {drill}")
+        let Self { site, drill, met: (met_site, mode, met), .. } = self;
+        write!(formatter, "a drill at site {site} could reach ")?;
+        match (mode, site == met_site) {
+            (Mode::Live, true) => formatter.write_str("what a failover started there")?,
+            (Mode::Live, false) => write!(formatter, "what a failover reaches at site {met_site}")?,
+            (_, true) => formatter.write_str("what is protected there")?,
+            (_, false) => write!(formatter, "what is protected at site {met_site}")?,
+        }
+        if drill == met && (site == met_site || self.key != ENDPOINTS) {
+            write!(formatter, ": both may use {drill}")
+        } else if self.key == ENDPOINTS {
+            write!(formatter, ": `drill` may use {drill}, and `{}` {met}, which has the same keys", mode.as_str())
         } else {
-            format!("`drill` may use {drill}, and `live` {live}")
-        };
-        write!(formatter, "a drill at site {site} could reach what a failover started there: {both}")
+            write!(formatter, ": `drill` may use {drill}, and `{}` {met}", mode.as_str())
+        }
     }
 }
 
@@ -59,40 +73,63 @@ impl Shared {
 /// The key of the APIs that are granted.
 const ENDPOINTS: &str = "endpoints";
 
-/// The grants of drills at a site that meet what is granted to live runs, each with the first that it meets.
-pub fn drill_reaches_live(site: &SiteName, grants: &SiteGrants) -> Vec<Shared> {
-    let live = reaches(&grants.live);
+/// The grants of drills at a site that meet what is granted otherwise, each with the first that it meets.
+pub fn drill_reaches(name: &SiteName, sites: &BTreeMap<SiteName, Site>) -> Vec<Shared> {
+    let Some(site) = sites.get(name) else { return Vec::new() };
+    let live = reaches(&site.grants.live);
     // What a drill may only read it cannot harm.
-    let drill = reaches(&grants.drill).into_iter().filter(|reach| reach.access == Access::ReadWrite);
+    let drill = reaches(&site.grants.drill).into_iter().filter(|reach| reach.access == Access::ReadWrite);
     let paths = drill.filter_map(|drill| {
         let live = live.iter().find(|live| live.meets(&drill))?;
-        let (drill_path, live_path) = (drill.path.clone(), live.path.clone());
         Some(Shared {
-            site: site.clone(),
+            site: name.clone(),
             key: drill.key,
             at: Part::Index(drill.index),
-            drill: drill_path,
-            live: live_path,
+            met: (name.clone(), Mode::Live, live.path.clone()),
+            drill: drill.path,
         })
     });
-    paths.chain(shared_endpoints(site, grants)).collect()
+    paths.chain(shared_endpoints(name, site, sites)).collect()
 }
 
-/// The APIs that both ask with one credential, or without any at one address. With one credential the address does not
-/// matter: one service has many, by region and by kind.
-fn shared_endpoints(site: &SiteName, grants: &SiteGrants) -> impl Iterator<Item = Shared> {
-    grants.drill.endpoints.iter().filter_map(|(name, drill)| {
-        let same = |live: &&EndpointGrant| {
-            live.credential == drill.credential && (drill.credential.is_some() || live.address == drill.address)
-        };
-        let live = grants.live.endpoints.values().find(same)?;
+/// The APIs that a drill asks with the keys of another mode, or without any at the same address. With the same keys the
+/// address does not matter: one service has many, by region and by kind.
+fn shared_endpoints<'a>(
+    name: &'a SiteName,
+    site: &'a Site,
+    sites: &'a BTreeMap<SiteName, Site>,
+) -> impl Iterator<Item = Shared> + 'a {
+    site.grants.drill.endpoints.iter().filter_map(move |(endpoint, drill)| {
+        let own = sites.iter().filter(|(other, _)| *other == name);
+        let all = own.chain(sites.iter().filter(|(other, _)| *other != name));
+        let mut met = all.flat_map(|(other, site)| {
+            let of =
+                move |mode| site.grants.for_mode(mode).endpoints.values().map(move |grant| (other, site, mode, grant));
+            of(Mode::Live).chain(of(Mode::Protect))
+        });
+        let (other, _, mode, grant) = met.find(|(_, other, _, grant)| have_same_keys((site, drill), (other, grant)))?;
         let told = |grant: &EndpointGrant| match &grant.credential {
             Some(credential) => format!("the credential \"{credential}\""),
             None => format!("{} without a credential", grant.address),
         };
-        let (drill, live) = (told(drill), told(live));
-        Some(Shared { site: site.clone(), key: ENDPOINTS, at: Part::from(name.as_str()), drill, live })
+        let met = (other.clone(), mode, told(grant));
+        Some(Shared { site: name.clone(), key: ENDPOINTS, at: Part::from(endpoint.as_str()), drill: told(drill), met })
     })
+}
+
+/// Whether two grants are signed with the same keys. They are compared by where they are found, as it is written.
+fn have_same_keys((site, grant): (&Site, &EndpointGrant), (other_site, other): (&Site, &EndpointGrant)) -> bool {
+    let keys = |site: &'_ Site, grant: &EndpointGrant| -> Option<Credential> {
+        site.credentials.get(grant.credential.as_ref()?).cloned()
+    };
+    match (&grant.credential, &other.credential) {
+        (None, None) => grant.address == other.address,
+        (Some(_), Some(_)) => {
+            let pair = keys(site, grant).zip(keys(other_site, other));
+            pair.is_some_and(|(one, other)| one.access_key_id == other.access_key_id)
+        }
+        _ => false,
+    }
 }
 
 /// A path on this machine that a grant opens.
@@ -168,15 +205,28 @@ fn fits(pattern: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What is told of a drill's and a live run's grants.
-    fn shared(drill: &str, live: &str) -> Vec<String> {
-        let grants = toml::from_str(&format!("[drill]\n{drill}\n[live]\n{live}\n")).expect("grants");
-        let site = "farm".parse().expect("a name");
+    /// What is told of drills at the first of these sites.
+    fn told(sites: &str) -> Vec<String> {
+        let sites = toml::from_str(sites).expect("sites");
         let told = |shared: &Shared| match &shared.at {
             Part::Index(index) => format!("{} {index}: {shared}", shared.key),
             Part::Key(name) => format!("{} {name}: {shared}", shared.key),
         };
-        drill_reaches_live(&site, &grants).iter().map(told).collect()
+        drill_reaches(&"farm".parse().expect("a name"), &sites).iter().map(told).collect()
+    }
+
+    /// What is told of a drill's and a live run's grants.
+    fn shared(drill: &str, live: &str) -> Vec<String> {
+        let keys = |name: &str| {
+            format!(
+                "[farm.credentials.{name}]\nscheme = \"sigv4\"\nregion = \"r\"\naccess-key-id = {{ env = \"{name}\" }}\n\
+                 secret-access-key = {{ env = \"{name}\" }}\n"
+            )
+        };
+        let credentials = keys("drill") + &keys("recovery");
+        told(&format!(
+            "[farm]\nadapter = \"qemu\"\n{credentials}[farm.grants.drill]\n{drill}\n[farm.grants.live]\n{live}\n"
+        ))
     }
 
     #[test]
@@ -235,6 +285,41 @@ mod tests {
                  https://api.example.org without a credential"]
         );
         assert_eq!(shared(&unsigned("drill.example.org"), &unsigned("api.example.org")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_drill_has_keys_of_its_own_wherever_others_are_named() {
+        let site = |name: &str, mode: &str, credential: &str, file: &str| {
+            format!(
+                "[{name}]\nadapter = \"qemu\"\n[{name}.credentials.{credential}]\nscheme = \"sigv4\"\nregion = \"r\"\n\
+                 access-key-id = {{ file = \"{file}\" }}\nsecret-access-key = {{ file = \"secret\" }}\n\
+                 [{name}.grants.{mode}.endpoints.ec2]\naddress = \"https://{name}.example.org\"\n\
+                 credential = \"{credential}\"\n"
+            )
+        };
+        let drill = site("farm", "drill", "drill", "id");
+        for (mode, what) in [("protect", "is protected"), ("live", "a failover reaches")] {
+            assert_eq!(
+                told(&(drill.clone() + &site("store", mode, "other", "id"))),
+                [format!(
+                    "endpoints ec2: a drill at site farm could reach what {what} at site store: `drill` may use the \
+                     credential \"drill\", and `{mode}` the credential \"other\", which has the same keys"
+                )]
+            );
+            assert_eq!(
+                told(&(drill.clone() + &site("store", mode, "drill", "other"))),
+                Vec::<String>::new(),
+                "a name is no key"
+            );
+        }
+        assert_eq!(told(&(drill.clone() + &site("store", "observe", "other", "id"))), Vec::<String>::new());
+        let protect = "[farm.grants.protect.endpoints.ec2]\naddress = \"https://a\"\ncredential = \"drill\"\n";
+        assert_eq!(
+            told(&(drill + protect)),
+            [
+                "endpoints ec2: a drill at site farm could reach what is protected there: both may use the credential \"drill\""
+            ]
+        );
     }
 
     #[test]

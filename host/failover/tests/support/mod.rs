@@ -41,6 +41,8 @@ struct World {
     calls: u64,
     stop_at: Option<u64>,
     full: bool,
+    /// What is made exists, and the answer is lost.
+    unanswered: Option<OwnedKind>,
     clings: bool,
     busy: u32,
     refuses: Option<String>,
@@ -98,6 +100,18 @@ impl SimulatedTarget {
 
     pub fn be_full(&self, full: bool) {
         locked(&self.world).full = full;
+    }
+
+    /// What is made of this kind exists, and the answers are lost.
+    pub fn lose_answers(&self, of: Option<OwnedKind>) {
+        locked(&self.world).unanswered = of;
+    }
+
+    fn answered(&self, of: OwnedKind, id: &str) -> Result<Step<String>, SiteError> {
+        if locked(&self.world).unanswered == Some(of) {
+            return Err(SiteError::Unreachable { site: self.name.clone(), message: "no answer came".to_owned() });
+        }
+        Ok(ready(id))
     }
 
     pub fn refuse(&self, problem: Option<&str>) {
@@ -163,7 +177,7 @@ impl Target for SimulatedTarget {
         };
         locked(&self.world).disks.entry(request.id.clone()).or_insert(made);
         self.passing().await;
-        Ok(ready(&request.id))
+        self.answered(OwnedKind::Disk, &request.id)
     }
 
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError> {
@@ -229,7 +243,7 @@ impl Target for SimulatedTarget {
             }
         }
         self.passing().await;
-        Ok(ready(&request.id))
+        self.answered(OwnedKind::Machine, &request.id)
     }
 
     async fn start_machine(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {

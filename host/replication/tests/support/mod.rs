@@ -1,18 +1,22 @@
 //! A simulated site: machines in memory, change tracking that can be lost, and a switch that stops the world at any call.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use farshore_core::{
-    CHUNK_BYTES, Clock as _, Consistency, Disk, DiskId, Extent, Firmware, Instant, Machine, MachineId, OwnerTag,
-    PowerState, SiteName, SystemClock, Timestamp,
+    CHUNK_BYTES, Clock, Consistency, Disk, DiskId, Extent, Firmware, Instant, Machine, MachineId, OwnerTag, PowerState,
+    SiteName, SystemClock, Timestamp,
 };
 use farshore_platform::{
     AdapterState, BlockStatus, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport,
-    Owned, OwnedKind, SiteError, Source, Step, StepStatus, StopManner, TransportError,
+    Owned, OwnedKind, Pending, SiteError, Source, Step, StepStatus, StopManner, TransportError,
 };
 use tokio::sync::Notify;
 
@@ -44,6 +48,28 @@ struct World {
     frozen_at: Option<Timestamp>,
     /// What happens to the host while a capture begins.
     meanwhile: Option<Box<dyn Fn() + Send>>,
+    /// What is said of captures before they are ready.
+    waits: VecDeque<String>,
+}
+
+/// A clock that goes as far as somebody sleeps.
+#[derive(Default)]
+pub struct SleptClock(AtomicU64);
+
+#[async_trait::async_trait]
+impl Clock for SleptClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.fetch_add(u64::try_from(duration.as_millis()).expect("a short sleep"), Ordering::SeqCst);
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What the site lies about.
@@ -144,6 +170,21 @@ impl SimulatedSite {
         locked(&self.world).meanwhile = Some(Box::new(happens));
     }
 
+    /// Captures are ready only when all this was said of them, one with each question.
+    pub fn wait(&self, said: impl IntoIterator<Item = String>) {
+        locked(&self.world).waits = said.into_iter().collect();
+    }
+
+    fn waiting(&self, ready: Step<CaptureReport>) -> Step<CaptureReport> {
+        match locked(&self.world).waits.pop_front() {
+            None => ready,
+            Some(doing) => {
+                let poll_after = Duration::from_secs(60);
+                Step { state: ready.state, status: StepStatus::Pending(Pending { doing, poll_after }) }
+            }
+        }
+    }
+
     pub fn captures(&self) -> usize {
         locked(&self.world).captures.len()
     }
@@ -205,14 +246,18 @@ impl SimulatedSite {
         }
         let id = request.id.to_string();
         world.captures.insert(id.clone(), capture);
-        let report = CaptureReport {
-            instant: Instant::Group,
-            consistency: Consistency::Crash,
-            held_microseconds: 1,
-            note: String::new(),
-        };
-        Step { state: AdapterState(id.into_bytes()), status: StepStatus::Ready(report) }
+        ready(AdapterState(id.into_bytes()))
     }
+}
+
+fn ready(state: AdapterState) -> Step<CaptureReport> {
+    let report = CaptureReport {
+        instant: Instant::Group,
+        consistency: Consistency::Crash,
+        held_microseconds: 1,
+        note: String::new(),
+    };
+    Step { state, status: StepStatus::Ready(report) }
 }
 
 fn name_of(state: &AdapterState) -> String {
@@ -248,11 +293,15 @@ impl Source for SimulatedSite {
         self.passing().await;
         let step = self.begin(request);
         self.passing().await;
-        Ok(step)
+        Ok(self.waiting(step))
     }
 
-    async fn continue_capture(&self, _: &CaptureRequest, _: &AdapterState) -> Result<Step<CaptureReport>, SiteError> {
-        self.fail("a capture of this site is never pending")
+    async fn continue_capture(
+        &self,
+        _: &CaptureRequest,
+        state: &AdapterState,
+    ) -> Result<Step<CaptureReport>, SiteError> {
+        Ok(self.waiting(ready(state.clone())))
     }
 
     async fn captured_disks(
