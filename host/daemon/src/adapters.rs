@@ -23,10 +23,14 @@ use crate::{
     output::{Failure, Output},
 };
 
-/// The names of the components that are embedded in this binary.
-pub const EMBEDDED_NAMES: [&str; 1] = ["qemu"];
+/// The components that are embedded in this binary, by their names.
+static EMBEDDED: [(&str, &[u8]); 2] = [
+    (EMBEDDED_NAMES[0], include_bytes!("../../../target/components/aws.wasm")),
+    (EMBEDDED_NAMES[1], include_bytes!("../../../target/components/qemu.wasm")),
+];
 
-static QEMU: &[u8] = include_bytes!("../../../target/components/qemu.wasm");
+/// The names of the components that are embedded in this binary.
+pub const EMBEDDED_NAMES: [&str; 2] = ["aws", "qemu"];
 
 /// The component host with the adapters of a configuration.
 pub struct Adapters {
@@ -209,9 +213,10 @@ pub struct Wrong(pub String, pub Option<String>);
 /// The file cannot be read, or has another digest.
 pub fn component_bytes(configuration: &Configuration, adapter: &Adapter) -> Result<Vec<u8>, Wrong> {
     match adapter {
-        // Checked names only come this far; a new one needs its bytes here.
-        Adapter::Embedded(name) if name == "qemu" => Ok(QEMU.to_vec()),
-        Adapter::Embedded(name) => Err(Wrong(format!("there is no embedded adapter {name:?}"), None)),
+        Adapter::Embedded(name) => match EMBEDDED.iter().find(|(known, _)| known == name) {
+            Some((_, bytes)) => Ok(bytes.to_vec()),
+            None => Err(Wrong(format!("there is no embedded adapter {name:?}"), None)),
+        },
         Adapter::File(file) => {
             let path = configuration.path(&file.path);
             let bytes = read_component(&path)

@@ -112,14 +112,21 @@ fn a_right_configuration_is_shown_with_what_it_allows() {
 }
 
 #[test]
-fn the_smallest_configuration_that_we_ship_is_right() {
-    let file = Path::new("../../examples/config/minimal.toml");
-    let world = World::new();
-    let text = fs::read_to_string(file).expect("it is there");
-    // Only the cache cannot be where the example has it: a test may not write there.
-    world.write("farshore.toml", &format!("host.cache-folder = \"cache\"\n{text}"));
-    let output = world.run(&["config", "check"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn the_configurations_that_we_ship_are_right() {
+    for name in ["minimal.toml", "qemu-to-aws.toml"] {
+        let world = World::new();
+        let text = fs::read_to_string(Path::new("../../examples/config").join(name)).expect("it is there");
+        // What is left out for being the other way round is right, too.
+        let (head, other_way) = text.split_once("# The other way round").unwrap_or((&text, ""));
+        let other_way: String =
+            other_way.lines().skip(1).map(|line| format!("{}\n", line.trim_start_matches(['#', ' ']))).collect();
+        // Only the cache cannot be where the example has it: a test may not write there.
+        world.write("farshore.toml", &format!("host.cache-folder = \"cache\"\n{head}{other_way}"));
+        let output = world.run(&["config", "check"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {told}");
+        assert!(!told.contains("warning"), "{name}: {told}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! ```
 
 mod binary;
+mod cloud;
 mod leftovers;
 mod pair;
 mod s3_server;
@@ -23,6 +24,7 @@ mod server;
 mod world;
 
 pub use binary::binary;
+pub use cloud::Cloud;
 pub use farshore_demo::{
     Acknowledgement, BootReport, Console, DemoError, Line, Stop, Witness,
     command::{Farshore, Finished, Running},

@@ -294,7 +294,7 @@ fn tables(value: &toml::Table, path: super::places::Path, found: &mut Vec<(super
 #[test]
 fn the_shipped_configurations_are_right_and_the_largest_has_every_key() {
     let folder = std::path::Path::new("../../examples/config");
-    for name in ["minimal.toml", "maximal.toml"] {
+    for name in ["minimal.toml", "maximal.toml", "qemu-to-aws.toml"] {
         let examined = Examined::read(&folder.join(name)).expect("readable");
         assert_eq!(examined.located(), [], "{name}");
     }
