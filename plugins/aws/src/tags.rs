@@ -10,7 +10,7 @@
 //! | `farshore:attempt` | which of several calls made it |
 //!
 //! Policies can rely on `farshore:owner` and `farshore:kind`, which every call gives that makes something, and on what the
-//! operator's setting `tags` adds: by it drills are told from failovers.
+//! operator's setting `tags` adds: by it drills are told from failovers. `POLICIES.md` has policies that do.
 
 use std::collections::BTreeMap;
 

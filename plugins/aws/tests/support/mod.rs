@@ -32,7 +32,7 @@ use farshore_adapter_aws::{
 };
 use farshore_core::{SeededEntropy, SystemClock};
 use farshore_http::{Endpoint, EndpointGrant, EndpointOptions, HttpError, KeyError, KeySource, SigV4, SigV4Keys};
-use farshore_twin_ebs::{Options, Twin};
+use farshore_twin_ebs::{Key, Options, Policy, Principal, Twin};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -48,6 +48,17 @@ impl KeySource for Keys {
         let text = |text: &str| text.to_owned().into();
         Ok(SigV4Keys { access_key_id: text(&self.0), secret_access_key: text(&self.1), session_token: None })
     }
+}
+
+/// Lets somebody have an access key, whose secret is [`secret_of`] it, and what this policy allows.
+pub fn add_principal(options: &mut Options, key_id: &str, policy: &str) {
+    let key = Key { secret: secret_of(key_id), token: None, expires_at: None };
+    let policy = Policy::parse(policy).expect("a policy");
+    options.principals.insert(key_id.to_owned(), Principal { key, policy });
+}
+
+fn secret_of(key_id: &str) -> String {
+    format!("{}-secret", key_id.to_lowercase())
 }
 
 /// How a host dies.
@@ -77,10 +88,7 @@ impl Scene {
         let mut options = Options::new(folder.path());
         change(&mut options);
         let twin = Twin::start(options, [0, 0]).expect("it serves");
-        let endpoints = BTreeMap::from([
-            ("ec2", endpoint("ec2", &twin.ec2_url(), ("TWIN", "twin-secret"))),
-            ("ebs", endpoint("ebs", &twin.ebs_url(), ("TWIN", "twin-secret"))),
-        ]);
+        let endpoints = endpoints(&twin, "TWIN");
         Self {
             twin,
             folder,
@@ -95,6 +103,11 @@ impl Scene {
             sent: AtomicU64::new(0),
             began: Instant::now(),
         }
+    }
+
+    /// From now on the host signs with this key, and the adapter has these settings.
+    pub fn act_as(&mut self, key_id: &str, settings: &str) {
+        (self.endpoints, self.settings) = (endpoints(&self.twin, key_id), settings.to_owned());
     }
 
     /// The host dies in this way, counting from now; with none it lives again.
@@ -267,6 +280,12 @@ fn request(method: Method, target: String, body: Vec<u8>) -> Request {
 
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(60));
+}
+
+fn endpoints(twin: &Twin, key_id: &str) -> BTreeMap<&'static str, Endpoint> {
+    let secret = secret_of(key_id);
+    let urls = [("ec2", twin.ec2_url()), ("ebs", twin.ebs_url())];
+    urls.map(|(service, url)| (service, endpoint(service, &url, (key_id, &secret)))).into()
 }
 
 fn endpoint(service: &str, url: &str, (id, secret): (&str, &str)) -> Endpoint {

@@ -1,7 +1,7 @@
 //! One account in one region: what is in it, who may do what, and how its instances run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -102,6 +102,17 @@ pub struct Caller {
     pub principal: Principal,
 }
 
+/// What a policy was asked for, and has allowed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Allowed {
+    /// The access key.
+    pub by: String,
+    /// Such as `ec2:CreateTags`, which many calls ask for besides their own.
+    pub action: String,
+    /// Such as `snapshot`, or `*` where there are no resources.
+    pub kind: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Account {
@@ -114,6 +125,8 @@ pub struct Account {
     /// How far the account's time is ahead of the machine's, in milliseconds.
     ahead: AtomicI64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// What policies were asked for and have allowed.
+    allowed: Mutex<BTreeSet<Allowed>>,
     /// How many calls of each kind there were, and pages, and whatever else dice are thrown for.
     counts: Mutex<BTreeMap<String, u64>>,
 }
@@ -154,6 +167,7 @@ impl Account {
             secret,
             ahead: AtomicI64::new(0),
             threads: Mutex::default(),
+            allowed: Mutex::default(),
             counts: Mutex::default(),
         })
     }
@@ -223,6 +237,9 @@ impl Account {
     /// It may not.
     pub fn require(&self, caller: &Caller, ask: &Ask<'_>) -> Result<(), Failure> {
         if caller.principal.policy.allows(ask) {
+            let kind = ask.resource.rsplit(':').next().and_then(|named| named.split('/').next()).unwrap_or_default();
+            let (by, action, kind) = (caller.key_id.clone(), ask.action.to_owned(), kind.to_owned());
+            self.lock_allowed().insert(Allowed { by, action, kind });
             return Ok(());
         }
         let message = format!("You are not authorized to perform {} on {}", ask.action, ask.resource);
@@ -232,15 +249,20 @@ impl Account {
         }
     }
 
-    /// That the caller may give these tags to what a call makes.
+    /// What policies were asked for and have allowed.
+    pub fn lock_allowed(&self) -> MutexGuard<'_, BTreeSet<Allowed>> {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That the caller may give these tags to what a call makes. The call is known to policies if it is one of EC2's.
     ///
     /// # Errors
     /// It may not.
-    pub fn require_tags(&self, caller: &Caller, call: &str, kind: &str, tags: &Tags) -> Result<(), Failure> {
+    pub fn require_tags(&self, caller: &Caller, call: Option<&str>, kind: &str, tags: &Tags) -> Result<(), Failure> {
         if tags.is_empty() {
             return Ok(());
         }
-        let context = vec![("ec2:CreateAction", call.to_owned())];
+        let context = call.map(|call| ("ec2:CreateAction", call.to_owned())).into_iter().collect();
         let ask = Ask::of("ec2:CreateTags", self.arn(kind, "*"));
         self.require(caller, &Ask { request_tags: Some(tags), context, ..ask })
     }

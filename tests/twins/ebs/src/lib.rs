@@ -27,6 +27,6 @@ mod signature;
 pub use account::Options;
 pub use faults::{Fault, Faults};
 pub use model::{Call, InstanceState, Principal, Subnet};
-pub use policy::Policy;
+pub use policy::{Ask, Policy};
 pub use server::{Seen, Twin};
 pub use signature::Key;

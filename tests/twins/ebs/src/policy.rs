@@ -52,7 +52,7 @@ pub struct Ask<'a> {
     pub resource_tags: Option<&'a Tags>,
     /// The tags that the request gives.
     pub request_tags: Option<&'a Tags>,
-    /// What else conditions may ask for: `ec2:CreateAction`, `ec2:Subnet`.
+    /// What else conditions may ask for: `ebs:ParentSnapshot`, `ec2:CreateAction`, `ec2:Subnet`.
     pub context: Vec<(&'static str, String)>,
 }
 
@@ -123,7 +123,7 @@ impl Statement {
                 let is_known = ["aws:ResourceTag/", "ec2:ResourceTag/", "aws:RequestTag/"]
                     .iter()
                     .any(|known| key.starts_with(known))
-                    || ["aws:TagKeys", "ec2:CreateAction", "ec2:Subnet"].contains(&key.as_str());
+                    || ["aws:TagKeys", "ebs:ParentSnapshot", "ec2:CreateAction", "ec2:Subnet"].contains(&key.as_str());
                 ensure!(is_known, "the condition key `{key}` is not understood by this twin");
                 conditions.push(Condition { operator: read, key: key.clone(), values: strings(values)? });
             }
@@ -142,9 +142,9 @@ impl Condition {
     fn holds(&self, ask: &Ask<'_>) -> bool {
         let of_resource = ["aws:ResourceTag/", "ec2:ResourceTag/"].iter().find_map(|of| self.key.strip_prefix(of));
         let found: Vec<String> = if let Some(name) = of_resource {
-            ask.resource_tags.and_then(|tags| tags.get(name)).cloned().into_iter().collect()
+            named(ask.resource_tags, name)
         } else if let Some(name) = self.key.strip_prefix("aws:RequestTag/") {
-            ask.request_tags.and_then(|tags| tags.get(name)).cloned().into_iter().collect()
+            named(ask.request_tags, name)
         } else if self.key == "aws:TagKeys" {
             ask.request_tags.into_iter().flat_map(|tags| tags.keys().cloned()).collect()
         } else {
@@ -160,6 +160,12 @@ impl Condition {
             Operator::ForAllValuesStringEquals => found.iter().all(is_equal),
         }
     }
+}
+
+/// The values of a tag. In the name of a condition's key IAM does not look at upper and lower case, in tags EC2 does.
+fn named(tags: Option<&Tags>, name: &str) -> Vec<String> {
+    let is_named = |(known, _): &(&String, &String)| known.eq_ignore_ascii_case(name);
+    tags.into_iter().flatten().filter(is_named).map(|(_, value)| value.clone()).collect()
 }
 
 /// Whether a text is like a pattern, in which `*` stands for anything and `?` for one character.
@@ -207,6 +213,30 @@ mod tests {
         assert!(!may("ec2:DeleteSnapshot", "arn:aws:ec2:eu-west-1:1:volume/vol-2", &[("owner", "ours")]), "a volume");
         assert!(!may("ec2:DeleteSnapshot", "arn:aws:ec2:eu-west-1::snapshot/snap-1", &[("owner", "ours")]), "denied");
         assert!(!may("ec2:RunInstances", "*", &[]));
+    }
+
+    #[test]
+    fn a_tag_is_found_whatever_the_case_of_its_name() {
+        let snapshot = "arn:aws:ec2:eu-west-1::snapshot/snap-2";
+        assert!(may("ec2:DeleteSnapshot", snapshot, &[("Owner", "ours")]));
+        assert!(!may("ec2:DeleteSnapshot", snapshot, &[("Owner", "Ours")]), "values are compared as they are");
+    }
+
+    /// What is made has no id yet: its resource ends with an asterisk, which is like no pattern of ids.
+    #[test]
+    fn what_is_made_is_told_from_what_is_there() {
+        let text = r#"{"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Action": ["ec2:CreateTags", "ebs:StartSnapshot"], "Resource": "arn:aws:ec2:*::snapshot/*"},
+            {"Effect": "Deny", "Action": "ebs:StartSnapshot", "Resource": "*", "Condition": {"StringLike": {"ebs:ParentSnapshot": "*snap-*"}}},
+            {"Effect": "Deny", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*::snapshot/snap-*"}]}"#;
+        let policy = Policy::parse(text).expect("a policy");
+        let may = |action, id: &str, context: &[(&'static str, &str)]| {
+            let context = context.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+            policy.allows(&Ask { context, ..Ask::of(action, format!("arn:aws:ec2:eu-west-1::snapshot/{id}")) })
+        };
+        assert!(may("ec2:CreateTags", "*", &[]) && !may("ec2:CreateTags", "snap-0a", &[]));
+        let parent = ("ebs:ParentSnapshot", "arn:aws:ec2:eu-west-1::snapshot/snap-0a");
+        assert!(may("ebs:StartSnapshot", "*", &[]) && !may("ebs:StartSnapshot", "*", &[parent]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The twin's servers, on loopback: one for EC2 and one for EBS direct.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use axum::{
@@ -109,6 +109,14 @@ impl Twin {
     /// What was called, oldest first.
     pub fn calls(&self) -> Vec<Call> {
         self.account.state().calls.iter().cloned().collect()
+    }
+
+    /// What this key's policy was asked for and has allowed: actions, each with a kind of resources. It is more than the calls
+    /// say, because one call asks for several.
+    pub fn allowed(&self, key_id: &str) -> BTreeSet<(String, String)> {
+        let all = self.account.lock_allowed();
+        let own = all.iter().filter(|allowed| allowed.by == key_id);
+        own.map(|allowed| (allowed.action.clone(), allowed.kind.clone())).collect()
     }
 
     /// What there is.

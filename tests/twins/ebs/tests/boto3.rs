@@ -13,7 +13,7 @@ const LIMITED: &str = r#"{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Action": "ec2:DescribeSnapshots", "Resource": "*"},
     {"Effect": "Allow", "Action": ["ebs:StartSnapshot", "ec2:CreateTags"], "Resource": "arn:aws:ec2:*::snapshot/*",
      "Condition": {"StringEquals": {"aws:RequestTag/farshore-owner": "a"}}},
-    {"Effect": "Deny", "Action": "ec2:CreateTags", "Resource": "*", "Condition": {"StringNotEquals": {"ec2:CreateAction": "StartSnapshot"}}},
+    {"Effect": "Deny", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*::snapshot/snap-*"},
     {"Effect": "Allow", "Action": ["ebs:*Block*", "ebs:CompleteSnapshot", "ec2:DeleteSnapshot"], "Resource": "arn:aws:ec2:*::snapshot/*",
      "Condition": {"StringEquals": {"aws:ResourceTag/farshore-owner": "a"}}}]}"#;
 

@@ -103,7 +103,7 @@ pub(super) fn register_image(account: &Arc<Account>, caller: &Caller, parameters
         caller,
         &Ask { request_tags: Some(&tags), ..Ask::of("ec2:RegisterImage", account.arn("image", "*")) },
     )?;
-    account.require_tags(caller, "RegisterImage", "image", &tags)?;
+    account.require_tags(caller, Some("RegisterImage"), "image", &tags)?;
     if !mappings.iter().any(|mapping| mapping.device == root_device) {
         let message = format!("The root device {root_device} has no snapshot");
         return Err(Failure::new(400, "InvalidBlockDeviceMapping", message));

@@ -192,9 +192,15 @@ impl Run {
     }
 
     /// Whether the caller may, and whether there is what it names.
-    fn check(&self, account: &Account, caller: &Caller, image: &Image) -> Result<(), Failure> {
+    fn check(&self, account: &Account, caller: &Caller, state: &State, image: &Image) -> Result<(), Failure> {
         let own = Ask::of(Self::ACTION, account.arn("image", &self.image));
         account.require(caller, &Ask { resource_tags: Some(&image.tags), ..own })?;
+        // The reference has snapshots as resources, and does not say whether an image's are asked for: here they are.
+        for id in image.mappings.iter().map(|mapping| &mapping.snapshot) {
+            let snapshot = state.snapshots.get(id).ok_or_else(|| Failure::not_found("Snapshot", id))?;
+            let ask = Ask::of(Self::ACTION, account.arn("snapshot", id));
+            account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..ask })?;
+        }
         let subnet = account.options.subnets.iter().find(|subnet| subnet.id == self.subnet);
         let subnet = subnet.ok_or_else(|| Failure::not_found("SubnetID", &self.subnet))?;
         let ask = Ask::of(Self::ACTION, account.arn("subnet", &subnet.id));
@@ -210,7 +216,7 @@ impl Run {
         for (resource, tags) in [("instance", &self.tags), ("volume", &self.of_volumes)] {
             let ask = Ask::of(Self::ACTION, account.arn(resource, "*"));
             account.require(caller, &Ask { request_tags: Some(tags), ..ask })?;
-            account.require_tags(caller, "RunInstances", resource, tags)?;
+            account.require_tags(caller, Some("RunInstances"), resource, tags)?;
         }
         if !places::TYPES.iter().any(|(name, ..)| *name == self.kind) {
             return Err(Failure::invalid(format!("Invalid value '{}' for InstanceType.", self.kind)));
@@ -253,7 +259,7 @@ pub(super) fn run_instances(account: &Arc<Account>, caller: &Caller, parameters:
     let mut state = account.state();
     account.look_after(&mut state);
     let image = find(account, &state.images, &state, "AMIID", &run.image)?.clone();
-    run.check(account, caller, &image)?;
+    run.check(account, caller, &state, &image)?;
     if let Some(made) = run.made_before(&state)? {
         let instance = state.instances.get(&made).ok_or_else(|| Failure::not_found("InstanceID", &made))?;
         return Ok(reservation(account, &state, &made, instance));

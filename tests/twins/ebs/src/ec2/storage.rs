@@ -156,7 +156,7 @@ impl Freeze {
         }
         let ask = Ask::of(Self::ACTION, account.arn("snapshot", "*"));
         account.require(caller, &Ask { request_tags: Some(&self.tags), ..ask })?;
-        account.require_tags(caller, "CreateSnapshots", "snapshot", &self.tags)?;
+        account.require_tags(caller, Some("CreateSnapshots"), "snapshot", &self.tags)?;
         Ok(meant)
     }
 
