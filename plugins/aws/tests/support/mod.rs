@@ -1,4 +1,5 @@
-//! The adapter beside the twin of EC2 and EBS direct: a host that sends, signs and sometimes dies.
+//! The adapter beside the twin of EC2 and EBS direct, or beside what else answers as they do: a host that sends, signs and
+//! sometimes dies.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "the twin lives in real time")]
 
@@ -59,9 +60,9 @@ pub enum Death {
     After(u64),
 }
 
-/// The twin, and a host that sends to it.
-pub struct Scene {
-    pub twin: Twin,
+/// The twin, or what answers in its place, and a host that sends to it.
+pub struct Scene<S = Twin> {
+    pub twin: S,
     pub folder: TempDir,
     runtime: tokio::runtime::Runtime,
     endpoints: BTreeMap<&'static str, Endpoint>,
@@ -77,9 +78,27 @@ impl Scene {
         let mut options = Options::new(folder.path());
         change(&mut options);
         let twin = Twin::start(options, [0, 0]).expect("it serves");
+        let (ec2, ebs) = (twin.ec2_url(), twin.ebs_url());
+        Self::at(twin, folder, [&ec2, &ebs])
+    }
+
+    /// The file of an instance's volume.
+    pub fn volume(&self, instance: &str, device: &str) -> PathBuf {
+        self.folder.path().join(instance).join(format!("-dev-{device}.raw"))
+    }
+
+    /// The ids of all snapshots, however young.
+    pub fn snapshots(&self) -> BTreeSet<String> {
+        self.twin.seen().snapshots.into_iter().collect()
+    }
+}
+
+impl<S> Scene<S> {
+    /// What answers at these addresses of EC2 and EBS direct.
+    pub fn at(twin: S, folder: TempDir, [ec2, ebs]: [&str; 2]) -> Self {
         let endpoints = BTreeMap::from([
-            ("ec2", endpoint("ec2", &twin.ec2_url(), ("TWIN", "twin-secret"))),
-            ("ebs", endpoint("ebs", &twin.ebs_url(), ("TWIN", "twin-secret"))),
+            ("ec2", endpoint("ec2", ec2, ("TWIN", "twin-secret"))),
+            ("ebs", endpoint("ebs", ebs, ("TWIN", "twin-secret"))),
         ]);
         Self {
             twin,
@@ -105,11 +124,6 @@ impl Scene {
     /// How many requests there were since then.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)
-    }
-
-    /// The file of an instance's volume.
-    pub fn volume(&self, instance: &str, device: &str) -> PathBuf {
-        self.folder.path().join(instance).join(format!("-dev-{device}.raw"))
     }
 
     /// Makes a machine of disks of one GiB with these blocks, and starts it. The id of its instance.
@@ -248,11 +262,6 @@ impl Scene {
             }
         }
     }
-
-    /// The ids of all snapshots, however young.
-    pub fn snapshots(&self) -> BTreeSet<String> {
-        self.twin.seen().snapshots.into_iter().collect()
-    }
 }
 
 fn failed(error: &HostError) -> PlatformError {
@@ -284,7 +293,7 @@ fn endpoint(service: &str, url: &str, (id, secret): (&str, &str)) -> Endpoint {
     made.expect("an endpoint")
 }
 
-impl Host for Scene {
+impl<S> Host for Scene<S> {
     fn settings(&self) -> Result<String, HostError> {
         Ok(self.settings.clone())
     }
@@ -393,11 +402,11 @@ pub fn tokens(state: &[u8]) -> BTreeMap<String, String> {
     page.disks.into_iter().map(|disk| (disk.disk, disk.token.expect("a token"))).collect()
 }
 
-pub fn end(scene: &Scene, state: &[u8], outcome: Outcome) -> Result<(), PlatformError> {
+pub fn end(scene: &dyn Host, state: &[u8], outcome: Outcome) -> Result<(), PlatformError> {
     capture::end(scene, state, Some(outcome)).map(drop)
 }
 
 /// What an instance is, as it is discovered.
-pub fn discovered(scene: &Scene) -> Vec<Machine> {
+pub fn discovered(scene: &dyn Host) -> Vec<Machine> {
     inventory::list_machines(scene, None).expect("machines").machines
 }
