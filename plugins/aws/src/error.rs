@@ -56,7 +56,14 @@ impl ApiError {
     /// The service knows no such thing, at least not yet or not any more.
     pub fn is_not_found(&self) -> bool {
         let code = self.code();
-        code.ends_with(".NotFound") || code == "ResourceNotFoundException"
+        // A snapshot whose key may not be used is there all the same.
+        let is_dependency = matches!(self, Self::Refused { message, .. } if message.contains("(DEPENDENCY_"));
+        code.ends_with(".NotFound") || (code == "ResourceNotFoundException" && !is_dependency)
+    }
+
+    /// The credential's policies do not allow it.
+    pub fn is_denied(&self) -> bool {
+        ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"].contains(&self.code())
     }
 
     /// It may have been carried out all the same.
@@ -161,5 +168,25 @@ pub fn platform_sentence(error: &PlatformError) -> &str {
         | PlatformError::CaptureBroken(text)
         | PlatformError::Unsupported(text)
         | PlatformError::Failed(text) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_may_not_be_used_is_no_missing_snapshot() {
+        let refused = |code: &str, message: &str| ApiError::Refused {
+            status: 404,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        assert!(
+            refused("ResourceNotFoundException", "The snapshot does not exist (SNAPSHOT_NOT_FOUND)").is_not_found()
+        );
+        assert!(refused("InvalidSnapshot.NotFound", "").is_not_found());
+        let key = refused("ResourceNotFoundException", "The key cannot be used (DEPENDENCY_RESOURCE_NOT_FOUND)");
+        assert!(!key.is_not_found() && !key.is_denied());
     }
 }

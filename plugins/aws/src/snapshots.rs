@@ -3,7 +3,7 @@
 use crate::{
     answers::{Snapshot, Snapshots},
     api::{Api, ApiResult, Call, PAGE_RESULTS, Watch, wait},
-    error::Result,
+    error::{ApiError, Result},
     ports::Level,
     tags::{KIND, OWNER},
 };
@@ -67,12 +67,18 @@ pub fn delete(api: &Api<'_>, id: &str, is_old: bool) -> Result<()> {
     for question in 1..=GONE_QUESTIONS {
         match api.ec2_done(&call) {
             Ok(()) => return Ok(()),
-            Err(error) if error.is_not_found() && (is_old || question == GONE_QUESTIONS) => return Ok(()),
-            Err(error) if error.is_not_found() => wait(api.host, GONE_PAUSE_MILLISECONDS)?,
+            Err(error) if is_gone(api, id, &error) && (is_old || question == GONE_QUESTIONS) => return Ok(()),
+            Err(error) if is_gone(api, id, &error) => wait(api.host, GONE_PAUSE_MILLISECONDS)?,
             Err(error) => return Err(error.while_doing(format!("removing the snapshot {id}"))),
         }
     }
     Ok(())
+}
+
+/// Whether a snapshot could not be removed because it is not there. What is not there has no tags, so that a policy that asks for
+/// them does not allow that it is removed.
+fn is_gone(api: &Api<'_>, id: &str, error: &ApiError) -> bool {
+    error.is_not_found() || (error.is_denied() && matches!(look(api, id), Ok(None)))
 }
 
 /// Removes snapshots that were made a moment ago, or are gone, all of them in one time. Says of each that stays why.
@@ -87,7 +93,7 @@ pub fn delete_unseen(api: &Api<'_>, ids: Vec<&str>, time: Time<'_>) -> Vec<Strin
             }
             match api.ec2_done(&Call::new("DeleteSnapshot").with("SnapshotId", id)) {
                 Ok(()) => false,
-                Err(error) if error.is_not_found() => true,
+                Err(error) if is_gone(api, id, &error) => true,
                 Err(error) => {
                     let error = error.while_doing(format!("removing the snapshot {id}"));
                     left.push(crate::error::platform_sentence(&error).to_owned());

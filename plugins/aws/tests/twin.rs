@@ -191,6 +191,30 @@ fn what_nobody_sees_yet_goes_when_a_capture_is_given_up() {
     }
 }
 
+#[test]
+fn what_is_gone_is_removed_also_when_nobody_is_allowed_to_ask() {
+    let scene = Scene::new(|options| options.missing_is_denied = true);
+    let disk = scene.disk(&capture_id(1), &machine(1).disks[0], &content(&[(1, 1)])).expect("a disk");
+    for _ in 0..2 {
+        target_disks::discard(&scene, &disk).expect("it is gone");
+    }
+    assert_eq!(scene.snapshots(), BTreeSet::new());
+}
+
+#[test]
+fn an_answer_to_a_seal_that_was_lost_makes_no_failure_of_it() {
+    for completes_again in [true, false] {
+        let scene = Scene::new(|options| {
+            options.completes_again = completes_again;
+            options.settle = Duration::from_millis(200);
+        });
+        scene.twin.fail_next("ebs:CompleteSnapshot", Fault::Lost);
+        scene.disk(&capture_id(1), &machine(1).disks[0], &content(&[(1, 1)])).expect("a disk");
+        let sealed = |call: &&farshore_twin_ebs::Call| call.action == "ebs:CompleteSnapshot";
+        assert!(scene.twin.calls().iter().filter(sealed).count() > 1, "it was asked again");
+    }
+}
+
 /// One cycle as a host makes it that journals what it is told: the capture, its bytes, its end.
 fn cycle(scene: &Scene, request: &CaptureRequest) -> Result<BTreeMap<String, String>, PlatformError> {
     let state = scene.capture(request)?;

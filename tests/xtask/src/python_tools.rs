@@ -1,5 +1,5 @@
-//! Programs of the tests that come from PyPI: an S3 server, and what the independent reader of vaults needs. Each at fixed
-//! versions, in an environment of its own in the user's cache.
+//! Programs of the tests that come from PyPI: servers of S3 and EC2, and what the independent reader of vaults needs.
+//! Each at fixed versions, in an environment of its own in the user's cache.
 //!
 //! Tests find an environment at its place below the cache, which no version changes; a note there says which versions are
 //! complete.
@@ -24,7 +24,11 @@ struct Tools {
 }
 
 const TOOLS: [Tools; 2] = [
-    Tools { folder: "s3-server", purpose: "an S3 server for the tests", packages: &["moto[s3,server]==5.2.5"] },
+    Tools {
+        folder: "s3-server",
+        purpose: "servers of S3 and EC2 for the tests",
+        packages: &["moto[s3,server]==5.2.5"],
+    },
     Tools {
         folder: "vault-reader",
         purpose: "what the independent reader of vaults is made of",

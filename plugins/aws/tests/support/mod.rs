@@ -1,4 +1,5 @@
-//! The adapter beside the twin of EC2 and EBS direct: a host that sends, signs and sometimes dies.
+//! The adapter beside the twin of EC2 and EBS direct, or beside what else answers as they do: a host that sends, signs and
+//! sometimes dies.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "the twin lives in real time")]
 
@@ -70,9 +71,9 @@ pub enum Death {
     After(u64),
 }
 
-/// The twin, and a host that sends to it.
-pub struct Scene {
-    pub twin: Twin,
+/// The twin, or what answers in its place, and a host that sends to it.
+pub struct Scene<S = Twin> {
+    pub twin: S,
     pub folder: TempDir,
     runtime: tokio::runtime::Runtime,
     endpoints: BTreeMap<&'static str, Endpoint>,
@@ -88,7 +89,31 @@ impl Scene {
         let mut options = Options::new(folder.path());
         change(&mut options);
         let twin = Twin::start(options, [0, 0]).expect("it serves");
-        let endpoints = endpoints(&twin, "TWIN");
+        let (ec2, ebs) = (twin.ec2_url(), twin.ebs_url());
+        Self::at(twin, folder, [&ec2, &ebs])
+    }
+
+    /// The file of an instance's volume.
+    pub fn volume(&self, instance: &str, device: &str) -> PathBuf {
+        self.folder.path().join(instance).join(format!("-dev-{device}.raw"))
+    }
+
+    /// From now on the host signs with this key, and the adapter has these settings.
+    pub fn act_as(&mut self, key_id: &str, settings: &str) {
+        (self.endpoints, self.settings) =
+            (endpoints([&self.twin.ec2_url(), &self.twin.ebs_url()], key_id), settings.to_owned());
+    }
+
+    /// The ids of all snapshots, however young.
+    pub fn snapshots(&self) -> BTreeSet<String> {
+        self.twin.seen().snapshots.into_iter().collect()
+    }
+}
+
+impl<S> Scene<S> {
+    /// What answers at these addresses of EC2 and EBS direct.
+    pub fn at(twin: S, folder: TempDir, [ec2, ebs]: [&str; 2]) -> Self {
+        let endpoints = endpoints([ec2, ebs], "TWIN");
         Self {
             twin,
             folder,
@@ -105,11 +130,6 @@ impl Scene {
         }
     }
 
-    /// From now on the host signs with this key, and the adapter has these settings.
-    pub fn act_as(&mut self, key_id: &str, settings: &str) {
-        (self.endpoints, self.settings) = (endpoints(&self.twin, key_id), settings.to_owned());
-    }
-
     /// The host dies in this way, counting from now; with none it lives again.
     pub fn die(&mut self, death: Option<Death>) {
         (self.death, self.sent) = (death, AtomicU64::new(0));
@@ -118,11 +138,6 @@ impl Scene {
     /// How many requests there were since then.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)
-    }
-
-    /// The file of an instance's volume.
-    pub fn volume(&self, instance: &str, device: &str) -> PathBuf {
-        self.folder.path().join(instance).join(format!("-dev-{device}.raw"))
     }
 
     /// Makes a machine of disks of one GiB with these blocks, and starts it. The id of its instance.
@@ -261,11 +276,6 @@ impl Scene {
             }
         }
     }
-
-    /// The ids of all snapshots, however young.
-    pub fn snapshots(&self) -> BTreeSet<String> {
-        self.twin.seen().snapshots.into_iter().collect()
-    }
 }
 
 fn failed(error: &HostError) -> PlatformError {
@@ -282,10 +292,9 @@ pub fn pause() {
     std::thread::sleep(Duration::from_millis(60));
 }
 
-fn endpoints(twin: &Twin, key_id: &str) -> BTreeMap<&'static str, Endpoint> {
+fn endpoints([ec2, ebs]: [&str; 2], key_id: &str) -> BTreeMap<&'static str, Endpoint> {
     let secret = secret_of(key_id);
-    let urls = [("ec2", twin.ec2_url()), ("ebs", twin.ebs_url())];
-    urls.map(|(service, url)| (service, endpoint(service, &url, (key_id, &secret)))).into()
+    [("ec2", ec2), ("ebs", ebs)].map(|(service, url)| (service, endpoint(service, url, (key_id, &secret)))).into()
 }
 
 fn endpoint(service: &str, url: &str, (id, secret): (&str, &str)) -> Endpoint {
@@ -303,7 +312,7 @@ fn endpoint(service: &str, url: &str, (id, secret): (&str, &str)) -> Endpoint {
     made.expect("an endpoint")
 }
 
-impl Host for Scene {
+impl<S> Host for Scene<S> {
     fn settings(&self) -> Result<String, HostError> {
         Ok(self.settings.clone())
     }
@@ -412,11 +421,11 @@ pub fn tokens(state: &[u8]) -> BTreeMap<String, String> {
     page.disks.into_iter().map(|disk| (disk.disk, disk.token.expect("a token"))).collect()
 }
 
-pub fn end(scene: &Scene, state: &[u8], outcome: Outcome) -> Result<(), PlatformError> {
+pub fn end(scene: &dyn Host, state: &[u8], outcome: Outcome) -> Result<(), PlatformError> {
     capture::end(scene, state, Some(outcome)).map(drop)
 }
 
 /// What an instance is, as it is discovered.
-pub fn discovered(scene: &Scene) -> Vec<Machine> {
+pub fn discovered(scene: &dyn Host) -> Vec<Machine> {
     inventory::list_machines(scene, None).expect("machines").machines
 }

@@ -58,6 +58,10 @@ pub struct Options {
     pub snapshot_interval: Duration,
     /// How many snapshots may be pending at once.
     pub pending_max: usize,
+    /// Whether to remove a snapshot that is not there is not allowed, rather than not possible: its tags cannot be asked for.
+    pub missing_is_denied: bool,
+    /// Whether a snapshot can be completed a second time, and nothing comes of it.
+    pub completes_again: bool,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -88,6 +92,8 @@ impl Options {
             page_token_life: Duration::from_secs(3_600),
             snapshot_interval: Duration::ZERO,
             pending_max: 100,
+            missing_is_denied: false,
+            completes_again: true,
             faults: Faults { seed: 1, ..Faults::default() },
         }
     }

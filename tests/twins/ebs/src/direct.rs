@@ -310,6 +310,9 @@ fn complete(account: &Arc<Account>, caller: &Caller, id: &str, asked: &Asked<'_>
         None if snapshot.state == SnapshotState::Error => {
             return Err(invalid("WRITE_REQUEST_TIMEOUT", format!("The snapshot {id} has failed")));
         }
+        None if !account.options.completes_again => {
+            return Err(invalid("INVALID_SNAPSHOT_ID", format!("The snapshot {id} is not pending")));
+        }
         // It was completed before; asking again is no mistake.
         None => return Ok(told(202, &json!({"Status": account.snapshot_status(snapshot)}))),
     };

@@ -211,7 +211,10 @@ pub(super) fn delete_snapshot(account: &Arc<Account>, caller: &Caller, parameter
     let id = parameters.require("SnapshotId")?;
     parameters.finish()?;
     let mut state = account.state();
-    let snapshot = find(account, &state.snapshots, &state, "Snapshot", &id)?;
+    let snapshot = find(account, &state.snapshots, &state, "Snapshot", &id).map_err(|missing| {
+        let denied = || Failure::new(403, "UnauthorizedOperation", "You are not authorized to perform this operation.");
+        if account.options.missing_is_denied { denied() } else { missing }
+    })?;
     let resource = account.arn("snapshot", &id);
     account.require(caller, &Ask { resource_tags: Some(&snapshot.tags), ..Ask::of("ec2:DeleteSnapshot", resource) })?;
     let user = state.images.iter().find(|(_, image)| image.mappings.iter().any(|mapping| mapping.snapshot == id));
