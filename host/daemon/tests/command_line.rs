@@ -129,6 +129,43 @@ fn the_configurations_that_we_ship_are_right() {
     }
 }
 
+/// The keys of a credential are not read before they are needed; certificates are, so that a wrong path is found in good time.
+#[test]
+fn certificates_of_an_endpoint_are_read_when_the_configuration_is_checked() {
+    let world = World::new();
+    let endpoint = "\n[sites.shelter.grants.live.endpoints.ec2]\naddress = \"https://ec2.example.org\"\n\
+                    certificates = \"authorities.pem\"\ncredential = \"live\"\nservice = \"ec2\"\n\
+                    [sites.shelter.credentials.live]\nscheme = \"sigv4\"\nregion = \"a\"\n\
+                    access-key-id = { file = \"no-such-id\" }\nsecret-access-key = { env = \"NO_SUCH_KEY\" }\n";
+    let (head, groups) = support::CONFIGURATION.split_once("[groups.shop]").expect("it has a group");
+    let aws = head.replace("[sites.shelter]\nadapter = \"qemu\"", "[sites.shelter]\nadapter = \"aws\"");
+    world.write("farshore.toml", &format!("{aws}{endpoint}[groups.shop]{groups}"));
+    let check = || {
+        let output = world.run(&["config", "check"]);
+        (output.status.success(), String::from_utf8(output.stderr).expect("UTF-8"))
+    };
+    let line = 1 + fs::read_to_string(world.path("farshore.toml"))
+        .expect("a file")
+        .lines()
+        .position(|line| line.starts_with("certificates"))
+        .expect("a line");
+    for (content, part) in [
+        (None, "authorities.pem cannot be read: No such file"),
+        (Some("x".repeat((4 << 20) + 1)), "larger than 4 MiB"),
+        (Some("no certificate".to_owned()), "certificate"),
+    ] {
+        if let Some(content) = content {
+            world.write("authorities.pem", &content);
+        }
+        let (success, told) = check();
+        assert!(!success && told.contains(part) && told.contains(&format!("farshore.toml:{line}:")), "{part}: {told}");
+    }
+    let authority = rcgen::generate_simple_self_signed(["ec2.example.org".to_owned()]).expect("a certificate");
+    world.write("authorities.pem", &authority.cert.pem());
+    let (success, told) = check();
+    assert!(success, "{told}");
+}
+
 #[test]
 fn a_signal_ends_watching_in_order() {
     let world = World::new();

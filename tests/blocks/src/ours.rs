@@ -50,6 +50,15 @@ pub struct Spent {
     pub bytes: u64,
 }
 
+/// What of a disk is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that has content.
+    Everything,
+    /// What changed since the newest committed capture.
+    Changes,
+}
+
 /// The site, opened for all that is measured.
 pub struct Ours {
     site: ComponentSite,
@@ -188,18 +197,19 @@ impl Ours {
         Ok(machine.id.clone())
     }
 
-    /// Captures a machine's disk and reads what changed since a token, or all that has content. The new token.
+    /// Captures a machine's disk and reads all that has content, or what changed since the newest committed token. The new token.
     ///
     /// # Errors
     /// Anything.
     pub async fn read(
         &self,
         machine: &MachineId,
-        since: Option<&str>,
+        newest: Option<&str>,
+        wanted: Wanted,
         outcome: CaptureOutcome,
     ) -> Result<(Spent, String)> {
         let begun = SystemClock.monotonic();
-        let tracked = since.map(|token| TrackedDisk {
+        let tracked = newest.map(|token| TrackedDisk {
             machine: machine.clone(),
             disk: DiskId::new("sda1").expect("a name"),
             token: token.to_owned(),
@@ -222,7 +232,7 @@ impl Ours {
         let [disk] = &disks[..] else { bail!("one disk, not {disks:?}") };
         let transport = self.site.open_captured_disk(&state, disk).await?;
         let opened = SystemClock.monotonic();
-        let (context, is_wanted) = context(disk, since.is_some())?;
+        let (context, is_wanted) = context(disk, wanted)?;
         let bytes = AtomicU64::new(0);
         extents(&*transport, &context, disk.size_bytes)
             .map_ok(|told| {
@@ -251,11 +261,11 @@ impl Ours {
 }
 
 /// The context that says what is to be read, and how.
-fn context(disk: &CapturedDisk, is_delta: bool) -> Result<(String, fn(u32) -> bool)> {
-    match (&disk.changes, is_delta) {
-        (Changes::Context(context), true) => Ok((context.clone(), |flags| flags & 1 != 0)),
-        (Changes::Unknown(why), true) => bail!("nobody knows what changed: {why}"),
-        (_, false) => Ok((disk.allocation_context.clone().context("a context")?, |flags| flags & 2 == 0)),
+fn context(disk: &CapturedDisk, wanted: Wanted) -> Result<(String, fn(u32) -> bool)> {
+    match (wanted, &disk.changes) {
+        (Wanted::Changes, Changes::Context(context)) => Ok((context.clone(), |flags| flags & 1 != 0)),
+        (Wanted::Changes, Changes::Unknown(why)) => bail!("nobody knows what changed: {why}"),
+        (Wanted::Everything, _) => Ok((disk.allocation_context.clone().context("a context")?, |flags| flags & 2 == 0)),
     }
 }
 

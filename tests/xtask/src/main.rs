@@ -3,6 +3,7 @@
 //! It must not depend on a crate of the host: it has to work while those do not compile.
 
 mod bench;
+mod blocks;
 mod checkout;
 mod clock;
 mod components;
@@ -76,6 +77,8 @@ enum Verb {
     Fuzz(FuzzArguments),
     /// Measure what a vault costs in the long run: stored bytes, requests and dollars, a lineage of very many commits.
     Scale(ScaleArguments),
+    /// Measure what it costs to move a disk through the component for EC2, beside a plain parallel copy by HTTP.
+    Blocks(BlocksArguments),
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +174,17 @@ struct ScaleArguments {
     passed_on: Vec<OsString>,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUSES)]
+struct BlocksArguments {
+    /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
+    #[arg(long)]
+    yes: bool,
+    /// Passed on: thinning, requests or commits, and their options. `-- --help` describes them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<OsString>,
+}
+
 fn main() -> ExitCode {
     match Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -214,6 +228,7 @@ impl Command {
                 fuzz::run(&checkout, &fuzz::Request { seconds, target, input }, yes)
             }
             Verb::Scale(arguments) => scale::run(&checkout, &arguments.passed_on, arguments.yes),
+            Verb::Blocks(arguments) => blocks::run(&checkout, &arguments.passed_on, arguments.yes),
         }
     }
 }
