@@ -260,8 +260,11 @@ impl Ours {
     }
 }
 
+/// Whether flags say that an extent is to be read.
+type IsWanted = fn(u32) -> bool;
+
 /// The context that says what is to be read, and how.
-fn context(disk: &CapturedDisk, wanted: Wanted) -> Result<(String, fn(u32) -> bool)> {
+fn context(disk: &CapturedDisk, wanted: Wanted) -> Result<(String, IsWanted)> {
     match (wanted, &disk.changes) {
         (Wanted::Changes, Changes::Context(context)) => Ok((context.clone(), |flags| flags & 1 != 0)),
         (Wanted::Changes, Changes::Unknown(why)) => bail!("nobody knows what changed: {why}"),
