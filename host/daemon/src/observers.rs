@@ -40,7 +40,8 @@ impl CycleObserver for Shown {
     fn event(&self, event: CycleEvent) {
         match event {
             CycleEvent::Leftover(text) | CycleEvent::Warning(text) => self.warn(&text),
-            CycleEvent::Waiting(text) => self.progress.remark(&text),
+            CycleEvent::Waiting(text) if self.bars => self.progress.remark(&text),
+            CycleEvent::Waiting(text) => tracing::info!("{text}"),
             CycleEvent::Captured(report) if !report.note.is_empty() => self.warn(&report.note),
             CycleEvent::Disk { machine, disk, size_bytes, basis, reason } if self.bars => {
                 if !reason.is_empty() {

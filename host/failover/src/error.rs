@@ -102,6 +102,16 @@ pub enum FailoverError {
         /// The limit.
         limit_seconds: u64,
     },
+    /// Long work at the platform makes no progress.
+    #[error("{doing} makes no progress: for {limit_seconds} s the site has said nothing but {said:?}")]
+    Stands {
+        /// What was being done.
+        doing: String,
+        /// What the site said.
+        said: String,
+        /// For how long.
+        limit_seconds: u64,
+    },
     /// An entry of a run's journal cannot be read.
     #[error("entry {number} of run {run} cannot be read: {what}")]
     Journal {
@@ -162,7 +172,7 @@ impl Coded for FailoverError {
             Self::MachineNotInPoint { .. } => Code::new(5003),
             Self::Prerequisite { .. } => Code::new(5004),
             Self::AttestationNeeded { .. } => Code::new(5005),
-            Self::TimedOut { .. } => Code::new(5006),
+            Self::TimedOut { .. } | Self::Stands { .. } => Code::new(5006),
             Self::Journal { .. } => Code::new(5007),
             Self::Busy { .. } => Code::new(5008),
             Self::Stopped => Code::new(5009),

@@ -34,8 +34,8 @@ use farshore_core::{
     Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, Sequence, VaultId,
 };
 use farshore_platform::{
-    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Patience, Pending, Readiness, ReadinessLevel,
-    SiteError, Source, Step, StepStatus, StopManner, Target,
+    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source,
+    StepStatus, StopManner, Target,
 };
 use farshore_vault::{Point, Vault};
 use tokio_util::sync::CancellationToken;
@@ -50,14 +50,10 @@ use crate::{
     run::{MachineProgress, mint_id},
 };
 
-/// Long work of which the platform says the same for so long is given up.
-const PLATFORM_STILL_MAX: Duration = Duration::from_secs(3_600);
 /// Turning a source machine off is given up after this.
-const SOURCE_STOP_MAX: Duration = Duration::from_secs(60);
+const SOURCE_STOP_MAX: Duration = Duration::from_secs(300);
 /// How often raising the generation is tried again because the source committed first.
 const RAISE_RACES_MAX: u32 = 16;
-/// How often a machine is asked for its readiness.
-const READINESS_PAUSE: Duration = Duration::from_millis(500);
 
 /// What happens in a run, as it happens.
 #[derive(Debug, Clone)]
@@ -515,7 +511,7 @@ impl Execution {
         };
         let progress = journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id));
         let blocks = progress.and_then(|progress| progress.blocks.clone());
-        let step = self.target.seal_disk(&state, blocks.as_ref()).await;
+        let step = self.answered(stop, || self.target.seal_disk(&state, blocks.as_ref())).await;
         state = self
             .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id), stop)
             .await?;
@@ -591,118 +587,11 @@ impl Execution {
         Ok(state)
     }
 
-    /// Goes on with a disk's work until it is ready, recording each state.
-    async fn settle_disk(
-        &self,
-        journal: &mut RunJournal,
-        id: &str,
-        mut step: Result<Step<String>, SiteError>,
-        doing: &str,
-        stop: &CancellationToken,
-    ) -> Result<AdapterState, FailoverError> {
-        let mut patience = Patience::new(PLATFORM_STILL_MAX, self.clock.monotonic());
-        loop {
-            let Step { state, status } = step.map_err(FailoverError::site(doing))?;
-            journal.record(RunEntry::DiskState { id: id.to_owned(), state: state.clone() }).await?;
-            match status {
-                StepStatus::Ready(_) => return Ok(state),
-                StepStatus::Pending(pending) => {
-                    self.pause(&pending, &mut patience, doing, stop).await?;
-                    step = self.target.continue_disk(&state).await;
-                }
-            }
-        }
-    }
-
-    /// Goes on with a machine's work until it is ready, recording each state.
-    async fn settle_machine(
-        &self,
-        journal: &mut RunJournal,
-        machine: &Machine,
-        mut step: Result<Step<String>, SiteError>,
-        doing: &str,
-        stop: &CancellationToken,
-    ) -> Result<(AdapterState, String), FailoverError> {
-        let mut patience = Patience::new(PLATFORM_STILL_MAX, self.clock.monotonic());
-        loop {
-            let Step { state, status } = step.map_err(FailoverError::site(doing))?;
-            journal.record(RunEntry::MachineState { machine: machine.id.clone(), state: state.clone() }).await?;
-            match status {
-                StepStatus::Ready(note) => return Ok((state, note)),
-                StepStatus::Pending(pending) => {
-                    self.pause(&pending, &mut patience, doing, stop).await?;
-                    step = self.target.continue_machine(&state).await;
-                }
-            }
-        }
-    }
-
-    /// Waits until the platform is to be asked again, unless it makes no progress.
-    async fn pause(
-        &self,
-        pending: &Pending,
-        patience: &mut Patience,
-        doing: &str,
-        stop: &CancellationToken,
-    ) -> Result<(), FailoverError> {
-        if patience.hears(pending, self.clock.monotonic()) && !pending.doing.is_empty() {
-            self.observer.event(RunEvent::Step(pending.doing.clone()));
-        }
-        if patience.is_over(self.clock.monotonic()) {
-            let doing = format!("{doing} ({}) makes no progress and", pending.doing);
-            return Err(FailoverError::TimedOut { doing, limit_seconds: PLATFORM_STILL_MAX.as_secs() });
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(FailoverError::Stopped),
-            () = self.clock.sleep(pending.poll_after) => Ok(()),
-        }
-    }
-
-    async fn await_readiness(
-        &self,
-        machine: &Machine,
-        state: &AdapterState,
-        stop: &CancellationToken,
-    ) -> Result<Readiness, FailoverError> {
-        let doing = format!("waiting until machine {} is ready", machine.id);
-        let deadline = self.clock.monotonic() + self.readiness_limit;
-        let mut last = None;
-        loop {
-            if stop.is_cancelled() {
-                return Err(FailoverError::Stopped);
-            }
-            let readiness = match self.target.readiness(state).await {
-                // It may be busy for a moment: whoever asks again does no harm, and whoever gives up starts it twice.
-                Err(SiteError::Unreachable { .. } | SiteError::Conflict { .. })
-                    if self.clock.monotonic() < deadline =>
-                {
-                    self.clock.sleep(READINESS_PAUSE).await;
-                    continue;
-                }
-                answer => answer.map_err(FailoverError::site(doing.clone()))?,
-            };
-            if last.as_ref() != Some(&readiness) {
-                let event = RunEvent::Readiness { machine: machine.id.clone(), readiness: readiness.clone() };
-                self.observer.event(event);
-            }
-            if readiness.level >= self.readiness {
-                return Ok(readiness);
-            }
-            if self.clock.monotonic() >= deadline {
-                let doing = format!("{doing} ({})", readiness.evidence);
-                return Err(FailoverError::TimedOut { doing, limit_seconds: self.readiness_limit.as_secs() });
-            }
-            last = Some(readiness);
-            self.clock.sleep(READINESS_PAUSE).await;
-        }
-    }
-
     /// Removes all that a run made of a machine.
     async fn remove_made(&self, state: &RunState, machine: &MachineId) -> Result<(), FailoverError> {
         let Some(progress) = state.machines.get(machine) else { return Ok(()) };
-        // Before the disks, which a machine that was made without an answer may use.
-        self.remove_unanswered(state, machine, progress).await?;
+        // Before the disks, which a machine that was made without an answer may use. What is known goes all the same.
+        let unanswered = self.remove_unanswered(state, machine, progress).await;
         if let Some(made) = &progress.state {
             self.target
                 .remove_machine(made)
@@ -717,7 +606,7 @@ impl Execution {
                 }
             }
         }
-        Ok(())
+        unanswered
     }
 
     /// Removes what is half-made of a machine whose recovery failed. A machine that was started is left for the operator

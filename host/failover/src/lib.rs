@@ -12,6 +12,7 @@ mod plan;
 mod report;
 mod restore;
 mod run;
+mod settle;
 
 pub use codes::CODES;
 pub use error::FailoverError;

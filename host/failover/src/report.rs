@@ -158,8 +158,8 @@ impl RunReport {
 /// How a drill was kept from what is live. Which networks its machines had is what the operator wrote for the mode.
 fn isolation(reaches: &[String]) -> String {
     if reaches.is_empty() {
-        return "linked: the target's component had the settings, grants and program templates of mode drill, which reach nothing \
-                of mode live"
+        return "linked: the target's component had the settings, grants and program templates of mode drill, of which none is one \
+                of mode live; what the keys with which it signed may do is for their policies to say"
             .to_owned();
     }
     format!("none: {}", reaches.join("; "))

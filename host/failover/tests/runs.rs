@@ -418,6 +418,15 @@ async fn a_full_target_leaves_nothing_half_made_and_is_reported() {
 }
 
 #[tokio::test]
+async fn a_disk_that_was_written_is_not_given_up_for_an_answer_that_is_lost() {
+    let scene = Scene::new("silent", Some(PowerState::Running)).await;
+    scene.target.be_silent(1);
+    let report = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded);
+    scene.assert_recovered_once("after a seal that was not answered");
+}
+
+#[tokio::test]
 async fn what_was_made_by_a_call_without_an_answer_does_not_stay() {
     for kind in [OwnedKind::Disk, OwnedKind::Machine] {
         let scene = Scene::new(&format!("unanswered {kind:?}"), Some(PowerState::Running)).await;

@@ -41,6 +41,10 @@ use crate::{
 /// can take hours.
 const CAPTURE_STILL_MAX: Duration = Duration::from_secs(6 * 3_600);
 
+/// A site that does not answer whether a capture held is asked again for so long, and so often.
+const VERIFY_UNANSWERED_MAX: Duration = Duration::from_secs(60);
+const VERIFY_PAUSE: Duration = Duration::from_secs(2);
+
 /// What of a site is protected, and how.
 #[derive(Debug, Clone)]
 pub struct Protection {
@@ -284,7 +288,7 @@ impl Replicator {
             }
             match status {
                 StepStatus::Ready(report) => {
-                    // What an earlier process left is gone now: beginning removes it.
+                    // What an earlier process left is gone now, or is the adapter's to remove with the next: it is tagged.
                     for other in journal.entries().to_vec() {
                         if other.request.id != entry.request.id {
                             self.forget(journal, &other);
@@ -376,10 +380,7 @@ impl Replicator {
             copied.read_bytes += moved.read_bytes;
             copied.zero_bytes += moved.zero_bytes;
         }
-        meter
-            .time(self.source.verify_capture(&capture.state))
-            .await
-            .map_err(|source| self.site_error("verifying the capture", source))?;
+        self.verify(capture, meter, stop).await?;
         if stop.is_cancelled() {
             return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
         }
@@ -404,6 +405,24 @@ impl Replicator {
             },
         };
         Ok((point, copied, copy_end))
+    }
+
+    /// Asks whether the capture held. A site that does not answer is asked again for a while: hours may have been read.
+    async fn verify(
+        &self,
+        capture: &Capture,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), ReplicationError> {
+        let deadline = self.clock.monotonic() + VERIFY_UNANSWERED_MAX;
+        loop {
+            match meter.time(self.source.verify_capture(&capture.state)).await {
+                Err(SiteError::Unreachable { .. }) if self.clock.monotonic() < deadline && !stop.is_cancelled() => {
+                    self.clock.sleep(VERIFY_PAUSE).await;
+                }
+                answer => return answer.map_err(|source| self.site_error("verifying the capture", source)),
+            }
+        }
     }
 
     /// The point of a capture whose commit failed: the store may have kept it and lost the answer. If the vault cannot be

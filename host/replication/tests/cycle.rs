@@ -180,6 +180,22 @@ async fn a_capture_is_waited_for_as_long_as_it_makes_progress() {
 }
 
 #[tokio::test]
+async fn what_was_read_is_not_given_up_for_an_answer_that_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("silent").await, SimulatedSite::new(&["web"]));
+    let clock = Arc::new(SleptClock::default());
+    let replicator =
+        Replicator { clock: Arc::clone(&clock) as _, ..replicator(&vault, &site, &["web"], folder.path()) };
+    site.be_silent(5);
+    replicator.cycle(&CancellationToken::new()).await.expect("a cycle");
+    site.be_silent(1_000);
+    let error = replicator.cycle(&CancellationToken::new()).await.expect_err("nobody knows whether it held");
+    assert!(matches!(error, ReplicationError::Site { doing: "verifying the capture", .. }), "{error:?}");
+    assert_eq!(clock.monotonic(), Duration::from_secs(10 + 60));
+    assert_eq!(site.captures(), 0, "it is given up");
+}
+
+#[tokio::test]
 async fn who_waits_for_a_capture_can_be_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let (vault, site) = (vault("stopped while waiting").await, SimulatedSite::new(&["web"]));

@@ -41,6 +41,10 @@ const POLL_MILLISECONDS_MAX: u32 = 15_000;
 /// So often is looked for what a call has made whose answer was lost, and for a snapshot that nobody sees.
 const LOOKS_MAX: u32 = 15;
 const LOOK_MILLISECONDS: u32 = 2_000;
+/// In so many calls leftovers are removed before anything is captured. What is left then goes with the next capture.
+const CLEANS_MAX: u32 = 60;
+/// So often is waited for, with the longest pause, until EC2 makes more snapshots: ten minutes.
+const THROTTLES_MAX: u32 = 40;
 /// Since a call began: so long leftovers are removed before anything else, so long snapshots are asked for, and so long they
 /// are removed again. What is not done by then the next call does.
 const LEFTOVERS_MILLISECONDS: u64 = 4_000;
@@ -57,7 +61,13 @@ pub(crate) struct State {
     /// How often it was looked whether they are complete.
     #[serde(default)]
     polls: u32,
-    /// How often it was looked in vain since it was looked last.
+    /// How often EC2 wanted fewer snapshots to be asked for.
+    #[serde(default)]
+    throttles: u32,
+    /// How many calls had no time to remove all that was left over of other captures; 0 when it is removed.
+    #[serde(default)]
+    cleans: u32,
+    /// How often nobody has answered since a look was answered.
     #[serde(default)]
     blind_looks: u32,
     machines: Vec<MachineState>,
@@ -105,7 +115,16 @@ impl DiskState {
 
 impl State {
     fn new(owner: &str, id: &str, machines: Vec<MachineState>) -> Self {
-        Self { version: 1, owner: owner.to_owned(), id: id.to_owned(), polls: 0, blind_looks: 0, machines }
+        Self {
+            version: 1,
+            owner: owner.to_owned(),
+            id: id.to_owned(),
+            polls: 0,
+            throttles: 0,
+            cleans: 0,
+            blind_looks: 0,
+            machines,
+        }
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
@@ -158,14 +177,7 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
     let api = Api::new(host);
     let own = snapshots::list(&api, &request.owner, &[CAPTURE, BASE], &[]);
     let own = own.map_err(|error| error.while_doing("looking for snapshots of earlier captures"))?;
-    let bases: BTreeSet<&str> = request.tracked.iter().map(|tracked| tracked.token.as_str()).collect();
-    let is_left_over = |snapshot: &&Snapshot| {
-        // Also of machines that have left the group: what leads from no committed point is of no use.
-        snapshot.tag_set.get(ID) != request.id && !bases.contains(snapshot.snapshot_id.as_str())
-    };
-    // What cannot be removed now is removed by the next, and is no reason not to capture.
-    let left_over = own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str());
-    snapshots::delete_all(&api, left_over, Time { watch, milliseconds: LEFTOVERS_MILLISECONDS });
+    let is_clean = clean(&api, request, &own, Time { watch, milliseconds: LEFTOVERS_MILLISECONDS });
     let ids: Vec<&str> = request.machines.iter().map(String::as_str).collect();
     let mut volumes = BTreeMap::new();
     for ids in ids.chunks(100) {
@@ -201,12 +213,26 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
         machines.push(MachineState { machine: machine.clone(), step: MachineStep::Wanted, disks: disks.collect() });
     }
     let mut state = State::new(&request.owner, &request.id, machines);
+    state.cleans = u32::from(!is_clean);
     // Before anything is made: too large a group must not leave snapshots behind.
     check_room(&state)?;
     // What was made for this id before belongs to it, if it is whole; what is not goes at the end.
     let before: Vec<Snapshot> = own.into_iter().filter(|snapshot| snapshot.tag_set.get(ID) == request.id).collect();
     state.machines.iter_mut().for_each(|machine| machine.adopt(&before, None));
     advance(host, watch, request, state)
+}
+
+/// Removes what is left over of other captures. Whether there was time for all of it.
+fn clean(api: &Api<'_>, request: &CaptureRequest, own: &[Snapshot], time: Time<'_>) -> bool {
+    let bases: BTreeSet<&str> = request.tracked.iter().map(|tracked| tracked.token.as_str()).collect();
+    let is_left_over = |snapshot: &&Snapshot| {
+        // Also of machines that have left the group: what leads from no committed point is of no use.
+        snapshot.tag_set.get(ID) != request.id && !bases.contains(snapshot.snapshot_id.as_str())
+    };
+    // What cannot be removed now is removed by the next, and is no reason not to capture.
+    let left_over = own.iter().filter(is_left_over).map(|snapshot| snapshot.snapshot_id.as_str());
+    snapshots::delete_all(api, left_over, time);
+    !time.is_over()
 }
 
 /// That the state fits when the snapshots' ids are in it.
@@ -261,8 +287,21 @@ fn pending(state: &State, doing: &str, poll_after_milliseconds: u32) -> Result<C
 fn advance(host: &dyn Host, watch: Watch<'_>, request: &CaptureRequest, mut state: State) -> Result<CaptureStep> {
     let api = Api::new(host);
     let settings = Settings::load(host)?;
+    if (1..CLEANS_MAX).contains(&state.cleans) && !watch.has_passed(LEFTOVERS_MILLISECONDS) {
+        let own = snapshots::list(&api, &request.owner, &[CAPTURE, BASE], &[]);
+        let own = own.map_err(|error| error.while_doing("looking for snapshots of earlier captures"))?;
+        let is_clean = clean(&api, request, &own, Time { watch, milliseconds: MAKE_MILLISECONDS });
+        state.cleans = if is_clean { 0 } else { state.cleans.saturating_add(1) };
+    }
+    if (1..CLEANS_MAX).contains(&state.cleans) {
+        return pending(&state, "removing snapshots of earlier captures", POLL_MILLISECONDS_MIN);
+    }
     let result = make(&api, watch, &settings, &mut state).and_then(|waiting| match waiting {
         Some((doing, milliseconds)) => pending(&state, &doing, milliseconds),
+        // There is no time for another request in this call.
+        None if watch.has_passed(MAKE_MILLISECONDS) => {
+            pending(&state, "waiting for the snapshots to be complete", POLL_MILLISECONDS_MIN)
+        }
         None => settle(&api, request, &mut state),
     });
     result.inspect_err(|_| {
@@ -288,7 +327,9 @@ fn make(api: &Api<'_>, watch: Watch<'_>, settings: &Settings, state: &mut State)
                 let call = create(settings, &owner, &id, machine, &attempt, api)?;
                 match api.ec2::<Snapshots>(&call) {
                     Ok(made) => machine.take(&made.into_parts().0)?,
-                    Err(error) if error.is_throttled() => {
+                    // Instances of one point are not to be captured hours after each other.
+                    Err(error) if error.is_throttled() && state.throttles < THROTTLES_MAX => {
+                        state.throttles = state.throttles.saturating_add(1);
                         let doing = format!("waiting until EC2 makes another snapshot of instance {name}");
                         return Ok(Some((doing, POLL_MILLISECONDS_MAX)));
                     }
@@ -501,9 +542,12 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
         Some(Outcome::Committed) => keep(&api, watch, &state)?,
         Some(Outcome::Abandoned) | None => give_up(&api, watch, &state),
     };
-    match left.first() {
-        None => Ok(CaptureEnd { note: String::new() }),
-        Some(first) => Err(PlatformError::Failed(format!("{} snapshots could not be removed: {first}", left.len()))),
+    match &left[..] {
+        [] => Ok(CaptureEnd { note: String::new() }),
+        [only] => Err(PlatformError::Failed(format!("snapshots could not be removed: {only}"))),
+        [first, .., last] => {
+            Err(PlatformError::Failed(format!("snapshots could not be removed: {first}; and others, the last: {last}")))
+        }
     }
 }
 
@@ -651,6 +695,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_over_goes_before_anything_is_captured_however_much_it_is() {
+        let mut state = State { cleans: 1, ..state(1, &MachineStep::Wanted) }.to_bytes().expect("a state");
+        let mut removed = 0;
+        for calls in 1.. {
+            let left: Vec<_> = (100 + removed..120).map(|number| (number, "completed")).collect();
+            let deletions = left.iter().map(|_| Ok("<DeleteSnapshotResponse/>".to_owned()));
+            let made = snapshots("CreateSnapshotsResponse", &[(0, "pending")]);
+            let host = Script::new([seen(&left)].into_iter().chain(deletions).chain([made, seen(&[(0, "completed")])]));
+            let step = go_on(&host, &request(1), &state).expect("it goes on");
+            state = step.state;
+            if matches!(step.status, CaptureStatus::Ready(_)) {
+                assert_eq!((calls, removed, host.asked().len()), (3, 16, 7), "the last four, and the capture");
+                return;
+            }
+            removed += host.asked().len() - 1;
+        }
+    }
+
+    #[test]
     fn a_call_removes_as_much_as_there_is_time_for_and_says_how_much_stays() {
         let state = state(20, &MachineStep::Made).to_bytes().expect("a state");
         let nothing = || Ok("<DeleteSnapshotResponse/>".to_owned());
@@ -658,7 +721,7 @@ mod tests {
         let host = Script::new([seen(&all)].into_iter().chain((0..20).map(|_| nothing())));
         let error = end(&host, &state, Some(Outcome::Abandoned)).expect_err("there is more");
         let PlatformError::Failed(text) = error else { panic!("{error:?}") };
-        assert!(text.contains("there was no time for 7 of them"), "{text}");
+        assert_eq!(text, "snapshots could not be removed: there was no time for 7 of them");
         assert_eq!(host.asked().len(), 14);
     }
 }

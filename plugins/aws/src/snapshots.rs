@@ -23,7 +23,8 @@ pub struct Time<'h> {
 }
 
 impl Time<'_> {
-    fn is_over(&self) -> bool {
+    /// Whether there is none left.
+    pub fn is_over(&self) -> bool {
         self.watch.has_passed(self.milliseconds)
     }
 }

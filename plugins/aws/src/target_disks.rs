@@ -205,7 +205,9 @@ fn go_on_from(api: &Api<'_>, state: DiskState) -> Result<DiskStep> {
         }
         Some(_) | None => {}
     }
-    waiting(state, &format!("waiting for the snapshot {id} to be complete"))
+    let progress = seen.map(|seen| seen.progress).filter(|progress| !progress.is_empty());
+    let progress = progress.map(|progress| format!(" (at {progress})")).unwrap_or_default();
+    waiting(state, &format!("waiting for the snapshot {id} to be complete{progress}"))
 }
 
 /// `target-disks.discard-disk`.

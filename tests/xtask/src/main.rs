@@ -180,7 +180,7 @@ struct BlocksArguments {
     /// Let apt remove or downgrade packages if installing what is missing takes that. Goes before what is passed on.
     #[arg(long)]
     yes: bool,
-    /// Passed on: thinning, requests or commits, and their options. `-- --help` describes them.
+    /// Passed on: --mebibytes, --rounds, --component. `-- --help` describes them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<OsString>,
 }

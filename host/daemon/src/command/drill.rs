@@ -164,7 +164,7 @@ pub async fn execute(
     }
 }
 
-/// What of a failover's machines a drill could reach at the group's recovery site.
+/// What a drill at the group's recovery site could reach that is not a drill's.
 fn drill_reaches(configuration: &Configuration, kind: RunKind, group: &Group) -> Result<Vec<String>, Failure> {
     match &group.recovery_site {
         Some(name) if kind == RunKind::Drill => {

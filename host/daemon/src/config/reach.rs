@@ -28,6 +28,8 @@ pub struct Shared {
     /// Its place there: in a list, from 0, or in a table, by its name.
     pub at: Part,
     drill: String,
+    /// Whether it is a grant of an API whose requests are signed.
+    is_signed: bool,
     /// The site and the mode whose grant it meets, and that grant.
     met: (SiteName, Mode, String),
 }
@@ -42,9 +44,9 @@ impl fmt::Display for Shared {
             (_, true) => formatter.write_str("what is protected there")?,
             (_, false) => write!(formatter, "what is protected at site {met_site}")?,
         }
-        if drill == met && (site == met_site || self.key != ENDPOINTS) {
+        if drill == met && (site == met_site || !self.is_signed) {
             write!(formatter, ": both may use {drill}")
-        } else if self.key == ENDPOINTS {
+        } else if self.is_signed {
             write!(formatter, ": `drill` may use {drill}, and `{}` {met}, which has the same keys", mode.as_str())
         } else {
             write!(formatter, ": `drill` may use {drill}, and `{}` {met}", mode.as_str())
@@ -85,6 +87,7 @@ pub fn drill_reaches(name: &SiteName, sites: &BTreeMap<SiteName, Site>) -> Vec<S
             site: name.clone(),
             key: drill.key,
             at: Part::Index(drill.index),
+            is_signed: false,
             met: (name.clone(), Mode::Live, live.path.clone()),
             drill: drill.path,
         })
@@ -113,7 +116,14 @@ fn shared_endpoints<'a>(
             None => format!("{} without a credential", grant.address),
         };
         let met = (other.clone(), mode, told(grant));
-        Some(Shared { site: name.clone(), key: ENDPOINTS, at: Part::from(endpoint.as_str()), drill: told(drill), met })
+        Some(Shared {
+            site: name.clone(),
+            key: ENDPOINTS,
+            at: Part::from(endpoint.as_str()),
+            is_signed: drill.credential.is_some(),
+            drill: told(drill),
+            met,
+        })
     })
 }
 

@@ -43,6 +43,8 @@ struct World {
     full: bool,
     /// What is made exists, and the answer is lost.
     unanswered: Option<OwnedKind>,
+    /// So many seals are not answered.
+    silent_seals: u32,
     clings: bool,
     busy: u32,
     refuses: Option<String>,
@@ -100,6 +102,11 @@ impl SimulatedTarget {
 
     pub fn be_full(&self, full: bool) {
         locked(&self.world).full = full;
+    }
+
+    /// So many seals are done, and not answered.
+    pub fn be_silent(&self, seals: u32) {
+        locked(&self.world).silent_seals = seals;
     }
 
     /// What is made of this kind exists, and the answers are lost.
@@ -206,6 +213,11 @@ impl Target for SimulatedTarget {
             None => return self.missing("no such disk"),
         }
         self.passing().await;
+        let mut world = locked(&self.world);
+        if world.silent_seals > 0 {
+            world.silent_seals -= 1;
+            return Err(SiteError::Unreachable { site: self.name.clone(), message: "no answer came".to_owned() });
+        }
         Ok(ready(&name_of(state)))
     }
 

@@ -48,6 +48,8 @@ struct World {
     frozen_at: Option<Timestamp>,
     /// What happens to the host while a capture begins.
     meanwhile: Option<Box<dyn Fn() + Send>>,
+    /// So many questions whether a capture held are not answered.
+    silent: u32,
     /// What is said of captures before they are ready.
     waits: VecDeque<String>,
 }
@@ -168,6 +170,11 @@ impl SimulatedSite {
     /// What happens to the host while captures begin.
     pub fn meanwhile(&self, happens: impl Fn() + Send + 'static) {
         locked(&self.world).meanwhile = Some(Box::new(happens));
+    }
+
+    /// So many questions whether a capture held are not answered.
+    pub fn be_silent(&self, questions: u32) {
+        locked(&self.world).silent = questions;
     }
 
     /// Captures are ready only when all this was said of them, one with each question.
@@ -341,6 +348,13 @@ impl Source for SimulatedSite {
     }
 
     async fn verify_capture(&self, state: &AdapterState) -> Result<(), SiteError> {
+        {
+            let mut world = locked(&self.world);
+            if world.silent > 0 {
+                world.silent -= 1;
+                return Err(SiteError::Unreachable { site: self.name.clone(), message: "no answer came".to_owned() });
+            }
+        }
         self.passing().await;
         let world = locked(&self.world);
         if world.broken || !world.captures.contains_key(&name_of(state)) {
