@@ -68,9 +68,11 @@ pub fn delete(api: &Api<'_>, id: &str, is_old: bool) -> Result<()> {
     for question in 1..=GONE_QUESTIONS {
         match api.ec2_done(&call) {
             Ok(()) => return Ok(()),
-            Err(error) if is_gone(api, id, &error) && (is_old || question == GONE_QUESTIONS) => return Ok(()),
-            Err(error) if is_gone(api, id, &error) => wait(api.host, GONE_PAUSE_MILLISECONDS)?,
-            Err(error) => return Err(error.while_doing(format!("removing the snapshot {id}"))),
+            Err(error) if !is_gone(api, id, &error) => {
+                return Err(error.while_doing(format!("removing the snapshot {id}")));
+            }
+            Err(_) if is_old || question == GONE_QUESTIONS => return Ok(()),
+            Err(_) => wait(api.host, GONE_PAUSE_MILLISECONDS)?,
         }
     }
     Ok(())

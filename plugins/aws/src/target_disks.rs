@@ -114,7 +114,7 @@ fn beginning(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
     let begun = match api.ebs(Method::Post, "/snapshots".into(), Vec::new(), Some(&body)) {
         Ok(begun) => begun,
         // With its state the host can give back what may have been made.
-        Err(error) if (error.may_have_been_done() || error.is_throttled()) && state.polls < LOOKS_MAX => {
+        Err(error) if error.may_pass() && state.polls < LOOKS_MAX => {
             return waiting(state, "waiting for EBS, which did not answer when it was asked to begin a snapshot");
         }
         Err(error) => return Err(error.while_doing(doing)),

@@ -334,7 +334,7 @@ fn starting(host: &dyn Host, state: State) -> Result<MachineStep> {
             _ => {}
         }
         let doing = format!("waiting for the instance {id} to run (now {})", instance.instance_state.name);
-        return state.pending(&doing);
+        return State { looks: 0, ..state }.pending(&doing);
     }
     if let Some(gone) = gone {
         return Err(PlatformError::Failed(format!("the instance of machine {name} has ended ({gone})")));

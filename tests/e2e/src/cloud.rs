@@ -6,6 +6,8 @@ use farshore_demo::DemoError;
 use farshore_twin_ebs::{Call, Key, Options, Policy, Principal, Twin};
 use tempfile::TempDir;
 
+use crate::World;
+
 /// The credentials, by their names, with their policies.
 const CREDENTIALS: [(&str, &str); 4] = [
     ("drill", include_str!("../../../plugins/aws/policies/drill.json")),
@@ -49,12 +51,20 @@ impl Cloud {
         Ok(Self { twin: Twin::start(options, [0, 0])?, _folder: folder })
     }
 
-    /// The sites of this account, as an operator writes them: `cloud`, where machines are recovered, and `instances`, where they
-    /// are protected. The keys are written to files in the folder.
+    /// Adds the sites of this account to a world's configuration, whose groups are recovered here from now on: `cloud`, where machines are
+    /// recovered, and `instances`, where they are protected. The configuration's text.
     ///
     /// # Errors
-    /// The folder cannot be written.
-    pub fn sites(&self, folder: &Path) -> Result<String, DemoError> {
+    /// The world's folder cannot be written.
+    pub fn join(&self, world: &World) -> Result<String, DemoError> {
+        let text = world.site.configuration()?.replace("recovery-site = \"recovery\"", "recovery-site = \"cloud\"");
+        let (text, path) = (text + &self.sites(world.folder())?, world.site.configuration_file());
+        fs::write(&path, &text).map_err(|source| DemoError::File { doing: "write", path, source })?;
+        Ok(text)
+    }
+
+    /// The sites, as an operator writes them. Their keys are written to files in the folder.
+    fn sites(&self, folder: &Path) -> Result<String, DemoError> {
         let mut text = "\n[sites.cloud]\nadapter = \"aws\"\nsettings.instance-type = \"t3.large\"\n".to_owned();
         for mode in ["live", "drill"] {
             text += &format!(

@@ -27,10 +27,7 @@ fn a_machine_goes_from_qemu_to_ec2_and_on_to_qemu_with_every_row_of_the_point() 
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    let text = world.site.configuration().expect("a configuration");
-    let text = text.replace("recovery-site = \"recovery\"", "recovery-site = \"cloud\"")
-        + &cloud.sites(world.folder()).expect("files");
-    fs::write(world.site.configuration_file(), text).expect("a file");
+    let text = cloud.join(&world).expect("a configuration");
     let checked = world.succeed(&["config", "check"]).expect("it is right");
     assert!(!checked["warnings"].to_string().contains("a drill at site"), "{checked}");
     world.succeed(&["vault", "create", "--yes"]).expect("a vault");
@@ -60,7 +57,6 @@ fn a_machine_goes_from_qemu_to_ec2_and_on_to_qemu_with_every_row_of_the_point() 
     assert_eq!((seen.images.len(), seen.snapshots.len(), seen.volumes.len()), (1, 1, 1), "{seen:?}");
 
     // Now it lives in EC2, and is protected there.
-    let text = fs::read_to_string(world.site.configuration_file()).expect("a file");
     let group = format!(
         "\n[groups.back]\nsite = \"instances\"\nmachines = [\"{instance}\"]\nrecovery-site = \"recovery\"\nrpo = \"5m\"\n"
     );

@@ -48,10 +48,7 @@ fn nothing_is_left_in_the_account_that_should_not_be_there() {
     let mut world = World::new().expect("a world");
     world.resume_guest("orders").expect("a guest");
     world.protect("orders", &["orders"]).expect("a group");
-    let text = world.site.configuration().expect("a configuration");
-    let text = text.replace("recovery-site = \"recovery\"", "recovery-site = \"cloud\"")
-        + &cloud.sites(world.folder()).expect("files");
-    fs::write(world.site.configuration_file(), &text).expect("a file");
+    let text = cloud.join(&world).expect("a configuration");
     world.succeed(&["vault", "create", "--yes"]).expect("a vault");
     world.succeed(&["replicate", "--once"]).expect("a point");
     world.guest_mut("orders").kill();

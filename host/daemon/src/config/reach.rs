@@ -14,10 +14,7 @@ use farshore_core::SiteName;
 use farshore_http::EndpointGrant;
 use farshore_plugin::{Access, Grants, Mode, NbdPattern, PathPattern};
 
-use super::{
-    model::{Credential, Site},
-    places::Part,
-};
+use super::{model::Site, places::Part};
 
 /// A grant of a drill that meets one of another mode.
 #[derive(Debug, PartialEq, Eq)]
@@ -129,14 +126,11 @@ fn shared_endpoints<'a>(
 
 /// Whether two grants are signed with the same keys. They are compared by where they are found, as it is written.
 fn have_same_keys((site, grant): (&Site, &EndpointGrant), (other_site, other): (&Site, &EndpointGrant)) -> bool {
-    let keys = |site: &'_ Site, grant: &EndpointGrant| -> Option<Credential> {
-        site.credentials.get(grant.credential.as_ref()?).cloned()
-    };
     match (&grant.credential, &other.credential) {
         (None, None) => grant.address == other.address,
-        (Some(_), Some(_)) => {
-            let pair = keys(site, grant).zip(keys(other_site, other));
-            pair.is_some_and(|(one, other)| one.access_key_id == other.access_key_id)
+        (Some(name), Some(other_name)) => {
+            let keys = site.credentials.get(name).zip(other_site.credentials.get(other_name));
+            keys.is_some_and(|(keys, others)| keys.access_key_id == others.access_key_id)
         }
         _ => false,
     }
