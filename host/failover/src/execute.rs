@@ -5,7 +5,8 @@
 //! vault. Then it turns the source's machines off, if their platform answers; without the platform's proof it goes on only
 //! with somebody's attestation. Then, machine by machine, the disks are made, written and sealed, the machine is made of
 //! them and started, and its readiness awaited. A drill is the same without the first two parts, and ends by removing
-//! everything.
+//! everything. What an earlier failover had started, and this one gives up, is removed before anything is started; before
+//! that the disks are written if they can begin from those that are given up.
 //!
 //! ## Pins
 //! A run pins its point in the vault until it has ended, so that no prune takes it away. What cannot be pinned is recovered all
@@ -30,23 +31,21 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{
-    Clock, Disk, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, Sequence, VaultId,
-};
+use farshore_core::{Clock, Entropy, GroupName, LineageId, Machine, MachineId, OwnerTag, RunId, Sequence, VaultId};
 use farshore_platform::{
-    AdapterState, DiskRequest, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source,
-    StepStatus, StopManner, Target,
+    AdapterState, MachineRequest, Owned, OwnedKind, Readiness, ReadinessLevel, SiteError, Source, StepStatus,
+    StopManner, Target,
 };
-use farshore_vault::{Point, Vault};
+use farshore_vault::Vault;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    FailoverError, FailoverPlan, FenceReport, RecoveredCopy, RestoreLimits, RunEntry, RunHead, RunJournal, RunKind,
-    RunReport, RunState,
+    FailoverError, FailoverPlan, FenceReport, RecoveredCopy, RunEntry, RunHead, RunJournal, RunKind, RunReport,
+    RunState,
+    disks::Bases,
     earlier::{Earlier, Planned},
     journal::runs_of,
     plan::refuse_second_copies,
-    restore_disk,
     run::{MachineProgress, mint_id},
 };
 
@@ -169,7 +168,7 @@ impl Execution {
         };
         match plan.kind {
             RunKind::Drill => self.drill(&mut journal, plan, stop).await,
-            RunKind::Unplanned => self.unplanned(&mut journal, plan, stop).await,
+            RunKind::Unplanned => self.unplanned(&mut journal, plan, &runs, stop).await,
         }
     }
 
@@ -304,6 +303,7 @@ impl Execution {
         &self,
         journal: &mut RunJournal,
         plan: &FailoverPlan,
+        runs: &[RunState],
         stop: &CancellationToken,
     ) -> Result<RunReport, FailoverError> {
         let plan = match journal.state().generation {
@@ -313,6 +313,8 @@ impl Execution {
         let plan = &*plan;
         self.pin(journal, plan, plan.point).await;
         self.stop_source(journal, plan).await?;
+        let bases = Bases::of(&*self.target, &plan.lineage, journal.state(), runs, &plan.machines).await;
+        self.write_on_bases(journal, plan, &bases, stop).await?;
         self.discard_recovered(journal).await?;
         for machine in &plan.machines {
             if stop.is_cancelled() {
@@ -455,7 +457,7 @@ impl Execution {
         }
         let mut sealed = Vec::with_capacity(machine.disks.len());
         for disk in &machine.disks {
-            sealed.push(self.recover_disk(journal, &plan.detail, machine, disk, stop).await?);
+            sealed.push(self.recover_disk(journal, &plan.detail, machine, disk, None, stop).await?);
         }
         let state = self.define_machine(journal, machine, sealed, stop).await?;
         journal.record(RunEntry::StartIntended { machine: machine.id.clone(), at: self.clock.now() }).await?;
@@ -465,93 +467,6 @@ impl Execution {
         let (state, _) = self.settle_machine(journal, machine, step, &doing, stop).await?;
         let readiness = self.await_readiness(machine, &state, stop).await?;
         journal.record(RunEntry::Up { machine: machine.id.clone(), readiness, at: self.clock.now() }).await
-    }
-
-    /// Makes a disk, writes it and seals it, as far as the journal says that it is not done yet.
-    async fn recover_disk(
-        &self,
-        journal: &mut RunJournal,
-        point: &Point,
-        machine: &Machine,
-        disk: &Disk,
-        stop: &CancellationToken,
-    ) -> Result<AdapterState, FailoverError> {
-        let known =
-            journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id)).cloned();
-        if let Some(known) = &known
-            && let (true, Some(state)) = (known.sealed, &known.state)
-        {
-            return Ok(state.clone());
-        }
-        let id = match &known {
-            Some(known) => known.id.clone(),
-            None => {
-                let id = mint_id(&*self.clock, &*self.entropy);
-                let (machine, disk) = (machine.id.clone(), disk.id.clone());
-                journal.record(RunEntry::DiskIntended { machine, disk, id: id.clone() }).await?;
-                id
-            }
-        };
-        let doing = format!("making disk {} of machine {}", disk.id, machine.id);
-        let request = DiskRequest {
-            id: id.clone(),
-            owner: self.owner(journal.state()).to_string(),
-            run: journal.state().head.run,
-            machine_name: machine.name.clone(),
-            disk: disk.clone(),
-        };
-        let mut state = match known.and_then(|known| known.state.filter(|_| known.restored.is_some())) {
-            Some(state) => state,
-            None => {
-                let step = self.target.begin_disk(&request).await;
-                let state = self.settle_disk(journal, &id, step, &doing, stop).await?;
-                self.write_disk(journal, point, machine, disk, &id, &state, stop).await?;
-                state
-            }
-        };
-        let progress = journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id));
-        let blocks = progress.and_then(|progress| progress.blocks.clone());
-        let step = self.answered(stop, || self.target.seal_disk(&state, blocks.as_ref())).await;
-        state = self
-            .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id), stop)
-            .await?;
-        journal.record(RunEntry::DiskSealed { id }).await?;
-        Ok(state)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "they are what a disk in a run is")]
-    async fn write_disk(
-        &self,
-        journal: &mut RunJournal,
-        point: &Point,
-        machine: &Machine,
-        disk: &Disk,
-        id: &str,
-        state: &AdapterState,
-        stop: &CancellationToken,
-    ) -> Result<(), FailoverError> {
-        let (machine_id, disk_id) = (machine.id.clone(), disk.id.clone());
-        self.observer.event(RunEvent::DiskStarted { machine: machine_id, disk: disk_id, size_bytes: disk.size_bytes });
-        let lineage = self
-            .vault
-            .lineage(&journal.state().head.group)
-            .await
-            .map_err(FailoverError::vault("opening the lineage"))?
-            .ok_or_else(|| FailoverError::NothingToRecover { group: journal.state().head.group.clone() })?;
-        let reader =
-            lineage.open_point(point.sequence).await.map_err(FailoverError::vault("opening the recovery point"))?;
-        let reader = reader.disk(&machine.id, &disk.id).map_err(FailoverError::vault("opening a disk of the point"))?;
-        let doing = format!("opening the new disk {} of machine {}", disk.id, machine.id);
-        let transport = self.target.open_disk(state, disk).await.map_err(FailoverError::site(doing))?;
-        let moved = |bytes| self.observer.event(RunEvent::Moved(bytes));
-        let limits = RestoreLimits::default();
-        let report = restore_disk(&reader, &*transport, limits, &*self.clock, stop, &moved).await;
-        // After the flush the bytes are durable, whatever the goodbye answers.
-        let _ = transport.close().await;
-        let report = report?;
-        let (written_bytes, milliseconds) = (report.written_bytes, report.milliseconds);
-        let (id, blocks) = (id.to_owned(), transport.written_blocks());
-        journal.record(RunEntry::DiskRestored { id, written_bytes, milliseconds, blocks }).await
     }
 
     async fn define_machine(
@@ -611,7 +526,11 @@ impl Execution {
 
     /// Removes what is half-made of a machine whose recovery failed. A machine that was started is left for the operator
     /// to look at.
-    async fn remove_half_made(&self, journal: &mut RunJournal, machine: &MachineId) -> Result<(), FailoverError> {
+    pub(crate) async fn remove_half_made(
+        &self,
+        journal: &mut RunJournal,
+        machine: &MachineId,
+    ) -> Result<(), FailoverError> {
         let started =
             |state: &RunState| state.machines.get(machine).is_none_or(|made| made.start_intended_at.is_some());
         if started(journal.state()) {
@@ -669,7 +588,7 @@ impl Execution {
         leftovers
     }
 
-    fn owner(&self, state: &RunState) -> OwnerTag {
+    pub(crate) fn owner(&self, state: &RunState) -> OwnerTag {
         OwnerTag { vault: self.vault.id(), lineage: state.head.lineage }
     }
 }

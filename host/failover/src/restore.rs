@@ -1,7 +1,8 @@
 //! Moving a recovery point's disk out of the vault.
 //!
 //! The vault gives pieces that it has decrypted and identified, a bounded number ahead; each is written as soon as it is
-//! there, several at once. Where a piece is not given the disk reads as zeros, as a fresh disk does already. The disk is
+//! there, several at once. Where a piece is not given the disk reads as zeros, as a fresh disk does already, or as the one that it
+//! began from. The disk is
 //! flushed at the end: only then it counts.
 
 use std::{
@@ -11,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::Clock;
+use farshore_core::{CHUNK_BYTES, Clock};
 use farshore_platform::{
     DiskTransport,
     file::{FileDisk, FileOptions},
 };
-use farshore_vault::DiskReader;
-use futures::TryStreamExt as _;
+use farshore_vault::{DiskReader, Error as VaultError, Piece};
+use futures::{TryStreamExt as _, stream::BoxStream};
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -61,11 +62,41 @@ pub async fn restore_disk(
     stop: &CancellationToken,
     moved: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<RestoreReport, FailoverError> {
+    write_pieces(reader.pieces(), reader.size_bytes(), transport, limits, clock, stop, moved).await
+}
+
+/// Writes where a disk of a point differs from `base`, a disk of another point, to a disk that reads as `base`: whole blocks of
+/// the transport, or of 64 KiB, with their zeros.
+///
+/// # Errors
+/// Those of [`restore_disk`].
+pub async fn restore_differences(
+    reader: &DiskReader,
+    base: &DiskReader,
+    transport: &dyn DiskTransport,
+    limits: RestoreLimits,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+    moved: &(dyn Fn(u64) + Send + Sync),
+) -> Result<RestoreReport, FailoverError> {
+    let unit_bytes = transport.block_bytes().unwrap_or_default().max(CHUNK_BYTES);
+    let pieces = reader.differences(base, unit_bytes).map_err(FailoverError::vault("comparing two recovery points"))?;
+    write_pieces(pieces, reader.size_bytes(), transport, limits, clock, stop, moved).await
+}
+
+async fn write_pieces(
+    pieces: BoxStream<'_, Result<Piece, VaultError>>,
+    disk_bytes: u64,
+    transport: &dyn DiskTransport,
+    limits: RestoreLimits,
+    clock: &dyn Clock,
+    stop: &CancellationToken,
+    moved: &(dyn Fn(u64) + Send + Sync),
+) -> Result<RestoreReport, FailoverError> {
     let started = clock.monotonic();
     let written_bytes = std::sync::atomic::AtomicU64::new(0);
     let write_error = |source| FailoverError::Write { doing: "writing a restored disk".to_owned(), source };
-    reader
-        .pieces()
+    pieces
         .map_err(|source| FailoverError::Vault { doing: "reading a disk of the recovery point".to_owned(), source })
         .try_for_each_concurrent(limits.writes_in_flight, |piece| {
             let written_bytes = &written_bytes;
@@ -83,7 +114,7 @@ pub async fn restore_disk(
         .await?;
     transport.flush().await.map_err(write_error)?;
     Ok(RestoreReport {
-        disk_bytes: reader.size_bytes(),
+        disk_bytes,
         written_bytes: written_bytes.into_inner(),
         milliseconds: milliseconds(clock.monotonic().saturating_sub(started)),
     })

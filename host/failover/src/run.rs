@@ -122,6 +122,9 @@ pub enum RunEntry {
         disk: DiskId,
         /// The host's id for it.
         id: String,
+        /// The failover from whose disk it begins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base: Option<RunId>,
     },
     /// The adapter's newest state of a disk.
     DiskState {
@@ -210,6 +213,8 @@ pub enum RunEntry {
 pub struct DiskProgress {
     /// The host's id for it.
     pub id: String,
+    /// The failover from whose disk it begins; none if it begins as zeros.
+    pub base: Option<RunId>,
     /// The adapter's newest state.
     pub state: Option<AdapterState>,
     /// Bytes and milliseconds of its restore, once it is durable.
@@ -290,8 +295,8 @@ impl RunState {
             }
             RunEntry::SourceStop(report) => self.fences.push(report),
             RunEntry::Discarded { run, machine, .. } => self.discarded.push((run, machine)),
-            RunEntry::DiskIntended { machine, disk, id } => {
-                let progress = DiskProgress { id, state: None, restored: None, blocks: None, sealed: false };
+            RunEntry::DiskIntended { machine, disk, id, base } => {
+                let progress = DiskProgress { id, base, state: None, restored: None, blocks: None, sealed: false };
                 self.machine(&machine)?.disks.insert(disk, progress);
             }
             RunEntry::DiskState { id, state } => self.disk(&id)?.state = Some(state),
@@ -376,7 +381,7 @@ mod tests {
         let web = MachineId::new("web").expect("a name");
         let disk = DiskId::new("vda").expect("a name");
         let entries = [
-            RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d1".to_owned() },
+            RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d1".to_owned(), base: None },
             RunEntry::DiskState { id: "d1".to_owned(), state: AdapterState(vec![1, 2]) },
             RunEntry::DiskRestored { id: "d1".to_owned(), written_bytes: 7, milliseconds: 8, blocks: None },
             RunEntry::DiskSealed { id: "d1".to_owned() },

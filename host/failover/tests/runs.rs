@@ -81,6 +81,10 @@ async fn vault_with_point(name: &str) -> Arc<Vault> {
 }
 
 async fn commit_point(vault: &Vault, version: usize) -> Sequence {
+    commit(vault, &|machine, disk| later_content(version, machine, disk)).await
+}
+
+async fn commit(vault: &Vault, content: &dyn Fn(usize, usize) -> Vec<u8>) -> Sequence {
     let lineage = vault.create_lineage(&group(), &production()).await.expect("a lineage");
     let head = lineage.head().await.expect("a head");
     let writer = lineage.begin_point(head.generation, &production()).await.expect("a writer");
@@ -89,7 +93,7 @@ async fn commit_point(vault: &Vault, version: usize) -> Sequence {
         let mut disks = Vec::new();
         for (index, disk) in machine.disks.iter().enumerate() {
             let to = writer.add_disk(&machine.id, &disk.id, disk.size_bytes).await.expect("a disk");
-            to.write(0, Bytes::from(later_content(version, number, index))).await.expect("stored");
+            to.write(0, Bytes::from(content(number, index))).await.expect("stored");
             disks.push(PointDiskDraft { disk: disk.id.clone(), basis: Basis::Full, tracking_token: None });
         }
         machines.push(PointMachineDraft { machine, disks });
@@ -259,6 +263,91 @@ async fn a_machine_is_never_started_twice() {
     assert!(scene.target.machines().keys().all(|id| !before.contains(id)), "the first copies are gone");
     let error = scene.run(RunKind::Unplanned, None).await.expect_err("they run already");
     assert!(error.to_string().contains(&again.run.to_string()), "only the second failover's are left: {error}");
+}
+
+/// Little else than the first point: a chunk of it is another, and one is zeros.
+fn nearly_content(machine: usize, disk: usize) -> Vec<u8> {
+    let (mut bytes, chunk) = (content(machine, disk), usize::try_from(CHUNK_BYTES).expect("small"));
+    bytes[2 * chunk..3 * chunk].copy_from_slice(&later_content(1, machine, disk)[2 * chunk..3 * chunk]);
+    bytes[5 * chunk..6 * chunk].fill(0);
+    bytes
+}
+
+/// A scene that was failed over to a point that differs little from the first, at a target where disks begin from others.
+async fn failed_over_to_the_newest(name: &str) -> Scene {
+    let scene = Scene::new(name, Some(PowerState::Running)).await;
+    commit(&scene.vault, &nearly_content).await;
+    scene.target.begin_from_sealed();
+    let report = scene.run(RunKind::Unplanned, None).await.expect("a failover");
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * (DISK_BYTES - CHUNK_BYTES)));
+    scene.target.work();
+    scene
+}
+
+#[tokio::test]
+async fn another_point_is_reached_by_writing_what_differs() {
+    let scene = failed_over_to_the_newest("differs").await;
+    let plan = scene.plan_of(RunKind::Unplanned, Some(Sequence::new(2)), true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded);
+    scene.assert_recovered_once("from the older point");
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * 2 * CHUNK_BYTES), "{report:?}");
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    let first = runs.last().expect("two runs").state.as_ref().expect("readable").head.run;
+    let second = runs.first().expect("two runs").state.as_ref().expect("readable");
+    let mut disks = second.machines.values().flat_map(|made| made.disks.values());
+    assert!(disks.all(|disk| disk.base == Some(first)), "the journal says from what they began");
+
+    // And on to the newest again, where a chunk is zeros that is none in what it begins from.
+    let plan = scene.plan_of(RunKind::Unplanned, None, true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * 2 * CHUNK_BYTES), "{report:?}");
+    for made in scene.target.machines().into_values() {
+        let number = usize::from(made.source.as_str() == "web");
+        assert!(made.disks == [nearly_content(number, 0), nearly_content(number, 1)], "{}", made.source);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_begin_from_another_is_written_whole() {
+    let scene = failed_over_to_the_newest("refused-bases").await;
+    scene.target.refuse_bases();
+    let plan = scene.plan_of(RunKind::Unplanned, Some(Sequence::new(2)), true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded, "{report:?}");
+    scene.assert_recovered_once("from the older point");
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * DISK_BYTES), "{report:?}");
+}
+
+#[tokio::test]
+async fn another_point_cut_short_at_any_call_is_reached_once() {
+    let oldest = Some(Sequence::new(2));
+    for call in 0.. {
+        let scene = failed_over_to_the_newest(&format!("differs-cut-{call}")).await;
+        let plan = scene.plan_of(RunKind::Unplanned, oldest, true).await.expect("a plan");
+        scene.target.stop_at(Some(call));
+        let cut = tokio::select! {
+            _ = scene.run_plan(&plan, None) => false,
+            () = scene.target.was_stopped() => true,
+        };
+        scene.target.stop_at(None);
+        if !cut {
+            assert!(call > 30, "it has more calls than {call}");
+            return;
+        }
+        // Asked for again as it was; without giving anything up once nothing is left to give up.
+        let report = match scene.plan_of(RunKind::Unplanned, oldest, false).await {
+            Ok(plan) => scene.run_plan(&plan, None).await,
+            Err(error) => {
+                assert_eq!(error.code(), Code::new(5010), "cut at call {call}: {error}");
+                let plan = scene.plan_of(RunKind::Unplanned, oldest, true).await.expect("a plan");
+                scene.run_plan(&plan, None).await
+            }
+        };
+        let report = report.expect("a failover");
+        assert_eq!(report.outcome, RunOutcome::Succeeded, "cut at call {call}: {report:?}");
+        scene.assert_recovered_once(&format!("cut at call {call}"));
+    }
 }
 
 #[tokio::test]

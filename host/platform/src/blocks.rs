@@ -8,7 +8,8 @@
 //! for anew.
 //!
 //! **Writing.** Blocks are gathered from writes of any size, filled with zeros where nothing was written, and sent in
-//! ascending order, each once; blocks that are zeros are left out, as a fresh disk reads as zeros. Writes therefore go forward: a
+//! ascending order, each once. A block that nobody writes is not sent: a fresh disk reads as zeros there, and one that began from
+//! another as that. Writes therefore go forward: a
 //! write to a block that was sent already fails. Writes that run side by side may overtake each other by [`HELD_BLOCKS`] blocks,
 //! which are held back though they are whole. After a block that could not be sent nothing more can be written. After
 //! [`flush`](DiskTransport::flush), [`written_blocks`](DiskTransport::written_blocks) says how many blocks were sent and what
@@ -169,6 +170,10 @@ impl DiskTransport for BlockDisk {
 
     async fn close(&self) -> Result<(), TransportError> {
         Ok(())
+    }
+
+    fn block_bytes(&self) -> Option<u64> {
+        Some(u64::from(self.words.block_bytes))
     }
 
     fn written_blocks(&self) -> Option<WrittenBlocks> {

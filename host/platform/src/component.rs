@@ -310,16 +310,17 @@ impl Target for ComponentSite {
     }
 
     async fn begin_disk(&self, request: &DiskRequest) -> Result<Step<String>, SiteError> {
-        let request = abi::DiskRequest {
-            id: request.id.clone(),
-            owner: request.owner.clone(),
-            run: request.run.to_string(),
-            machine_name: request.machine_name.clone(),
-            disk: request.disk.id.to_string(),
-            size_bytes: request.disk.size_bytes,
-            properties: convert::disk_to_wit(&request.disk),
-        };
-        self.component.begin_disk(request).await.map(convert::disk_step).map_err(|error| self.call_error(error))
+        let step = self.component.begin_disk(convert::disk_request(request)).await;
+        step.map(convert::disk_step).map_err(|error| self.call_error(error))
+    }
+
+    fn begins_from_sealed(&self) -> bool {
+        self.component.interfaces().contains(&"sealed-disks")
+    }
+
+    async fn begin_disk_from(&self, request: &DiskRequest, base: &AdapterState) -> Result<Step<String>, SiteError> {
+        let step = self.component.begin_disk_from(convert::disk_request(request), base.0.clone()).await;
+        step.map(convert::disk_step).map_err(|error| self.call_error(error))
     }
 
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError> {

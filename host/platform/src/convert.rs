@@ -12,8 +12,8 @@ use farshore_core::{Consistency, Disk, DiskId, Firmware, Instant, Machine, Machi
 use farshore_plugin::abi;
 
 use crate::{
-    AdapterState, CaptureReport, CaptureRequest, CapturedDisk, Changes, Owned, OwnedKind, Pending, Readiness,
-    ReadinessLevel, Step, StepStatus,
+    AdapterState, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskRequest, Owned, OwnedKind, Pending,
+    Readiness, ReadinessLevel, Step, StepStatus,
     blocks::{ALLOCATED_BLOCKS, CHANGED_BLOCKS},
 };
 
@@ -296,8 +296,16 @@ pub(crate) fn owned_to_wit(item: &Owned) -> abi::Owned {
     }
 }
 
-pub(crate) fn disk_to_wit(disk: &Disk) -> Vec<abi::Property> {
-    property_list(&disk.properties)
+pub(crate) fn disk_request(request: &DiskRequest) -> abi::DiskRequest {
+    abi::DiskRequest {
+        id: request.id.clone(),
+        owner: request.owner.clone(),
+        run: request.run.to_string(),
+        machine_name: request.machine_name.clone(),
+        disk: request.disk.id.to_string(),
+        size_bytes: request.disk.size_bytes,
+        properties: property_list(&request.disk.properties),
+    }
 }
 
 #[cfg(test)]

@@ -320,6 +320,12 @@ pub trait Target: Send + Sync {
     /// Makes a disk that reads as zeros.
     async fn begin_disk(&self, request: &DiskRequest) -> Result<Step<String>, SiteError>;
 
+    /// Whether a disk can begin as another was when that was sealed.
+    fn begins_from_sealed(&self) -> bool;
+
+    /// Makes a disk that reads as the one of the state `base` did when that was sealed. It has the same owner and size.
+    async fn begin_disk_from(&self, request: &DiskRequest, base: &AdapterState) -> Result<Step<String>, SiteError>;
+
     /// Opens a disk for writing. It has the size of the request.
     async fn open_disk(&self, state: &AdapterState, disk: &Disk) -> Result<Arc<dyn DiskTransport>, SiteError>;
 

@@ -58,6 +58,12 @@ pub trait DiskTransport: Send + Sync {
     /// Ends the connection in an orderly way. Further calls fail.
     async fn close(&self) -> Result<(), TransportError>;
 
+    /// The size of a block in bytes if this is a disk of blocks, each of which is written whole: what is not written of a block
+    /// that is, reads as zeros. A power of two.
+    fn block_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// What was written, once it is flushed, if this is a disk of blocks.
     fn written_blocks(&self) -> Option<WrittenBlocks> {
         None

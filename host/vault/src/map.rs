@@ -226,6 +226,47 @@ impl Maps {
     }
 }
 
+/// A page of one map, and the page of another at its place: what a walk of both looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PagePair {
+    pub(crate) level: usize,
+    pub(crate) index: u64,
+    pub(crate) old: Option<PageRef>,
+    pub(crate) new: Option<PageRef>,
+}
+
+impl PagePair {
+    /// Two whole maps.
+    pub(crate) fn roots(old: Option<PageRef>, new: Option<PageRef>) -> Self {
+        Self { level: LEVELS - 1, index: 0, old, new }
+    }
+
+    /// Both maps share it: nothing below it differs.
+    pub(crate) fn is_same(&self) -> bool {
+        self.old == self.new
+    }
+
+    /// The leaf after all that it covers.
+    pub(crate) fn end(&self) -> u64 {
+        (self.index + 1) << (SLOT_BITS * u32::try_from(self.level).unwrap_or(0))
+    }
+
+    /// What is below it, the last first, for a stack.
+    pub(crate) fn children(self, old: Option<&Page>, new: Option<&Page>) -> impl Iterator<Item = Self> {
+        let child = |page: Option<&Page>, slot: usize| match page {
+            Some(Page::Inner(children)) => children.get(slot).copied().flatten(),
+            _ => None,
+        };
+        let slots: Vec<_> = (0..SLOTS).rev().map(|slot| (slot, child(old, slot), child(new, slot))).collect();
+        slots.into_iter().map(move |(slot, old, new)| Self {
+            level: self.level.saturating_sub(1),
+            index: self.index * SLOTS as u64 + slot as u64,
+            old,
+            new,
+        })
+    }
+}
+
 /// The slots of a page that is known to be a leaf.
 pub(crate) fn leaf_slots(page: &Page) -> &[Option<LeafSlot>] {
     match page {

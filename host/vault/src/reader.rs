@@ -2,7 +2,8 @@
 //!
 //! [`DiskReader::pieces`] goes through the map leaf by leaf (4 MiB of disk), a bounded number of leaves ahead of whoever
 //! takes the pieces; the leaves' frames are fetched side by side and opened by all workers, and the pieces come in
-//! order. What is dropped is stopped. [`DiskReader::read`] serves any range, zeros included.
+//! order. What is dropped is stopped. [`DiskReader::differences`] does the same where two points differ. [`DiskReader::read`]
+//! serves any range, zeros included.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::{
     capsule::{check_digest, name_item, sound_items},
     frames::SlotBytes,
     lineage::LineageShared,
-    map::leaf_slots,
+    map::{PagePair, leaf_slots},
     page::{Page, SLOTS},
 };
 
@@ -36,7 +37,7 @@ const LEAF_BYTES: u64 = CHUNK_BYTES * SLOTS as u64;
 pub struct Piece {
     /// Where on the disk it begins, in bytes; a multiple of 64 KiB.
     pub offset: u64,
-    /// The bytes: whole chunks, except at the disk's end; at most 1 MiB.
+    /// The bytes: whole chunks, except at the disk's end; at most 1 MiB, or a unit of a comparison.
     pub data: Bytes,
 }
 
@@ -131,6 +132,86 @@ impl DiskReader {
         pieces.map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok))).try_flatten().boxed()
     }
 
+    /// Where this disk differs from another of the lineage with the same size: whole units of `unit_bytes`, each with all its
+    /// bytes, zeros included, in order and apart, in bounded memory. What both maps share is not read. It must be polled within a
+    /// tokio runtime. After an error the stream ends.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when the disks differ in size or lineage, or a unit is no power of two from 64 KiB to 4 MiB.
+    pub fn differences(&self, base: &Self, unit_bytes: u64) -> Result<BoxStream<'static, Result<Piece>>> {
+        if !unit_bytes.is_power_of_two() || !(CHUNK_BYTES..=LEAF_BYTES).contains(&unit_bytes) {
+            return Err(Error::invalid(format!("disks are not compared by units of {unit_bytes} bytes")));
+        }
+        if (self.shared.id, self.size_bytes) != (base.shared.id, base.size_bytes) {
+            return Err(Error::invalid("only disks of one lineage and of one size are compared"));
+        }
+        let unit_slots = usize::try_from(unit_bytes / CHUNK_BYTES).unwrap_or(SLOTS);
+        let (reader, waiting) = (self.clone(), vec![PagePair::roots(base.map, self.map)]);
+        let leaves = stream::try_unfold(waiting, move |mut waiting| {
+            let reader = reader.clone();
+            async move {
+                while let Some(pair) = waiting.pop() {
+                    if pair.is_same() {
+                        continue;
+                    }
+                    let (old, new) = (reader.page_of(&pair, pair.old).await?, reader.page_of(&pair, pair.new).await?);
+                    if pair.level > 0 {
+                        waiting.extend(pair.children(old.as_deref(), new.as_deref()));
+                        continue;
+                    }
+                    let units = differing_units(old.as_deref(), new.as_deref(), unit_slots);
+                    return Ok::<_, Error>(Some(((pair.index, new, units), waiting)));
+                }
+                Ok(None)
+            }
+        });
+        let reader = self.clone();
+        let pieces = leaves.map_ok(move |(leaf, page, units)| {
+            let reader = reader.clone();
+            let work = async move { reader.leaf_units(leaf, page, units, unit_slots).await };
+            let task = AbortOnDropHandle::new(tokio::spawn(work));
+            async move {
+                task.await.unwrap_or_else(|error| Err(Error::Stopped { reason: format!("its reader ended: {error}") }))
+            }
+        });
+        let pieces = pieces.try_buffered(LEAVES_AHEAD);
+        Ok(pieces.map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok))).try_flatten().boxed())
+    }
+
+    async fn page_of(&self, pair: &PagePair, reference: Option<PageRef>) -> Result<Option<Arc<Page>>> {
+        match reference {
+            Some(reference) => self.shared.maps.page(&reference, pair.level, pair.index).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole content of some units of a leaf.
+    async fn leaf_units(
+        &self,
+        leaf: u64,
+        page: Option<Arc<Page>>,
+        units: Vec<usize>,
+        unit_slots: usize,
+    ) -> Result<Vec<Piece>> {
+        let mut pieces = Vec::with_capacity(units.len());
+        for unit in units {
+            let slots = unit * unit_slots..(unit + 1) * unit_slots;
+            let offset = leaf * LEAF_BYTES + slot_offset(slots.start);
+            let length = slot_offset(unit_slots).min(self.size_bytes.saturating_sub(offset));
+            if length == 0 {
+                continue;
+            }
+            let mut data = BytesMut::zeroed(usize::try_from(length).unwrap_or(0));
+            if let Some(page) = &page {
+                for run in self.shared.frames.read(leaf_slots(page), slots).await? {
+                    copy_overlap(&mut data, offset, leaf * LEAF_BYTES + slot_offset(run.slot), &run.bytes);
+                }
+            }
+            pieces.push(Piece { offset, data: data.freeze() });
+        }
+        Ok(pieces)
+    }
+
     async fn leaf_pieces(&self, leaf: u64, page: Arc<Page>) -> Result<Vec<Piece>> {
         let runs = self.shared.frames.read(leaf_slots(&page), 0..SLOTS).await?;
         let piece = |run: SlotBytes| {
@@ -178,6 +259,15 @@ impl DiskReader {
         }
         Ok(bytes.freeze())
     }
+}
+
+/// The units of two leaves whose chunks are not the same.
+fn differing_units(old: Option<&Page>, new: Option<&Page>, unit_slots: usize) -> Vec<usize> {
+    let identity = |page: Option<&Page>, slot: usize| Some(leaf_slots(page?).get(slot)?.as_ref()?.identity);
+    let differs = |unit: &usize| {
+        (unit * unit_slots..(unit + 1) * unit_slots).any(|slot| identity(old, slot) != identity(new, slot))
+    };
+    (0..SLOTS / unit_slots).filter(differs).collect()
 }
 
 fn slot_offset(slot: usize) -> u64 {

@@ -4,7 +4,7 @@ use crate::{
     bindings::{
         export,
         exports::farshore::platform::{
-            inventory, ownership as ownership_abi, power as power_abi, source, source_blocks,
+            inventory, ownership as ownership_abi, power as power_abi, sealed_disks, source, source_blocks,
         },
         exports::farshore::platform::{target_disks as disks_abi, target_machines as machines_abi},
         farshore::{
@@ -133,6 +133,12 @@ impl disks_abi::Guest for Component {
 
     fn discard_disk(state: Vec<u8>) -> Result<Done, PlatformError> {
         target_disks::discard(&Imports, &state)
+    }
+}
+
+impl sealed_disks::Guest for Component {
+    fn begin_disk_from(request: disks_abi::DiskRequest, base: Vec<u8>) -> Result<disks_abi::DiskStep, PlatformError> {
+        target_disks::begin_from(&Imports, &request, &base)
     }
 }
 

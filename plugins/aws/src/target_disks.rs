@@ -37,6 +37,9 @@ pub(crate) struct DiskState {
     /// Empty until EBS has answered when it was asked to begin.
     pub(crate) snapshot: String,
     pub(crate) size_bytes: u64,
+    /// The snapshot that it begins from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
     /// What people call it.
     #[serde(default)]
     name: String,
@@ -52,7 +55,7 @@ impl DiskState {
     pub(crate) fn new(owner: &str, run: &str, id: &str, snapshot: &str, size_bytes: u64) -> Self {
         let (owner, run, id) = (owner.to_owned(), run.to_owned(), id.to_owned());
         let (snapshot, name) = (snapshot.to_owned(), String::new());
-        Self { version: 1, owner, run, id, snapshot, size_bytes, name, refused: None, polls: 0 }
+        Self { version: 1, owner, run, id, snapshot, size_bytes, base: None, name, refused: None, polls: 0 }
     }
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
@@ -83,6 +86,23 @@ fn ready(state: &DiskState) -> Result<DiskStep> {
 /// # Errors
 /// As in the interface.
 pub fn begin(host: &dyn Host, request: &DiskRequest) -> Result<DiskStep> {
+    beginning(&Api::new(host), requested(request)?)
+}
+
+/// `sealed-disks.begin-disk-from`: a snapshot of which the base's is the parent.
+///
+/// # Errors
+/// As in the interface.
+pub fn begin_from(host: &dyn Host, request: &DiskRequest, base: &[u8]) -> Result<DiskStep> {
+    let (state, base) = (requested(request)?, DiskState::parse(base)?);
+    if base.snapshot.is_empty() || (&base.owner, base.size_bytes) != (&state.owner, state.size_bytes) {
+        let text = format!("disk {} of machine {} cannot begin from another one", request.disk, request.machine_name);
+        return Err(PlatformError::Failed(text));
+    }
+    beginning(&Api::new(host), DiskState { base: Some(base.snapshot), ..state })
+}
+
+fn requested(request: &DiskRequest) -> Result<DiskState> {
     if !is_id(&request.id) || !is_id(&request.run) || !is_owner(&request.owner) {
         return Err(PlatformError::Failed("the host asked for a disk with ids that are none".into()));
     }
@@ -94,7 +114,7 @@ pub fn begin(host: &dyn Host, request: &DiskRequest) -> Result<DiskStep> {
     }
     let mut state = DiskState::new(&request.owner, &request.run, &request.id, "", request.size_bytes);
     state.name = format!("farshore {} {}", request.machine_name, request.disk).chars().take(200).collect();
-    beginning(&Api::new(host), state)
+    Ok(state)
 }
 
 /// Asks EBS to begin the snapshot. The disk's id is the token, so that asking again begins no second one.
@@ -103,14 +123,18 @@ fn beginning(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
     let settings = Settings::load(api.host)?;
     let tags = tags_of(&settings.tags, [(NAME, name.as_str()), (OWNER, owner), (KIND, DISK), (ID, id), (RUN, run)]);
     let tags: Vec<Value> = tags.iter().map(|(key, value)| json!({ "Key": key, "Value": value })).collect();
-    let body = json!({
+    let mut body = json!({
         "VolumeSize": state.gib(),
         "ClientToken": id,
         "Description": "Farshore restores a disk to this",
         "Tags": tags,
         "Timeout": WRITE_TIMEOUT_MINUTES,
     });
-    let doing = format!("beginning the snapshot {name}");
+    let mut doing = format!("beginning the snapshot {name}");
+    if let Some(base) = &state.base {
+        body["ParentSnapshotId"] = base.as_str().into();
+        doing = format!("{doing} from {base}");
+    }
     let begun = match api.ebs(Method::Post, "/snapshots".into(), Vec::new(), Some(&body)) {
         Ok(begun) => begun,
         // With its state the host can give back what may have been made.

@@ -657,3 +657,27 @@ fn fencing_stops_and_does_no_more() {
     refusals.extend(harm(&source).into_iter().filter(|refusal| refusal.action != "ec2:StopInstances"));
     is_refused(&mut scene, "FENCE", &refusals);
 }
+
+/// `live.json` without the statement that keeps disks from beginning as another was, as POLICIES.md tells whoever has an account
+/// for recoveries alone.
+#[test]
+fn disks_begin_from_others_only_without_the_statement_that_denies_it() {
+    let mut document: Value = serde_json::from_str(&policy("live")).expect("JSON");
+    let statements = document["Statement"].as_array_mut().expect("statements");
+    let before = statements.len();
+    statements.retain(|statement| statement["Sid"] != "OnNoOtherSnapshot");
+    assert_eq!(statements.len() + 1, before);
+    let mut scene = Scene::new(|options| {
+        add_principal(options, "LIVE", &policy("live"));
+        add_principal(options, "ALONE", &document.to_string());
+    });
+    scene.act_as("LIVE", &recovery("live"));
+    let boot = machine(1).disks.remove(0);
+    let base = scene.disk(&id(1), &boot, &content(&[(0, 1), (1, 2)])).expect("a disk");
+    let error = scene.disk_from(&id(2), &boot, &base, &content(&[(1, 3)])).expect_err("it is denied");
+    assert!(format!("{error:?}").contains("ebs:StartSnapshot"), "{error:?}");
+    assert_eq!(scene.snapshots().len(), 1, "nothing was made");
+    scene.act_as("ALONE", &recovery("live"));
+    let next = scene.disk_from(&id(3), &boot, &base, &content(&[(1, 3)])).expect("a disk");
+    scene.run_of(MACHINES[0], vec![next]).expect("a machine of it");
+}

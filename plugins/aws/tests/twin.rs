@@ -14,13 +14,15 @@ use farshore_adapter_aws::{
         power::{Manner, PowerStatus},
         source::{Allocation, CaptureRequest, CaptureStatus, Changes, Outcome},
         source_blocks::BlockSet,
+        target_disks::DiskRequest,
     },
+    bindings::farshore::platform::model::Disk,
     blocks, capture,
     error::PlatformError,
     ownership, power, target_disks, target_machines,
 };
 use farshore_twin_ebs::Fault;
-use support::{BLOCK, Death, OWNER, Scene, discovered, end, machine, tokens, wanted};
+use support::{BLOCK, Death, OWNER, Scene, discovered, disk_request, end, machine, tokens, wanted};
 
 const MACHINE: &str = "00000000000000000000000000000001";
 
@@ -73,6 +75,46 @@ fn a_machine_is_made_of_what_was_written_and_goes_with_everything() {
     let seen = scene.twin.seen();
     assert!(seen.snapshots.is_empty() && seen.images.is_empty() && seen.volumes.is_empty(), "{seen:?}");
     assert!(seen.instances.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn a_disk_begins_as_another_was_sealed_whatever_a_machine_wrote_since() {
+    let scene = Scene::new(|_| {});
+    let (boot, other) = (machine(1).disks.remove(0), "00000000000000000000000000000002");
+    let base = scene.disk(&capture_id(7), &boot, &content(&[(0, 1), (7, 2), (9, 4)])).expect("a disk");
+    let (first, first_state) = scene.run_of(MACHINE, vec![base.clone()]).expect("a machine");
+    write(&scene, &first, "sda1", 7, 0xEE);
+
+    // The answer to the first question is lost.
+    scene.twin.fail_next("ebs:StartSnapshot", Fault::Lost);
+    let changed = content(&[(7, 5), (9, 0), (2_047, 3)]);
+    let next = scene.disk_from(&capture_id(8), &boot, &base, &changed).expect("a disk");
+    assert_eq!(scene.snapshots().len(), 2, "asked again, EBS begins no second one");
+    // The base goes, and with it the machine that has it.
+    target_machines::remove(&scene, &first_state).expect("it goes");
+    let (second, _) = scene.run_of(other, vec![next]).expect("a machine");
+    let captured = scene.capture(&wanted(&capture_id(1), &second, &[])).expect("a capture");
+    assert_eq!(all(&scene, &captured, &second, "sda1"), content(&[(0, 1), (7, 5), (2_047, 3)]));
+}
+
+#[test]
+fn a_disk_begins_from_no_other_that_does_not_fit() {
+    let scene = Scene::new(|_| {});
+    let boot = machine(1).disks.remove(0);
+    let base = scene.disk(&capture_id(7), &boot, &content(&[(0, 1)])).expect("a disk");
+    let larger = Disk { size_bytes: 2 << 30, ..boot.clone() };
+    let others = DiskRequest { owner: "farshore-other".to_owned(), ..disk_request(&capture_id(8), &boot) };
+    for request in [disk_request(&capture_id(8), &larger), others] {
+        let error = target_disks::begin_from(&scene, &request, &base).expect_err("it does not fit");
+        assert!(
+            matches!(&error, PlatformError::Failed(text) if text.contains("cannot begin from another")),
+            "{error:?}"
+        );
+    }
+    target_disks::discard(&scene, &base).expect("it goes");
+    let error = scene.disk_from(&capture_id(8), &boot, &base, &content(&[])).expect_err("it is gone");
+    assert!(format!("{error:?}").contains("beginning the snapshot"), "{error:?}");
+    assert!(scene.snapshots().is_empty(), "nothing was made");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use farshore_demo::DemoError;
 use farshore_twin_ebs::{Call, Key, Options, Policy, Principal, Twin};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::World;
@@ -39,9 +40,29 @@ impl Cloud {
     /// # Errors
     /// Its folder cannot be made, or it cannot listen.
     pub fn start(runs: bool) -> Result<Self, Box<dyn std::error::Error>> {
+        Self::with_policies(runs, &CREDENTIALS.map(|(name, policy)| (name, policy.to_owned())))
+    }
+
+    /// An account that is for recoveries alone: its disks may begin as others were, which POLICIES.md allows there.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub fn start_for_recoveries(runs: bool) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut credentials = CREDENTIALS.map(|(name, policy)| (name, policy.to_owned()));
+        for (_, policy) in credentials.iter_mut().filter(|(name, _)| *name == "live") {
+            let mut document: Value = serde_json::from_str(policy)?;
+            if let Some(statements) = document["Statement"].as_array_mut() {
+                statements.retain(|statement| statement["Sid"] != "OnNoOtherSnapshot");
+            }
+            *policy = document.to_string();
+        }
+        Self::with_policies(runs, &credentials)
+    }
+
+    fn with_policies(runs: bool, credentials: &[(&str, String)]) -> Result<Self, Box<dyn std::error::Error>> {
         let folder = tempfile::Builder::new().prefix("ec").rand_bytes(4).tempdir()?;
         let mut principals = BTreeMap::new();
-        for (name, policy) in CREDENTIALS {
+        for (name, policy) in credentials {
             let key = Key { secret: secret(name), token: None, expires_at: None };
             principals.insert(key_id(name), Principal { key, policy: Policy::parse(policy)? });
         }
@@ -114,7 +135,16 @@ impl Cloud {
 
     /// How many blocks were read from snapshots so far.
     pub fn blocks_read(&self) -> usize {
-        self.twin.calls().iter().filter(|call| call.action == "ebs:GetSnapshotBlock").count()
+        self.calls_of("ebs:GetSnapshotBlock")
+    }
+
+    /// How many blocks were written to snapshots so far.
+    pub fn blocks_written(&self) -> usize {
+        self.calls_of("ebs:PutSnapshotBlock")
+    }
+
+    fn calls_of(&self, action: &str) -> usize {
+        self.twin.calls().iter().filter(|call| call.action == action).count()
     }
 }
 

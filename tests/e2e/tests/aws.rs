@@ -89,3 +89,44 @@ fn a_machine_goes_from_qemu_to_ec2_and_on_to_qemu_with_every_row_of_the_point() 
     assert!(boot.integrity_ok && boot.last_row >= Some(certain), "{boot:?}, and row {certain} was acknowledged before");
     assert_eq!(cloud.denied(), [], "the policies that we ship are enough");
 }
+
+/// What was failed over to the newest point turns out to be no good: an older point is reached by writing what differs.
+#[test]
+fn another_point_is_reached_in_ec2_by_writing_what_differs() {
+    let cloud = Cloud::start_for_recoveries(true).expect("an account");
+    let mut world = World::new().expect("a world");
+    world.resume_guest("orders").expect("a guest");
+    world.protect("orders", &["orders"]).expect("a group");
+    cloud.join(&world).expect("a configuration");
+    world.succeed(&["vault", "create", "--yes"]).expect("a vault");
+    world.guest("orders").start_workload("database 100").expect("a database");
+    let console = Console::follow(world.guest("orders").console().log()).expect("its console");
+    let certain = acknowledged(&console, 3);
+    let older = world.succeed(&["replicate", "--once"]).expect("the first copy");
+    let point = older[0]["point"]["sequence"].to_string();
+    let after = acknowledged(&console, certain + 5);
+    world.succeed(&["replicate", "--once"]).expect("a delta");
+    world.guest_mut("orders").kill();
+
+    let failover = ["failover", "unplanned", "orders", "--yes", "--source-is-down", "the test killed it"];
+    world.succeed(&failover).expect("a failover");
+    let whole = cloud.blocks_written();
+    let newest = report_of(&cloud.twin.console_of(&cloud.instances()[0]));
+    assert!(newest.integrity_ok && newest.last_row >= Some(after), "{newest:?}");
+
+    let again = [&failover[..], &["--point", &point, "--discard-recovered"]].concat();
+    let report = world.succeed(&again).expect("a failover");
+    assert_eq!((&report["outcome"], report["point"].to_string()), (&Value::from("succeeded"), point), "{report}");
+    let written = cloud.blocks_written() - whole;
+    assert!(
+        written > 0 && written * 2 < whole,
+        "{written} blocks were written for another point, and {whole} at first"
+    );
+    let instances = cloud.instances();
+    let [instance] = &instances[..] else { panic!("one instance, not {instances:?}") };
+    let boot = report_of(&cloud.twin.console_of(instance));
+    assert!(boot.integrity_ok && boot.last_row >= Some(certain) && boot.last_row < newest.last_row, "{boot:?}");
+    let seen = cloud.twin.seen();
+    assert_eq!((seen.images.len(), seen.snapshots.len(), seen.volumes.len()), (1, 1, 1), "{seen:?}");
+    assert_eq!(cloud.denied(), [], "the policies are enough");
+}

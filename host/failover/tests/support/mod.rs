@@ -21,6 +21,8 @@ pub struct MadeDisk {
     pub owner: String,
     pub bytes: Vec<u8>,
     pub sealed: bool,
+    /// The disk that it began from.
+    pub base: Option<String>,
     /// What was told of it when it was flushed, which whoever seals it has to repeat.
     written: Option<WrittenBlocks>,
 }
@@ -31,6 +33,8 @@ pub struct MadeMachine {
     pub owner: String,
     pub source: MachineId,
     pub disks: Vec<Vec<u8>>,
+    /// Its disks as they were sealed.
+    kept: BTreeMap<String, Vec<u8>>,
     pub running: bool,
 }
 
@@ -49,6 +53,24 @@ struct World {
     busy: u32,
     refuses: Option<String>,
     never_ready: Option<MachineId>,
+    begins_from_sealed: bool,
+    /// Nothing is begun from another disk.
+    refuses_bases: bool,
+}
+
+impl World {
+    /// What a sealed disk held then, also when a machine has it.
+    fn sealed(&self, id: &str) -> Option<Vec<u8>> {
+        let free = self.disks.get(id).filter(|disk| disk.sealed).map(|disk| disk.bytes.clone());
+        free.or_else(|| self.machines.values().find_map(|machine| machine.kept.get(id).cloned()))
+    }
+
+    fn remove_machine(&mut self, id: &str) {
+        let Some(gone) = self.machines.remove(id) else { return };
+        let needs =
+            |disk: &&MadeDisk| !disk.sealed && disk.base.as_ref().is_some_and(|base| gone.kept.contains_key(base));
+        assert!(self.disks.values().find(needs).is_none(), "a disk in the making needs what is removed");
+    }
 }
 
 /// The simulated target.
@@ -112,6 +134,23 @@ impl SimulatedTarget {
     /// What is made of this kind exists, and the answers are lost.
     pub fn lose_answers(&self, of: Option<OwnedKind>) {
         locked(&self.world).unanswered = of;
+    }
+
+    /// Disks can begin as others were when they were sealed.
+    pub fn begin_from_sealed(&self) {
+        locked(&self.world).begins_from_sealed = true;
+    }
+
+    /// Disks could begin as others were, but none does.
+    pub fn refuse_bases(&self) {
+        locked(&self.world).refuses_bases = true;
+    }
+
+    /// The machines write to their disks.
+    pub fn work(&self) {
+        for machine in locked(&self.world).machines.values_mut() {
+            machine.disks.iter_mut().for_each(|disk| disk.fill(0xEE));
+        }
     }
 
     fn answered(&self, of: OwnedKind, id: &str) -> Result<Step<String>, SiteError> {
@@ -180,9 +219,41 @@ impl Target for SimulatedTarget {
             owner: request.owner.clone(),
             bytes: vec![0; usize::try_from(request.disk.size_bytes).expect("small")],
             sealed: false,
+            base: None,
             written: None,
         };
-        locked(&self.world).disks.entry(request.id.clone()).or_insert(made);
+        let disk = locked(&self.world).disks.entry(request.id.clone()).or_insert(made).clone();
+        assert_eq!(disk.base, None, "the id stands for a disk that began from another");
+        self.passing().await;
+        self.answered(OwnedKind::Disk, &request.id)
+    }
+
+    fn begins_from_sealed(&self) -> bool {
+        locked(&self.world).begins_from_sealed
+    }
+
+    async fn begin_disk_from(&self, request: &DiskRequest, base: &AdapterState) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        {
+            let mut world = locked(&self.world);
+            if world.refuses_bases {
+                let message = "nothing begins from another".to_owned();
+                return Err(SiteError::Failed { site: self.name.clone(), message });
+            }
+            let base = name_of(base);
+            let Some(bytes) = world.sealed(&base) else { return self.missing("no such sealed disk") };
+            assert_eq!(bytes.len() as u64, request.disk.size_bytes);
+            let made = MadeDisk {
+                run: request.run.to_string(),
+                owner: request.owner.clone(),
+                bytes,
+                sealed: false,
+                base: Some(base.clone()),
+                written: None,
+            };
+            let disk = world.disks.entry(request.id.clone()).or_insert(made);
+            assert_eq!(disk.base, Some(base), "the id stands for a disk with another beginning");
+        }
         self.passing().await;
         self.answered(OwnedKind::Disk, &request.id)
     }
@@ -237,10 +308,13 @@ impl Target for SimulatedTarget {
         {
             let mut world = locked(&self.world);
             if !world.machines.contains_key(&request.id) {
-                let mut disks = Vec::new();
+                let (mut disks, mut kept) = (Vec::new(), BTreeMap::new());
                 for state in &request.disks {
                     match world.disks.remove(&name_of(state)) {
-                        Some(disk) if disk.sealed => disks.push(disk.bytes),
+                        Some(disk) if disk.sealed => {
+                            kept.insert(name_of(state), disk.bytes.clone());
+                            disks.push(disk.bytes);
+                        }
                         _ => return self.missing("no such sealed disk"),
                     }
                 }
@@ -249,6 +323,7 @@ impl Target for SimulatedTarget {
                     owner: request.owner.clone(),
                     source: request.machine.id.clone(),
                     disks,
+                    kept,
                     running: false,
                 };
                 world.machines.insert(request.id.clone(), made);
@@ -260,9 +335,15 @@ impl Target for SimulatedTarget {
 
     async fn start_machine(&self, state: &AdapterState) -> Result<Step<String>, SiteError> {
         self.passing().await;
-        match locked(&self.world).machines.get_mut(&name_of(state)) {
-            Some(machine) => machine.running = true,
-            None => return self.missing("no such machine"),
+        {
+            let mut world = locked(&self.world);
+            let run = world.machines.get(&name_of(state)).map(|machine| machine.run.clone());
+            let Some(run) = run else { return self.missing("no such machine") };
+            let beside = world.machines.values().find(|other| other.run != run && other.running);
+            assert!(beside.is_none() || !world.begins_from_sealed, "started beside what another run made: {beside:?}");
+            if let Some(machine) = world.machines.get_mut(&name_of(state)) {
+                machine.running = true;
+            }
         }
         self.passing().await;
         Ok(ready(&name_of(state)))
@@ -297,7 +378,7 @@ impl Target for SimulatedTarget {
         if locked(&self.world).clings {
             return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
         }
-        locked(&self.world).machines.remove(&name_of(state));
+        locked(&self.world).remove_machine(&name_of(state));
         self.passing().await;
         Ok(())
     }
@@ -328,7 +409,7 @@ impl Target for SimulatedTarget {
             return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
         }
         world.disks.remove(&item.id);
-        world.machines.remove(&item.id);
+        world.remove_machine(&item.id);
         Ok(())
     }
 

@@ -12,7 +12,10 @@ use farshore_core::Extent;
 use futures::{TryStreamExt as _, stream};
 
 use super::{BLOCKS_IN_FLIGHT, BlockDisk, HELD_BLOCKS, OPEN_BLOCKS_MAX, request::sha256};
-use crate::{TransportError, transport::WrittenBlocks};
+use crate::{
+    TransportError,
+    transport::{REQUEST_BYTES_MAX, WrittenBlocks},
+};
 
 /// A block in the making.
 struct Open {
@@ -60,24 +63,19 @@ impl Default for State {
 impl State {
     /// The lowest block, if it has to go: it is whole and enough are behind it, or there are too many.
     fn take_lowest(&mut self, whole_bytes: impl Fn(u64) -> u64, all: bool) -> Option<Whole> {
-        loop {
-            let (index, lowest) = self.open.first_key_value()?;
-            let is_whole = lowest.filled_bytes >= whole_bytes(*index);
-            let goes = all || (is_whole && self.open.len() > HELD_BLOCKS) || self.open.len() > OPEN_BLOCKS_MAX;
-            if !goes {
-                return None;
-            }
-            let (index, Open { data, .. }) = self.open.pop_first()?;
-            self.next = index.saturating_add(1);
-            if is_zero(&data) {
-                continue;
-            }
-            let data = data.freeze();
-            let digest = sha256(&data);
-            self.digests.update(&digest);
-            self.taken = self.taken.saturating_add(1);
-            return Some(Whole { index, data, digest });
+        let (index, lowest) = self.open.first_key_value()?;
+        let is_whole = lowest.filled_bytes >= whole_bytes(*index);
+        let goes = all || (is_whole && self.open.len() > HELD_BLOCKS) || self.open.len() > OPEN_BLOCKS_MAX;
+        if !goes {
+            return None;
         }
+        let (index, Open { data, .. }) = self.open.pop_first()?;
+        self.next = index.saturating_add(1);
+        let data = data.freeze();
+        let digest = sha256(&data);
+        self.digests.update(&digest);
+        self.taken = self.taken.saturating_add(1);
+        Some(Whole { index, data, digest })
     }
 }
 
@@ -95,11 +93,6 @@ impl Writing {
 fn range(offset: u64, length: u64) -> std::ops::Range<usize> {
     let within = |number| usize::try_from(number).unwrap_or(usize::MAX);
     within(offset)..within(offset.saturating_add(length))
-}
-
-/// Whether all bytes are zero, a piece at a time: the compiler makes one wide operation of each.
-fn is_zero(data: &[u8]) -> bool {
-    data.chunks(4_096).all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 impl BlockDisk {
@@ -159,22 +152,15 @@ impl BlockDisk {
         TransportError::Lost { transport: self.name.clone(), source }
     }
 
+    /// Writes zeros a piece at a time: only a fresh disk reads as zeros where nobody has written.
     pub(super) async fn zero_extent(&self, extent: Extent) -> Result<(), TransportError> {
-        let mut state = self.writing.state();
-        // What was never written reads as zeros, and what was sent cannot be taken back.
-        let first = extent.offset / self.block_bytes();
-        if first < state.next {
-            return Err(self.backwards(first));
-        }
         let end = extent.offset.saturating_add(extent.length);
-        let block_bytes = self.block_bytes();
-        for (index, open) in state.open.range_mut(first..end.div_ceil(block_bytes)) {
-            let begins = index.saturating_mul(block_bytes);
-            let from = extent.offset.saturating_sub(begins);
-            let length = end.saturating_sub(begins).min(block_bytes).saturating_sub(from);
-            if let Some(target) = open.data.get_mut(range(from, length)) {
-                target.fill(0);
-            }
+        let zeros = vec![0; range(0, extent.length.min(REQUEST_BYTES_MAX)).end];
+        let mut offset = extent.offset;
+        while offset < end {
+            let length = end.saturating_sub(offset).min(REQUEST_BYTES_MAX);
+            self.write_extent(Extent { offset, length }, zeros.get(range(0, length)).unwrap_or_default()).await?;
+            offset = offset.saturating_add(length);
         }
         Ok(())
     }

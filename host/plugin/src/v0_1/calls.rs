@@ -91,6 +91,11 @@ calls! {
         /// Removes the disk.
         discard_disk = "discard-disk" call_discard_disk (state: Vec<u8> => &state) -> Done;
     }
+    sealed_disks "sealed-disks" {
+        /// Makes a disk that reads as another did when that was sealed.
+        begin_disk_from = "begin-disk-from" call_begin_disk_from
+            (request: DiskRequest => &request, base: Vec<u8> => &base) -> DiskStep;
+    }
     target_machines "target-machines" {
         /// One page of what stands in the way of running a machine here.
         check_machine = "check-machine" call_check_machine

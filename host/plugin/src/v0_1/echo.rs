@@ -26,7 +26,7 @@ use crate::{
     state::CallState,
 };
 
-const ECHO: &str = "farshore:echo/echo@0.1.0-draft.3";
+const ECHO: &str = "farshore:echo/echo@0.1.0-draft.4";
 
 /// What went wrong with each value of one function.
 struct Wrong(Vec<String>, usize);
@@ -199,7 +199,16 @@ async fn an_adapter_of_the_language_works(language: &str) {
     let component = load(&format!("echo-{language}")).await;
     assert_eq!(
         component.interfaces(),
-        ["inventory", "source", "source-blocks", "power", "target-disks", "target-machines", "ownership"]
+        [
+            "inventory",
+            "source",
+            "source-blocks",
+            "power",
+            "target-disks",
+            "sealed-disks",
+            "target-machines",
+            "ownership"
+        ]
     );
     let heard = Arc::new(Heard::default());
     let bound = bind(&component, Arc::clone(&heard));

@@ -3,11 +3,11 @@
 use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::exports::farshore::platform::{
-    inventory, ownership, power, source, source_blocks, target_disks, target_machines,
+    inventory, ownership, power, sealed_disks, source, source_blocks, target_disks, target_machines,
 };
 
 /// The version of `farshore:platform` that this module binds.
-pub(crate) const VERSION: &str = "0.1.0-draft.3";
+pub(crate) const VERSION: &str = "0.1.0-draft.4";
 
 /// The exported interfaces of one component.
 #[derive(Clone)]
@@ -17,6 +17,7 @@ pub(crate) struct Exports {
     pub(crate) source_blocks: Option<source_blocks::GuestIndices>,
     pub(crate) power: Option<power::GuestIndices>,
     pub(crate) target_disks: Option<target_disks::GuestIndices>,
+    pub(crate) sealed_disks: Option<sealed_disks::GuestIndices>,
     pub(crate) target_machines: Option<target_machines::GuestIndices>,
     pub(crate) ownership: Option<ownership::GuestIndices>,
 }
@@ -38,6 +39,7 @@ impl Exports {
             source_blocks: find!("source-blocks", source_blocks),
             power: find!("power", power),
             target_disks: find!("target-disks", target_disks),
+            sealed_disks: find!("sealed-disks", sealed_disks),
             target_machines: find!("target-machines", target_machines),
             ownership: find!("ownership", ownership),
         })
@@ -51,6 +53,7 @@ impl Exports {
             ("source-blocks", self.source_blocks.is_some()),
             ("power", self.power.is_some()),
             ("target-disks", self.target_disks.is_some()),
+            ("sealed-disks", self.sealed_disks.is_some()),
             ("target-machines", self.target_machines.is_some()),
             ("ownership", self.ownership.is_some()),
         ]

@@ -5,25 +5,9 @@ use std::sync::Arc;
 use super::entry::{Change, EntryKey, MapTag, Place};
 use crate::{
     Result,
-    map::{Maps, leaf_slots},
-    page::{LEVELS, LeafSlot, Page, PageRef, SLOT_BITS, SLOTS},
+    map::{Maps, PagePair, leaf_slots},
+    page::{LeafSlot, Page, PageRef, SLOTS},
 };
-
-/// A page of the one map, and the page of the other map at its place.
-#[derive(Debug, Clone, Copy)]
-struct Pair {
-    level: usize,
-    index: u64,
-    old: Option<PageRef>,
-    new: Option<PageRef>,
-}
-
-impl Pair {
-    /// The leaf after all that it covers.
-    fn end(&self) -> u64 {
-        (self.index + 1) << (SLOT_BITS * u32::try_from(self.level).unwrap_or(0))
-    }
-}
 
 /// What differs in the leaves from this one on, of at most so many leaves; and the leaf to go on with, if there are more.
 ///
@@ -42,9 +26,9 @@ pub(super) async fn differences(
 ) -> Result<(Vec<Change>, Option<u64>)> {
     let mut changes = Vec::new();
     let mut leaves: usize = 0;
-    let mut waiting = vec![Pair { level: LEVELS - 1, index: 0, old, new: Some(new) }];
+    let mut waiting = vec![PagePair::roots(old, Some(new))];
     while let Some(pair) = waiting.pop() {
-        if pair.old == pair.new || pair.end() <= from {
+        if pair.is_same() || pair.end() <= from {
             continue;
         }
         if pair.level == 0 && leaves == leaves_max {
@@ -56,31 +40,18 @@ pub(super) async fn differences(
             leaves += 1;
             compare(map, pair.index, leaf(old.as_ref()), leaf(new.as_ref()), &mut changes);
         } else {
-            let children = (0..SLOTS).rev().map(|slot| Pair {
-                level: pair.level - 1,
-                index: pair.index * SLOTS as u64 + slot as u64,
-                old: child(old.as_ref(), slot),
-                new: child(new.as_ref(), slot),
-            });
-            waiting.extend(children);
+            waiting.extend(pair.children(old.as_deref(), new.as_deref()));
         }
     }
     Ok((changes, None))
 }
 
-async fn read(maps: &Maps, reference: Option<PageRef>, pair: &Pair) -> Result<Option<Arc<Page>>> {
+async fn read(maps: &Maps, reference: Option<PageRef>, pair: &PagePair) -> Result<Option<Arc<Page>>> {
     let Some(reference) = reference else { return Ok(None) };
     match maps.page(&reference, pair.level, pair.index).await {
         Ok(page) => Ok(Some(page)),
         Err(error) if error.is_damage() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn child(page: Option<&Arc<Page>>, slot: usize) -> Option<PageRef> {
-    match page.map(|page| &**page) {
-        Some(Page::Inner(children)) => children.get(slot).copied().flatten(),
-        _ => None,
     }
 }
 

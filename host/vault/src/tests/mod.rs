@@ -7,6 +7,7 @@ mod census;
 mod check;
 mod corpus;
 mod crash;
+mod differences;
 mod faulty;
 mod fencing;
 mod full;

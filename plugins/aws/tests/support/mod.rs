@@ -142,8 +142,7 @@ impl<S> Scene<S> {
 
     /// Makes a machine of disks of one GiB with these blocks, and starts it. The id of its instance.
     pub fn run(&self, id: &str, disks: &[&BTreeMap<u64, u8>]) -> Result<(String, Vec<u8>), PlatformError> {
-        let machine = machine(disks.len());
-        let mut states = Vec::new();
+        let (machine, mut states) = (machine(disks.len()), Vec::new());
         for (disk, blocks) in machine.disks.iter().zip(disks) {
             states.push(self.disk(
                 &format!("{:0>32x}", states.len() + 0x100 + usize::from_str_radix(&id[30..], 16).expect("hex") * 16),
@@ -151,8 +150,14 @@ impl<S> Scene<S> {
                 blocks,
             )?);
         }
+        self.run_of(id, states)
+    }
+
+    /// Makes a machine of sealed disks, and starts it. The id of its instance.
+    pub fn run_of(&self, id: &str, disks: Vec<Vec<u8>>) -> Result<(String, Vec<u8>), PlatformError> {
+        let machine = machine(disks.len());
         let request =
-            MachineRequest { id: id.to_owned(), owner: OWNER.to_owned(), run: RUN.to_owned(), machine, disks: states };
+            MachineRequest { id: id.to_owned(), owner: OWNER.to_owned(), run: RUN.to_owned(), machine, disks };
         let state = self.settle_machine(target_machines::define(self, &request)?)?;
         let state = self.settle_machine(target_machines::start(self, &state)?)?;
         let readiness = target_machines::check_readiness(self, &state)?;
@@ -164,16 +169,23 @@ impl<S> Scene<S> {
 
     /// Makes a disk with these blocks.
     pub fn disk(&self, id: &str, disk: &Disk, blocks: &BTreeMap<u64, u8>) -> Result<Vec<u8>, PlatformError> {
-        let request = DiskRequest {
-            id: id.to_owned(),
-            owner: OWNER.to_owned(),
-            run: RUN.to_owned(),
-            machine_name: "Orders".to_owned(),
-            disk: disk.id.clone(),
-            size_bytes: disk.size_bytes,
-            properties: Vec::new(),
-        };
-        let state = self.settle_disk(target_disks::begin(self, &request)?)?;
+        let state = self.settle_disk(target_disks::begin(self, &disk_request(id, disk))?)?;
+        self.write_and_seal(state, blocks)
+    }
+
+    /// Makes a disk that begins as another was sealed, and has these blocks besides.
+    pub fn disk_from(
+        &self,
+        id: &str,
+        disk: &Disk,
+        base: &[u8],
+        blocks: &BTreeMap<u64, u8>,
+    ) -> Result<Vec<u8>, PlatformError> {
+        let state = self.settle_disk(target_disks::begin_from(self, &disk_request(id, disk), base)?)?;
+        self.write_and_seal(state, blocks)
+    }
+
+    fn write_and_seal(&self, state: Vec<u8>, blocks: &BTreeMap<u64, u8>) -> Result<Vec<u8>, PlatformError> {
         let place = target_disks::open(&state)?;
         let mut digests = Sha256::new();
         for (index, byte) in blocks {
@@ -377,6 +389,18 @@ impl<S> Host for Scene<S> {
 }
 
 /// A machine with so many disks of one GiB.
+pub fn disk_request(id: &str, disk: &Disk) -> DiskRequest {
+    DiskRequest {
+        id: id.to_owned(),
+        owner: OWNER.to_owned(),
+        run: RUN.to_owned(),
+        machine_name: "Orders".to_owned(),
+        disk: disk.id.clone(),
+        size_bytes: disk.size_bytes,
+        properties: Vec::new(),
+    }
+}
+
 pub fn machine(disks: usize) -> Machine {
     let disk = |number: usize| Disk {
         id: format!("vd{number}"),

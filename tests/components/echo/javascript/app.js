@@ -1,9 +1,9 @@
 // Sends back every type of `wit/`, in JavaScript.
 
-import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.3';
-import { write } from 'farshore:host/log@0.1.0-draft.3';
-import { report } from 'farshore:host/progress@0.1.0-draft.3';
-import { get } from 'farshore:host/settings@0.1.0-draft.3';
+import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.4';
+import { write } from 'farshore:host/log@0.1.0-draft.4';
+import { report } from 'farshore:host/progress@0.1.0-draft.4';
+import { get } from 'farshore:host/settings@0.1.0-draft.4';
 
 const unsupported = () => {
   throw { tag: 'unsupported', val: 'echo' };
@@ -54,6 +54,7 @@ export const source = withFunctions(
 export const sourceBlocks = withFunctions('listBlocks', unsupported);
 export const power = withFunctions('stopMachine continueStop', unsupported);
 export const targetDisks = withFunctions('beginDisk openDisk sealDisk continueDisk discardDisk', unsupported);
+export const sealedDisks = withFunctions('beginDiskFrom', unsupported);
 export const targetMachines = withFunctions(
   'checkMachine defineMachine startMachine continueMachine checkReadiness stopMachine removeMachine',
   unsupported,

@@ -64,6 +64,7 @@ Power = implementing(exports.Power, "stop_machine continue_stop", unsupported)
 TargetDisks = implementing(
     exports.TargetDisks, "begin_disk open_disk seal_disk continue_disk discard_disk", unsupported
 )
+SealedDisks = implementing(exports.SealedDisks, "begin_disk_from", unsupported)
 TargetMachines = implementing(
     exports.TargetMachines,
     "check_machine define_machine start_machine continue_machine check_readiness stop_machine remove_machine",

@@ -5,7 +5,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../../wit/host", "../../../../wit/platform", "../wit"],
-        world: "farshore:echo/echo-adapter@0.1.0-draft.3",
+        world: "farshore:echo/echo-adapter@0.1.0-draft.4",
         generate_all,
     });
 }
@@ -13,7 +13,7 @@ mod bindings {
 use bindings::{
     exports::farshore::{
         echo::echo,
-        platform::{inventory, ownership, power, source, source_blocks, target_disks, target_machines},
+        platform::{inventory, ownership, power, sealed_disks, source, source_blocks, target_disks, target_machines},
     },
     farshore::{
         host::{clock, log, progress, settings},
@@ -120,6 +120,10 @@ unsupported! { target_disks:
     seal_disk(Vec<u8>, Option<target_disks::WrittenBlocks>) -> target_disks::DiskStep;
     continue_disk(Vec<u8>) -> target_disks::DiskStep;
     discard_disk(Vec<u8>) -> Done;
+}
+
+unsupported! { sealed_disks:
+    begin_disk_from(target_disks::DiskRequest, Vec<u8>) -> target_disks::DiskStep;
 }
 
 unsupported! { target_machines:

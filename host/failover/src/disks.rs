@@ -1,0 +1,216 @@
+//! The disks of a run: made, written and sealed. Where the platform can, they begin from those that an earlier failover
+//! sealed and this one gives up, so that another point is reached by writing what differs.
+
+use std::collections::BTreeMap;
+
+use farshore_core::{Disk, DiskId, Machine, MachineId, RunId, Sequence};
+use farshore_platform::{AdapterState, DiskRequest, SiteError, Target};
+use farshore_vault::{Lineage, Point};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Execution, FailoverError, FailoverPlan, RestoreLimits, RunEntry, RunEvent, RunJournal, RunState,
+    restore_differences, restore_disk, run::mint_id,
+};
+
+/// A disk that an earlier failover sealed, and whose content the vault has.
+#[derive(Debug)]
+pub(crate) struct Base {
+    /// The failover.
+    run: RunId,
+    /// What it wrote.
+    point: Sequence,
+    /// The adapter's state of the sealed disk.
+    state: AdapterState,
+}
+
+/// What the disks of a run can begin from.
+#[derive(Debug, Default)]
+pub(crate) struct Bases(BTreeMap<(MachineId, DiskId), Base>);
+
+impl Bases {
+    /// The disks of what the run gives up and has not removed yet, as `runs`, the lineage's, made them: those with the size
+    /// that the disk has now. None if the target cannot begin from them, or the vault cannot say what they hold: then all
+    /// of each disk is written.
+    pub(crate) async fn of(
+        target: &dyn Target,
+        lineage: &Lineage,
+        state: &RunState,
+        runs: &[RunState],
+        machines: &[Machine],
+    ) -> Self {
+        let mut bases = Self::default();
+        if !target.begins_from_sealed() {
+            return bases;
+        }
+        for copy in &state.head.discards {
+            let is_gone = state.discarded.contains(&(copy.run, copy.machine.clone()));
+            let Some(earlier) = runs.iter().find(|earlier| earlier.head.run == copy.run && !is_gone) else { continue };
+            let made = earlier.machines.get(&copy.machine);
+            let machine = machines.iter().find(|machine| machine.id == copy.machine);
+            let (Some(made), Some(machine)) = (made, machine) else { continue };
+            let Ok(detail) = lineage.point(earlier.head.point).await else { continue };
+            for disk in &machine.disks {
+                let size_bytes = detail.disk(&machine.id, &disk.id).map(|held| held.size_bytes);
+                let sealed = made.disks.get(&disk.id).filter(|made| made.sealed).and_then(|made| made.state.clone());
+                if let (Some(state), true) = (sealed, size_bytes == Some(disk.size_bytes)) {
+                    let base = Base { run: copy.run, point: detail.sequence, state };
+                    bases.0.insert((machine.id.clone(), disk.id.clone()), base);
+                }
+            }
+        }
+        bases
+    }
+
+    fn get(&self, machine: &Machine, disk: &Disk) -> Option<&Base> {
+        self.0.get(&(machine.id.clone(), disk.id.clone()))
+    }
+}
+
+impl Execution {
+    /// Writes the disks that can begin from those of what is given up, while that is still there. A machine of which that
+    /// fails is removed, and written whole when its turn comes.
+    pub(crate) async fn write_on_bases(
+        &self,
+        journal: &mut RunJournal,
+        plan: &FailoverPlan,
+        bases: &Bases,
+        stop: &CancellationToken,
+    ) -> Result<(), FailoverError> {
+        for machine in &plan.machines {
+            let based: Vec<_> =
+                machine.disks.iter().filter_map(|disk| Some((disk, bases.get(machine, disk)?))).collect();
+            let is_up = journal.state().machines.get(&machine.id).is_some_and(|made| made.up.is_some());
+            if based.is_empty() || is_up {
+                continue;
+            }
+            let text = format!("writing what differs from what an earlier failover made of machine {}", machine.id);
+            self.observer.event(RunEvent::Step(text));
+            for (disk, base) in based {
+                match self.recover_disk(journal, &plan.detail, machine, disk, Some(base), stop).await {
+                    Ok(_) => {}
+                    Err(FailoverError::Stopped) => return Err(FailoverError::Stopped),
+                    Err(error) => {
+                        let text = format!(
+                            "machine {} is written whole: what an earlier failover made of it cannot be begun from: {}",
+                            machine.id,
+                            error.with_causes()
+                        );
+                        self.observer.event(RunEvent::Warning(text.clone()));
+                        journal.record(RunEntry::MachineFailed { machine: machine.id.clone(), error: text }).await?;
+                        self.remove_half_made(journal, &machine.id).await?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a disk, writes it and seals it, as far as the journal says that it is not done yet. It begins from `base` if there
+    /// is one.
+    pub(crate) async fn recover_disk(
+        &self,
+        journal: &mut RunJournal,
+        point: &Point,
+        machine: &Machine,
+        disk: &Disk,
+        base: Option<&Base>,
+        stop: &CancellationToken,
+    ) -> Result<AdapterState, FailoverError> {
+        let known =
+            journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id)).cloned();
+        if let Some(known) = &known
+            && let (true, Some(state)) = (known.sealed, &known.state)
+        {
+            return Ok(state.clone());
+        }
+        let (id, began_from) = match &known {
+            Some(known) => (known.id.clone(), known.base),
+            None => {
+                let (id, base) = (mint_id(&*self.clock, &*self.entropy), base.map(|base| base.run));
+                let (machine, disk) = (machine.id.clone(), disk.id.clone());
+                journal.record(RunEntry::DiskIntended { machine, disk, id: id.clone(), base }).await?;
+                (id, base)
+            }
+        };
+        let doing = format!("making disk {} of machine {}", disk.id, machine.id);
+        let request = DiskRequest {
+            id: id.clone(),
+            owner: self.owner(journal.state()).to_string(),
+            run: journal.state().head.run,
+            machine_name: machine.name.clone(),
+            disk: disk.clone(),
+        };
+        let mut state = match known.and_then(|known| known.state.filter(|_| known.restored.is_some())) {
+            Some(state) => state,
+            None => {
+                let base = base.filter(|base| began_from == Some(base.run));
+                let step = match (base, began_from) {
+                    (Some(base), _) => self.target.begin_disk_from(&request, &base.state).await,
+                    (None, None) => self.target.begin_disk(&request).await,
+                    // Another disk than was asked for with this id would be made.
+                    (None, Some(run)) => Err(SiteError::NotFound {
+                        site: self.target.site().clone(),
+                        message: format!("it began from what failover {run} made, which is gone"),
+                    }),
+                };
+                let state = self.settle_disk(journal, &id, step, &doing, stop).await?;
+                self.write_disk(journal, point, machine, disk, &id, &state, base, stop).await?;
+                state
+            }
+        };
+        let progress = journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id));
+        let blocks = progress.and_then(|progress| progress.blocks.clone());
+        let step = self.answered(stop, || self.target.seal_disk(&state, blocks.as_ref())).await;
+        state = self
+            .settle_disk(journal, &id, step, &format!("sealing disk {} of machine {}", disk.id, machine.id), stop)
+            .await?;
+        journal.record(RunEntry::DiskSealed { id }).await?;
+        Ok(state)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are what a disk in a run is")]
+    async fn write_disk(
+        &self,
+        journal: &mut RunJournal,
+        point: &Point,
+        machine: &Machine,
+        disk: &Disk,
+        id: &str,
+        state: &AdapterState,
+        base: Option<&Base>,
+        stop: &CancellationToken,
+    ) -> Result<(), FailoverError> {
+        let (machine_id, disk_id) = (machine.id.clone(), disk.id.clone());
+        self.observer.event(RunEvent::DiskStarted { machine: machine_id, disk: disk_id, size_bytes: disk.size_bytes });
+        let lineage = self
+            .vault
+            .lineage(&journal.state().head.group)
+            .await
+            .map_err(FailoverError::vault("opening the lineage"))?
+            .ok_or_else(|| FailoverError::NothingToRecover { group: journal.state().head.group.clone() })?;
+        let open = async |point: Sequence| {
+            let reader = lineage.open_point(point).await.map_err(FailoverError::vault("opening the recovery point"))?;
+            reader.disk(&machine.id, &disk.id).map_err(FailoverError::vault("opening a disk of the point"))
+        };
+        let reader = open(point.sequence).await?;
+        let doing = format!("opening the new disk {} of machine {}", disk.id, machine.id);
+        let transport = self.target.open_disk(state, disk).await.map_err(FailoverError::site(doing))?;
+        let moved = |bytes| self.observer.event(RunEvent::Moved(bytes));
+        let limits = RestoreLimits::default();
+        let report = match base {
+            None => restore_disk(&reader, &*transport, limits, &*self.clock, stop, &moved).await,
+            Some(base) => match open(base.point).await {
+                Ok(base) => restore_differences(&reader, &base, &*transport, limits, &*self.clock, stop, &moved).await,
+                Err(error) => Err(error),
+            },
+        };
+        // After the flush the bytes are durable, whatever the goodbye answers.
+        let _ = transport.close().await;
+        let report = report?;
+        let (written_bytes, milliseconds) = (report.written_bytes, report.milliseconds);
+        let (id, blocks) = (id.to_owned(), transport.written_blocks());
+        journal.record(RunEntry::DiskRestored { id, written_bytes, milliseconds, blocks }).await
+    }
+}
