@@ -104,7 +104,7 @@ fn render(context: &Context, plan: &FailoverPlan, group: &Group) -> String {
     for copy in &plan.discards {
         let (machine, run) = (&copy.machine, copy.run);
         more += &format!(
-            "  REMOVED FIRST: machine {machine}, which failover {run} started, with all that happened on it\n"
+            "  GIVEN UP: machine {machine}, which failover {run} started, is removed with all that happened on it\n"
         );
     }
     if !plan.left_unprotected.is_empty() {
