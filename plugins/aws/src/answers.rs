@@ -218,12 +218,30 @@ pub struct Instance {
     /// Why it is as it is.
     #[serde(default)]
     pub state_reason: StateReason,
+    /// `spot` and others; empty if it is on demand.
+    #[serde(default)]
+    pub instance_lifecycle: String,
+    /// Its processors.
+    #[serde(default)]
+    pub cpu_options: CpuOptions,
     /// Its network interfaces.
     #[serde(default)]
     pub network_interface_set: Items<NetworkInterface>,
     /// Its tags.
     #[serde(default)]
     pub tag_set: TagSet,
+}
+
+/// The processors of an instance.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuOptions {
+    /// CPU cores; 0 if they are not told.
+    #[serde(default)]
+    pub core_count: u32,
+    /// vCPUs for each core; 0 if they are not told.
+    #[serde(default)]
+    pub threads_per_core: u32,
 }
 
 /// How far an instance is.

@@ -1,4 +1,4 @@
-//! The two APIs: EC2's query protocol, with forms and XML, and EBS direct, with JSON.
+//! The APIs: EC2's query protocol, with forms and XML, and EBS direct and Service Quotas, with JSON.
 //!
 //! Requests that do no harm when they are carried out twice are repeated by the host, until their time is over. What an
 //! answer means is for the caller to say: that a thing is not there can mean that it is not there yet.
@@ -45,6 +45,8 @@ impl<'h> Watch<'h> {
 pub const EC2: &str = "ec2";
 /// The endpoint of EBS direct.
 pub const EBS: &str = "ebs";
+/// The endpoint of Service Quotas.
+pub const SERVICE_QUOTAS: &str = "servicequotas";
 
 const EC2_VERSION: &str = "2016-11-15";
 const TIMEOUT_MILLISECONDS: u32 = 12_000;
@@ -53,8 +55,13 @@ pub const PAGE_RESULTS: u32 = 400;
 /// A listing that does not end is none.
 const PAGES_MAX: usize = 200;
 /// What the services call a throttle where the status does not say so.
-pub const THROTTLE_WORDS: [&str; 4] =
-    ["ConcurrentLimitExceededException", "RequestLimitExceeded", "RequestThrottledException", "ThrottlingException"];
+pub const THROTTLE_WORDS: [&str; 5] = [
+    "ConcurrentLimitExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottledException",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
 
 /// What a call of an API returns.
 pub type ApiResult<T> = Result<T, ApiError>;
@@ -123,7 +130,7 @@ impl Call {
     }
 }
 
-/// Both APIs.
+/// All of them.
 #[derive(Clone, Copy)]
 pub struct Api<'h> {
     /// Who sends.
@@ -210,27 +217,53 @@ impl<'h> Api<'h> {
             timeout_milliseconds: TIMEOUT_MILLISECONDS,
             throttle_words: THROTTLE_WORDS.map(str::to_owned).to_vec(),
         };
-        let response = self.host.send(EBS, &request).map_err(ApiError::Unanswered)?;
-        let json = serde_json::from_slice::<Value>(&response.body);
-        if is_success(&response) {
-            return json.map_err(|error| unclear(format!("EBS's answer to {what} cannot be read: {error}")));
-        }
-        let failure = json.ok().and_then(|answer| {
-            let text = |names: [&str; 2]| {
-                let found = names.iter().find_map(|name| answer.get(name)?.as_str());
-                found.map(|text| text.rsplit('#').next().unwrap_or(text).to_owned())
-            };
-            // The kind of the refusal stands in a header, or in the body.
-            let kind = header_of(&response, "x-amzn-errortype").or_else(|| text(["__type", "code"]))?;
-            let message = text(["message", "Message"]).unwrap_or_default();
-            let reason = answer.get("Reason").and_then(Value::as_str).map(|reason| format!(" ({reason})"));
-            Some((kind, format!("{message}{}", reason.unwrap_or_default())))
-        });
-        Err(refusal(&what, &response, failure))
+        json(&what, "EBS", &self.host.send(EBS, &request).map_err(ApiError::Unanswered)?)
+    }
+
+    /// Calls Service Quotas: an operation that does no harm when it is carried out twice, such as `GetServiceQuota`.
+    ///
+    /// # Errors
+    /// No answer, a refusal, or an answer that cannot be read.
+    pub fn service_quotas(&self, operation: &str, body: &Value) -> ApiResult<Value> {
+        let request = Request {
+            method: Method::Post,
+            target: "/".into(),
+            headers: vec![
+                header("content-type", "application/x-amz-json-1.1"),
+                header("x-amz-target", format!("ServiceQuotasV20190624.{operation}")),
+            ],
+            body: body.to_string().into_bytes(),
+            repeatable: true,
+            timeout_milliseconds: TIMEOUT_MILLISECONDS,
+            throttle_words: THROTTLE_WORDS.map(str::to_owned).to_vec(),
+        };
+        let response = self.host.send(SERVICE_QUOTAS, &request).map_err(ApiError::Unanswered)?;
+        json(operation, "Service Quotas", &response)
     }
 }
 
-fn unclear(message: String) -> ApiError {
+/// The answer of an API that speaks JSON.
+fn json(what: &str, service: &str, response: &Response) -> ApiResult<Value> {
+    let json = serde_json::from_slice::<Value>(&response.body);
+    if is_success(response) {
+        return json.map_err(|error| unclear(format!("the answer of {service} to {what} cannot be read: {error}")));
+    }
+    let failure = json.ok().and_then(|answer| {
+        let text = |names: [&str; 2]| {
+            let found = names.iter().find_map(|name| answer.get(name)?.as_str());
+            found.map(|text| text.rsplit('#').next().unwrap_or(text).to_owned())
+        };
+        // The kind of the refusal stands in a header, or in the body.
+        let kind = header_of(response, "x-amzn-errortype").or_else(|| text(["__type", "code"]))?;
+        let message = text(["message", "Message"]).unwrap_or_default();
+        let reason = answer.get("Reason").and_then(Value::as_str).map(|reason| format!(" ({reason})"));
+        Some((kind, format!("{message}{}", reason.unwrap_or_default())))
+    });
+    Err(refusal(what, response, failure))
+}
+
+/// What is not the answer that it should be.
+pub fn unclear(message: String) -> ApiError {
     ApiError::Unclear { code: String::new(), message }
 }
 

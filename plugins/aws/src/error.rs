@@ -1,4 +1,4 @@
-//! How an error of the host, of EC2 or of EBS direct becomes a sentence for the operator.
+//! How an error of the host, of EC2, of EBS direct or of Service Quotas becomes a sentence for the operator.
 
 use std::fmt;
 
@@ -12,13 +12,14 @@ const SENTENCE_BYTES_MAX: usize = 2_000;
 pub type Result<T> = std::result::Result<T, PlatformError>;
 
 /// What says that later it may work.
-const THROTTLES: [&str; 6] = [
+const THROTTLES: [&str; 7] = [
     "ConcurrentLimitExceededException",
     "RequestLimitExceeded",
     "RequestThrottledException",
     "SnapshotCreationPerVolumeRateExceeded",
     "Throttling",
     "ThrottlingException",
+    "TooManyRequestsException",
 ];
 
 /// Why a call of an API did not do what it should.

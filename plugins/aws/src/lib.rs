@@ -1,4 +1,5 @@
-//! Protects and recovers EC2 instances: what `wit/platform` asks of an adapter, over the APIs of EC2 and EBS direct.
+//! Protects and recovers EC2 instances: what `wit/platform` asks of an adapter, over the APIs of EC2 and EBS direct,
+//! and, if the operator wants quotas compared, of Service Quotas.
 //!
 //! It must not move a disk's bytes, see a key, or remember anything between calls. Whatever it makes carries the owner's tag
 //! from the call that makes it, so that nothing depends on a journal; and what it makes is visible to later calls only after a
@@ -20,6 +21,7 @@ pub mod inventory;
 pub mod ownership;
 pub mod ports;
 pub mod power;
+pub mod quotas;
 #[cfg(test)]
 mod script;
 pub mod settings;

@@ -33,6 +33,9 @@ pub struct Settings {
     /// What everything that is made gets beside the adapter's own tags.
     #[serde(default)]
     pub tags: Tags,
+    /// Whether the quota of vCPUs is compared with what runs, before a run.
+    #[serde(default)]
+    pub check_quotas: bool,
     /// What is otherwise for one machine, by its id at the source.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineSettings>,
@@ -164,11 +167,18 @@ mod tests {
             (r#"{"tags":{"Name":"me"}}"#, "\"Name\" is not the operator's"),
             (r#"{"tags":{"":"me"}}"#, "is empty or too long"),
             (r#"{"subnets":"a"}"#, "unknown field `subnets`"),
+            (r#"{"check-quotas":"yes"}"#, "expected a boolean"),
         ];
         for (json, expected) in cases {
             let error = load(json).expect_err(json);
             assert!(matches!(&error, PlatformError::Settings(text) if text.contains(expected)), "{json}: {error:?}");
         }
+    }
+
+    #[test]
+    fn quotas_are_asked_for_only_if_the_operator_says_so() {
+        assert!(!load("{}").expect("settings").check_quotas);
+        assert!(load(r#"{"check-quotas":true}"#).expect("settings").check_quotas);
     }
 
     #[test]
@@ -200,6 +210,6 @@ mod tests {
         }
         let mut count = 0;
         walk(&serde_json::from_str(SCHEMA).expect("the schema is JSON"), &mut count);
-        assert_eq!(count, 11);
+        assert_eq!(count, 12);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     answers::{
         Image, Images, Instance, InstanceStatuses, Page as _, Registered, Reservations, SecurityGroups, Subnets,
     },
-    api::{Api, Call, wait},
+    api::{Api, Call, Watch, wait},
     bindings::exports::farshore::platform::target_machines::{
         Finding, FindingPage, Level as ReadinessLevel, MachineRequest, MachineStatus, MachineStep, Manner, Readiness,
     },
@@ -25,6 +25,7 @@ use crate::{
     inventory::{self, GIB},
     ports::Host,
     power::{self, Progress},
+    quotas::{self, Wanted},
     settings::{Placement, Settings},
     snapshots,
     tags::{ID, KIND, MACHINE_KIND, NAME, OWNER, RUN, Tags, is_id, is_owner, tags_of},
@@ -118,7 +119,7 @@ pub(crate) fn bare_state(owner: &str, run: &str, id: &str, name: &str, snapshots
 /// As in the interface.
 pub fn check(host: &dyn Host, machine: &Machine) -> Result<FindingPage> {
     let settings = Settings::load(host)?;
-    let api = Api::new(host);
+    let (api, watch) = (Api::new(host), Watch::start(host)?);
     let mut findings = Vec::new();
     let mut find = |blocking, problem: String| findings.push(Finding { blocking, problem: shortened(&problem, 1_000) });
     let name = &machine.name;
@@ -141,21 +142,30 @@ pub fn check(host: &dyn Host, machine: &Machine) -> Result<FindingPage> {
     match settings.placement(&machine.id) {
         Err(PlatformError::Settings(problem)) => find(true, problem),
         Err(error) => return Err(error),
-        Ok(placement) => check_placement(&api, machine, &placement, &mut find)?,
+        Ok(placement) => {
+            let vcpus = check_placement(&api, machine, &placement, &mut find)?;
+            if let Some(vcpus) = vcpus.filter(|_| settings.check_quotas) {
+                let wanted = Wanted { machine: name, instance_type: &placement.instance_type, vcpus };
+                quotas::problem(&api, watch, wanted).into_iter().for_each(|problem| find(false, problem));
+            }
+        }
     }
     Ok(FindingPage { findings, next: None })
 }
 
+/// Finds what is wrong with where and as what a machine is to run. Returns the vCPUs of its type, if there is such a type.
 fn check_placement(
     api: &Api<'_>,
     machine: &Machine,
     placement: &Placement,
     find: &mut impl FnMut(bool, String),
-) -> Result<()> {
+) -> Result<Option<u32>> {
     let name = &machine.name;
     let wanted = placement.instance_type.as_str();
+    let mut vcpus = None;
     match inventory::types(api, &[wanted]).map(|mut types| types.remove(wanted)) {
         Ok(Some(kind)) => {
+            vcpus = Some(kind.v_cpu_info.count);
             let modes: Vec<&str> = kind.supported_boot_modes.iter().map(String::as_str).collect();
             let mode = boot_mode(machine.firmware);
             if !modes.is_empty() && !modes.contains(&mode) {
@@ -193,7 +203,7 @@ fn check_placement(
         Err(ApiError::Refused { message, code, .. }) if code.ends_with(".NotFound") => find(true, message),
         Err(error) => return Err(error.while_doing("looking at the security groups")),
     }
-    Ok(())
+    Ok(vcpus)
 }
 
 /// Whether an address can be an instance's in this range: the first four and the last belong to the network.

@@ -56,6 +56,7 @@ fn recovery(purpose: &str) -> String {
         "subnet": format!("subnet-0{purpose}"),
         "security-groups": [format!("sg-0{purpose}")],
         "tags": {"purpose": purpose},
+        "check-quotas": true,
     })
     .to_string()
 }

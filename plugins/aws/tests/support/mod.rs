@@ -306,7 +306,9 @@ pub fn pause() {
 
 fn endpoints([ec2, ebs]: [&str; 2], key_id: &str) -> BTreeMap<&'static str, Endpoint> {
     let secret = secret_of(key_id);
-    [("ec2", ec2), ("ebs", ebs)].map(|(service, url)| (service, endpoint(service, url, (key_id, &secret)))).into()
+    // Where EC2 is, Service Quotas is too.
+    let all = [("ec2", ec2), ("ebs", ebs), ("servicequotas", ec2)];
+    all.map(|(service, url)| (service, endpoint(service, url, (key_id, &secret)))).into()
 }
 
 fn endpoint(service: &str, url: &str, (id, secret): (&str, &str)) -> Endpoint {

@@ -23,6 +23,7 @@ use crate::{
     faults::{Fault, Faults},
     model::{Call, Instance, InstanceState, Principal, Snapshot, SnapshotState, State, Subnet, Volume},
     policy::{Ask, Policy, Tags},
+    quotas,
     signature::{Key, hex},
 };
 
@@ -56,6 +57,10 @@ pub struct Options {
     pub page_token_life: Duration,
     /// How long there is between two snapshots of a volume.
     pub snapshot_interval: Duration,
+    /// The values that Service Quotas tells for this account, by the codes of quotas. For others it tells AWS's defaults only.
+    pub quotas: BTreeMap<String, f64>,
+    /// AWS's defaults, by the codes of quotas. There are no other quotas.
+    pub default_quotas: BTreeMap<String, f64>,
     /// How many snapshots may be pending at once.
     pub pending_max: usize,
     /// Whether to remove a snapshot that is not there is not allowed, rather than not possible: its tags cannot be asked for.
@@ -68,8 +73,8 @@ pub struct Options {
 
 impl Options {
     /// An account that is kept in this folder: one key, `TWIN` with the secret `twin-secret`, that may do everything; a subnet
-    /// and a security group for `live` and one for `drill`, tagged with their `purpose`; instances that do not run; and
-    /// nothing that goes wrong.
+    /// and a security group for `live` and one for `drill`, tagged with their `purpose`; instances that do not run; AWS's default
+    /// quotas; and nothing that goes wrong.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         let tagged = |purpose: &str| Tags::from([("purpose".to_owned(), purpose.to_owned())]);
         let subnet = |purpose: &str, cidr: &str| Subnet {
@@ -91,6 +96,8 @@ impl Options {
             block_token_life: Duration::from_secs(7 * 86_400),
             page_token_life: Duration::from_secs(3_600),
             snapshot_interval: Duration::ZERO,
+            quotas: BTreeMap::new(),
+            default_quotas: quotas::QUOTAS.map(|(code, _, value)| (code.to_owned(), value)).into(),
             pending_max: 100,
             missing_is_denied: false,
             completes_again: true,
@@ -249,10 +256,11 @@ impl Account {
             return Ok(());
         }
         let message = format!("You are not authorized to perform {} on {}", ask.action, ask.resource);
-        match ask.action.strip_prefix("ebs:") {
-            None => Err(Failure::new(403, "UnauthorizedOperation", message)),
-            Some(_) => Err(Failure::new(403, "AccessDeniedException", message)),
-        }
+        Err(match ask.action.split(':').next() {
+            Some("ebs") => Failure::new(403, "AccessDeniedException", message),
+            Some("servicequotas") => Failure::new(400, "AccessDeniedException", message),
+            _ => Failure::new(403, "UnauthorizedOperation", message),
+        })
     }
 
     /// What policies were asked for and have allowed.

@@ -1,4 +1,4 @@
-//! Serves a twin of EC2 and EBS direct on loopback until it is ended.
+//! Serves a twin of EC2, EBS direct and Service Quotas on loopback until it is ended.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use farshore_twin_ebs::{Faults, Key, Options, Policy, Principal, Twin};
 
-/// A strict twin of EC2 and EBS direct, for tests and for authors of adapters. The access key `TWIN` with the secret `twin-secret` may
-/// do everything.
+/// A strict twin of EC2, EBS direct and Service Quotas, for tests and for authors of adapters. The access key `TWIN` with the secret
+/// `twin-secret` may do everything.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// Where it keeps what there is. Instances have sockets in it, so that its path is short.
     #[arg(long)]
     folder: PathBuf,
-    /// The port of loopback for EC2; one that is free if it is left out.
+    /// The port of loopback for EC2 and Service Quotas; one that is free if it is left out.
     #[arg(long, default_value_t = 0)]
     ec2_port: u16,
     /// The port of loopback for EBS direct; one that is free if it is left out.

@@ -173,6 +173,12 @@ pub struct Instance {
     pub image: String,
     /// Its type.
     pub kind: String,
+    /// Whether it is a spot instance.
+    pub is_spot: bool,
+    /// Its CPU cores.
+    pub cores: u32,
+    /// Its vCPUs for each core.
+    pub threads_per_core: u32,
     /// Where its network interface is.
     pub subnet: String,
     /// Its address there.

@@ -1,4 +1,4 @@
-//! The twin's servers, on loopback: one for EC2 and one for EBS direct.
+//! The twin's servers, on loopback: one for EC2 and Service Quotas, and one for EBS direct.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use axum::{
 };
 use farshore_core::{Clock as _, SystemClock};
 use futures::StreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     faults::Fault,
     model::{Call, InstanceState},
     query::{Parameters, escaped},
+    quotas,
     signature::{Refusal, Signed, signer},
 };
 
@@ -205,6 +206,11 @@ impl Answer {
         Self { status, headers: vec![("content-type", "text/xml;charset=UTF-8".to_owned())], body: Bytes::from(xml) }
     }
 
+    fn json(status: u16, value: &Value) -> Self {
+        let headers = vec![("content-type", quotas::CONTENT_TYPE.to_owned())];
+        Self { status, headers, body: Bytes::from(value.to_string()) }
+    }
+
     fn head(&self) -> axum::http::response::Builder {
         let response = Response::builder().status(self.status);
         self.headers.iter().fold(response, |response, (name, value)| response.header(*name, value))
@@ -281,6 +287,9 @@ fn of_ec2(account: &Arc<Account>, asked: &Asked) -> (Answer, Option<Fault>) {
     if asked.path != "/" || asked.method != "POST" {
         return (Answer::plain(404, "This is EC2: its query protocol is at /"), None);
     }
+    if let Some(target) = asked.headers.get("x-amz-target") {
+        return of_quotas(account, asked, target.to_str().unwrap_or_default());
+    }
     let request = account.new_id("req");
     let caller = match caller(account, asked, "ec2", false) {
         Ok(caller) => caller,
@@ -330,6 +339,31 @@ fn ec2_failure(failure: &Failure, request: &str) -> Answer {
         escaped(&failure.message)
     );
     Answer::xml(failure.status, xml)
+}
+
+fn of_quotas(account: &Arc<Account>, asked: &Asked, target: &str) -> (Answer, Option<Fault>) {
+    let caller = match caller(account, asked, "servicequotas", false) {
+        Ok(caller) => caller,
+        Err(refusal) => return (quotas_failure(&Failure { status: 400, ..refused(refusal, false) }), None),
+    };
+    let action = quotas::action_of(target).unwrap_or("servicequotas:Unknown");
+    let fault = account.fault_of(action);
+    let answered = match fault {
+        Some(Fault::Throttled) => Err(Failure::new(400, "TooManyRequestsException", "Rate exceeded")),
+        Some(Fault::Failing) => Err(Failure::new(500, "ServiceException", "An internal error has occurred")),
+        Some(Fault::Lost) | None => quotas::call(account, &caller, action, &asked.headers, &asked.body),
+    };
+    let error = answered.as_ref().err().map(|failure| failure.code.clone());
+    account.note(&caller.key_id, action, error, fault);
+    let answer = match answered {
+        Ok(value) => Answer::json(200, &value),
+        Err(failure) => quotas_failure(&failure),
+    };
+    (answer, fault)
+}
+
+fn quotas_failure(failure: &Failure) -> Answer {
+    Answer::json(failure.status, &json!({"__type": failure.code, "Message": failure.message}))
 }
 
 /// What somebody is told whose signature is not accepted: the two services have words of their own.

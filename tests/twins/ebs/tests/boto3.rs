@@ -8,9 +8,9 @@ use farshore_twin_ebs::{Fault, Faults, Key, Options, Policy, Principal, Seen, Tw
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// An adapter that makes snapshots with its own tag, and sees no instances.
+/// An adapter that makes snapshots with its own tag, and sees no instances and no defaults of quotas.
 const LIMITED: &str = r#"{"Version": "2012-10-17", "Statement": [
-    {"Effect": "Allow", "Action": "ec2:DescribeSnapshots", "Resource": "*"},
+    {"Effect": "Allow", "Action": ["ec2:DescribeSnapshots", "servicequotas:GetServiceQuota"], "Resource": "*"},
     {"Effect": "Allow", "Action": ["ebs:StartSnapshot", "ec2:CreateTags"], "Resource": "arn:aws:ec2:*::snapshot/*",
      "Condition": {"StringEquals": {"aws:RequestTag/farshore-owner": "a"}}},
     {"Effect": "Deny", "Action": "ec2:CreateTags", "Resource": "arn:aws:ec2:*::snapshot/snap-*"},
@@ -45,7 +45,8 @@ fn options(folder: &Path) -> Options {
         ("LIMITED", with("limited-secret", None, policy(LIMITED))),
         ("DRILL", with("drill-secret", None, policy(DRILL))),
     ];
-    let mut options = Options { settle: Duration::from_millis(100), ..Options::new(folder) };
+    let quotas = [("L-DB2E81BA".to_owned(), 48.0)].into();
+    let mut options = Options { settle: Duration::from_millis(100), quotas, ..Options::new(folder) };
     options.principals.extend(principals.map(|(id, principal)| (id.to_owned(), principal)));
     options
 }

@@ -22,7 +22,9 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError
 
 BLOCK = 512 * 1024
-URLS, FOLDER = {"ec2": sys.argv[2], "ebs": sys.argv[3]}, Path(sys.argv[4])
+STANDARD = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
+URLS = {"ec2": sys.argv[2], "ebs": sys.argv[3], "service-quotas": sys.argv[2]}
+FOLDER = Path(sys.argv[4])
 
 
 def client(service: str, key: str = "TWIN", secret: str = "twin-secret", attempts: int = 1, **other: Any) -> Any:
@@ -136,6 +138,8 @@ def signatures() -> None:
     refused("InvalidSignatureException", client("ebs", secret="wrong").start_snapshot, VolumeSize=1)
     refused("AuthFailure", client("ec2", key="NOBODY").describe_volumes)
     refused("UnrecognizedClientException", client("ebs", key="NOBODY").start_snapshot, VolumeSize=1)
+    refused("InvalidSignatureException", client("service-quotas", secret="wrong").get_service_quota, **STANDARD)
+    refused("UnrecognizedClientException", client("service-quotas", key="NOBODY").get_service_quota, **STANDARD)
     refused("AuthFailure", client("ec2", region_name="us-east-1").describe_volumes)
     refused("AuthFailure", client("ec2", aws_session_token="of-another").describe_volumes)
     temporary = {"key": "TEMPORARY", "secret": "temporary-secret"}
@@ -256,6 +260,13 @@ def instances(ec2: Any, ebs: Any) -> None:
     refused("InvalidParameterValue", lambda: run(ec2, image, InstanceType="t0.none"))
     refused("InvalidSubnetID.NotFound", lambda: run(ec2, image, SubnetId="subnet-0none"))
     refused("UnknownParameter", lambda: run(ec2, image, UserData="IyEvYmluL3No"))
+    refused("InvalidParameterValue", lambda: run(ec2, image, CpuOptions={"CoreCount": 2, "ThreadsPerCore": 1}))
+    refused("InvalidParameterValue", lambda: run(ec2, image, CpuOptions={"CoreCount": 1}))
+    spot = {"InstanceMarketOptions": {"MarketType": "spot"}, "CpuOptions": {"CoreCount": 1, "ThreadsPerCore": 1}}
+    spot = instance(ec2, run(ec2, image, **spot))
+    assert spot["InstanceLifecycle"] == "spot" and spot["CpuOptions"] == {"CoreCount": 1, "ThreadsPerCore": 1}
+    ec2.terminate_instances(InstanceIds=[spot["InstanceId"]])
+    until("terminated", lambda: state(ec2, spot["InstanceId"]))
     tags = [{"ResourceType": kind, "Tags": [{"Key": "of", "Value": "us"}]} for kind in ("instance", "volume")]
     given = {"ClientToken": "run-1", "PrivateIpAddress": "10.0.1.77", "SecurityGroupIds": ["sg-0live"]}
     given |= {"TagSpecifications": tags}
@@ -267,6 +278,7 @@ def instances(ec2: Any, ebs: Any) -> None:
     until("running", lambda: state(ec2, own))
     found = instance(ec2, own)
     assert found["PrivateIpAddress"] == "10.0.1.77" and found["NetworkInterfaces"][0]["SubnetId"] == "subnet-0live"
+    assert "InstanceLifecycle" not in found and found["CpuOptions"] == {"CoreCount": 1, "ThreadsPerCore": 2}
     assert found["CurrentInstanceBootMode"] == "legacy-bios" and found["RootDeviceName"] == "/dev/xvda"
     volumes = {disk["DeviceName"]: disk["Ebs"]["VolumeId"] for disk in found["BlockDeviceMappings"]}
     of_tag = [{"Name": "tag:of", "Values": ["us"]}]
@@ -333,9 +345,22 @@ def instances(ec2: Any, ebs: Any) -> None:
         ec2.delete_snapshot(SnapshotId=snapshot)
 
 
+def quotas() -> None:
+    asked = client("service-quotas")
+    refused("NoSuchResourceException", asked.get_service_quota, **STANDARD)
+    default = asked.get_aws_default_service_quota(**STANDARD)["Quota"]
+    assert (default["QuotaCode"], default["Value"]) == ("L-1216C47A", 5.0)
+    other = {"ServiceCode": "ec2", "QuotaCode": "L-DB2E81BA"}
+    assert asked.get_service_quota(**other)["Quota"]["Value"] == 48.0
+    for unknown in (STANDARD | {"ServiceCode": "EC2"}, STANDARD | {"QuotaCode": "L-00000000"}):
+        refused("NoSuchResourceException", asked.get_aws_default_service_quota, **unknown)
+    refused("UnknownOperationException", asked.list_services)
+
+
 def wire() -> None:
     ec2, ebs = client("ec2"), client("ebs")
     signatures()
+    quotas()
     blocks(ec2, ebs)
     instances(ec2, ebs)
     assert ec2.describe_snapshots()["Snapshots"] == []
@@ -354,6 +379,9 @@ def policy() -> None:
     refused("UnauthorizedOperation", ec2.delete_snapshot, SnapshotId=others)
     refused("UnauthorizedOperation", ec2.create_tags, Resources=[others], Tags=own)
     refused("UnauthorizedOperation", ec2.describe_instances)
+    quotas = client("service-quotas", "LIMITED", "limited-secret")
+    quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-DB2E81BA")
+    refused("AccessDeniedException", quotas.get_aws_default_service_quota, **STANDARD)
     ec2.delete_snapshot(SnapshotId=snapshot)
     client("ec2").delete_snapshot(SnapshotId=others)
 

@@ -83,6 +83,10 @@ fn instance_node(account: &Account, state: &State, id: &str, instance: &Instance
         field("clientToken", instance.client_token.clone().unwrap_or_default()),
         ("tagSet", tag_set(&instance.tags)),
         ("groupSet", groups()),
+        (
+            "cpuOptions",
+            Node::Fields(vec![field("coreCount", instance.cores), field("threadsPerCore", instance.threads_per_core)]),
+        ),
         field("bootMode", instance.boot_mode.clone()),
         field("currentInstanceBootMode", instance.boot_mode.clone()),
         (
@@ -93,6 +97,10 @@ fn instance_node(account: &Account, state: &State, id: &str, instance: &Instance
             ]),
         ),
     ];
+    // Of on-demand instances nothing is said.
+    if instance.is_spot {
+        fields.push(field("instanceLifecycle", "spot"));
+    }
     // The network interface went with the instance.
     if instance.state != InstanceState::Terminated {
         let interface = Node::Fields(vec![
@@ -144,6 +152,9 @@ pub(super) fn describe_instance_status(account: &Arc<Account>, caller: &Caller, 
 struct Run {
     image: String,
     kind: String,
+    is_spot: bool,
+    /// Cores, and vCPUs for each of them, if the caller chooses them.
+    cpus: Option<(u32, u32)>,
     subnet: String,
     groups: Vec<String>,
     address: Option<String>,
@@ -164,9 +175,20 @@ impl Run {
         }
         let mut tags = parameters.tag_specifications(&["instance", "volume"])?;
         let [own, of_volumes] = ["instance", "volume"].map(|kind| tags.remove(kind).unwrap_or_default());
+        let market = parameters.get("InstanceMarketOptions.MarketType");
+        if let Some(other) = market.as_ref().filter(|market| *market != "spot") {
+            return Err(Failure::new(400, "UnsupportedByTwin", format!("This twin has no market '{other}'")));
+        }
+        let cores = parameters.number("CpuOptions.CoreCount", 1..=256)?;
+        let threads = parameters.number("CpuOptions.ThreadsPerCore", 1..=places::THREADS_PER_CORE)?;
+        if cores.is_some() != threads.is_some() {
+            return Err(Failure::invalid("CpuOptions needs both CoreCount and ThreadsPerCore"));
+        }
         let run = Self {
             image: parameters.require("ImageId")?,
             kind: parameters.require("InstanceType")?,
+            is_spot: market.is_some(),
+            cpus: cores.zip(threads),
             subnet: parameters.require("SubnetId")?,
             groups: parameters.list("SecurityGroupId"),
             address: parameters.get("PrivateIpAddress"),
@@ -218,10 +240,19 @@ impl Run {
             account.require(caller, &Ask { request_tags: Some(tags), ..ask })?;
             account.require_tags(caller, Some("RunInstances"), resource, tags)?;
         }
-        if !places::TYPES.iter().any(|(name, ..)| *name == self.kind) {
-            return Err(Failure::invalid(format!("Invalid value '{}' for InstanceType.", self.kind)));
+        self.cpus().map(drop)
+    }
+
+    /// Cores, and vCPUs for each of them.
+    fn cpus(&self) -> Result<(u32, u32), Failure> {
+        let kind = places::TYPES.iter().find(|(name, ..)| *name == self.kind);
+        let unknown = || Failure::invalid(format!("Invalid value '{}' for InstanceType.", self.kind));
+        let cores_max = kind.ok_or_else(unknown)?.1 / places::THREADS_PER_CORE;
+        let (cores, threads) = self.cpus.unwrap_or((cores_max, places::THREADS_PER_CORE));
+        if cores > cores_max {
+            return Err(Failure::invalid(format!("{} has at most {cores_max} CPU cores, not {cores}", self.kind)));
         }
-        Ok(())
+        Ok((cores, threads))
     }
 
     /// The volumes of an instance, whose files are made when it starts.
@@ -271,6 +302,7 @@ pub(super) fn run_instances(account: &Arc<Account>, caller: &Caller, parameters:
         return Err(Failure::new(400, "UnsupportedByTwin", "Instances boot by a BIOS in this twin"));
     }
     let address = account.free_address(&state, &run.subnet, run.address.clone())?;
+    let (cores, threads_per_core) = run.cpus()?;
     let id = account.new_id("i");
     let folder = account.options.folder.join(&id);
     std::fs::create_dir_all(&folder).map_err(Failure::internal)?;
@@ -286,6 +318,9 @@ pub(super) fn run_instances(account: &Arc<Account>, caller: &Caller, parameters:
     let instance = Instance {
         image: run.image,
         kind: run.kind,
+        is_spot: run.is_spot,
+        cores,
+        threads_per_core,
         subnet: run.subnet,
         address,
         groups: run.groups,

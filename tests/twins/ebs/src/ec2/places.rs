@@ -2,9 +2,17 @@
 
 use super::*;
 
-/// The types of instances here: processors and memory in MiB.
-pub(super) const TYPES: [(&str, u32, u32); 3] =
-    [("t3.micro", 2, 1_024), ("t3.large", 2, 8_192), ("m5.4xlarge", 16, 65_536)];
+/// The types of instances here: processors, two for each core, and memory in MiB.
+pub(super) const TYPES: [(&str, u32, u32); 6] = [
+    ("t3.micro", 2, 1_024),
+    ("t3.large", 2, 8_192),
+    ("m5.4xlarge", 16, 65_536),
+    ("inf1.xlarge", 4, 8_192),
+    ("g4dn.xlarge", 4, 16_384),
+    ("mac1.metal", 12, 32_768),
+];
+/// How many processors a core has.
+pub(super) const THREADS_PER_CORE: u32 = 2;
 
 pub(super) fn describe_instance_types(account: &Arc<Account>, caller: &Caller, parameters: &mut Parameters) -> Answer {
     may_look(account, caller, "ec2:DescribeInstanceTypes")?;
