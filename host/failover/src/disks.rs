@@ -1,10 +1,10 @@
 //! The disks of a run: made, written and sealed. Where the platform can, they begin from those that an earlier failover
 //! sealed and this one gives up, so that another point is reached by writing what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_core::{Disk, DiskId, Machine, MachineId, RunId, Sequence};
-use farshore_platform::{AdapterState, DiskRequest, SiteError, Target};
+use farshore_platform::{AdapterState, DiskRequest, Target};
 use farshore_vault::{Lineage, Point};
 use tokio_util::sync::CancellationToken;
 
@@ -30,36 +30,58 @@ pub(crate) struct Bases(BTreeMap<(MachineId, DiskId), Base>);
 
 impl Bases {
     /// The disks of what the run gives up and has not removed yet, as `runs`, the lineage's, made them: those with the size
-    /// that the disk has now. None if the target cannot begin from them, or the vault cannot say what they hold: then all
-    /// of each disk is written.
+    /// that the disk has now. And a sentence for each machine and disk of which all is written, though the target could begin
+    /// from another.
     pub(crate) async fn of(
         target: &dyn Target,
         lineage: &Lineage,
         state: &RunState,
         runs: &[RunState],
         machines: &[Machine],
-    ) -> Self {
-        let mut bases = Self::default();
+    ) -> (Self, Vec<String>) {
+        let (mut bases, mut reasons) = (Self::default(), Vec::new());
         if !target.begins_from_sealed() {
-            return bases;
+            return (bases, reasons);
         }
         for copy in &state.head.discards {
-            let is_gone = state.discarded.contains(&(copy.run, copy.machine.clone()));
-            let Some(earlier) = runs.iter().find(|earlier| earlier.head.run == copy.run && !is_gone) else { continue };
-            let made = earlier.machines.get(&copy.machine);
             let machine = machines.iter().find(|machine| machine.id == copy.machine);
-            let (Some(made), Some(machine)) = (made, machine) else { continue };
-            let Ok(detail) = lineage.point(earlier.head.point).await else { continue };
+            let is_gone = state.discarded.contains(&(copy.run, copy.machine.clone()));
+            let (Some(machine), false) = (machine, is_gone) else { continue };
+            let mut whole = |what: &str, why: &str| {
+                reasons.push(format!("{what} of machine {} is written whole: {why}", machine.id));
+            };
+            let made = runs.iter().find(|earlier| earlier.head.run == copy.run);
+            let made = made.and_then(|earlier| Some((earlier.head.point, earlier.machines.get(&copy.machine)?)));
+            let Some((point, made)) = made else {
+                whole("each disk", &format!("failover {} is not known any more", copy.run));
+                continue;
+            };
+            let detail = match lineage.point(point).await {
+                Ok(detail) => detail,
+                Err(error) => {
+                    whole(
+                        "each disk",
+                        &format!("point {point}, which failover {} wrote, cannot be read: {error}", copy.run),
+                    );
+                    continue;
+                }
+            };
             for disk in &machine.disks {
-                let size_bytes = detail.disk(&machine.id, &disk.id).map(|held| held.size_bytes);
+                let held = detail.disk(&machine.id, &disk.id);
                 let sealed = made.disks.get(&disk.id).filter(|made| made.sealed).and_then(|made| made.state.clone());
-                if let (Some(state), true) = (sealed, size_bytes == Some(disk.size_bytes)) {
-                    let base = Base { run: copy.run, point: detail.sequence, state };
-                    bases.0.insert((machine.id.clone(), disk.id.clone()), base);
+                match (sealed, held) {
+                    (Some(state), Some(held)) if held.size_bytes == disk.size_bytes => {
+                        let base = Base { run: copy.run, point, state };
+                        bases.0.insert((machine.id.clone(), disk.id.clone()), base);
+                    }
+                    (Some(_), Some(_)) => {
+                        whole(&format!("disk {}", disk.id), "it has another size than in the point that is given up");
+                    }
+                    _ => whole(&format!("disk {}", disk.id), &format!("failover {} did not make it", copy.run)),
                 }
             }
         }
-        bases
+        (bases, reasons)
     }
 
     fn get(&self, machine: &Machine, disk: &Disk) -> Option<&Base> {
@@ -68,8 +90,8 @@ impl Bases {
 }
 
 impl Execution {
-    /// Writes the disks that can begin from those of what is given up, while that is still there. A machine of which that
-    /// fails is removed, and written whole when its turn comes.
+    /// Writes the disks that can begin from those of what is given up, while that is still there. A disk of which that fails
+    /// is written whole when its machine's turn comes.
     pub(crate) async fn write_on_bases(
         &self,
         journal: &mut RunJournal,
@@ -89,22 +111,40 @@ impl Execution {
             for (disk, base) in based {
                 match self.recover_disk(journal, &plan.detail, machine, disk, Some(base), stop).await {
                     Ok(_) => {}
-                    Err(FailoverError::Stopped) => return Err(FailoverError::Stopped),
-                    Err(error) => {
-                        let text = format!(
-                            "machine {} is written whole: what an earlier failover made of it cannot be begun from: {}",
-                            machine.id,
-                            error.with_causes()
-                        );
-                        self.observer.event(RunEvent::Warning(text.clone()));
-                        journal.record(RunEntry::MachineFailed { machine: machine.id.clone(), error: text }).await?;
-                        self.remove_half_made(journal, &machine.id).await?;
-                        break;
-                    }
+                    Err(_) if stop.is_cancelled() => return Err(FailoverError::Stopped),
+                    Err(error) => self.give_up_disk(journal, machine, disk, error.with_causes()).await?,
                 }
             }
         }
         Ok(())
+    }
+
+    /// Removes a disk in the making that cannot begin from another, so that it is made afresh when its machine's turn comes.
+    /// What cannot be removed stands in the journal, and stops nothing.
+    async fn give_up_disk(
+        &self,
+        journal: &mut RunJournal,
+        machine: &Machine,
+        disk: &Disk,
+        why: String,
+    ) -> Result<(), FailoverError> {
+        let known = journal.state().machines.get(&machine.id).and_then(|made| made.disks.get(&disk.id)).cloned();
+        let Some(known) = known else { return Ok(()) };
+        let removed = match &known.state {
+            Some(state) => {
+                let doing = format!("removing disk {} of machine {}", disk.id, machine.id);
+                self.target.discard_disk(state).await.map_err(FailoverError::site(doing))
+            }
+            None => self.release_ids(journal.state(), &machine.id, &BTreeSet::from([&known.id])).await,
+        };
+        let left = removed.err().map(|error| format!("disk {} (id {}): {}", disk.id, known.id, error.with_causes()));
+        let mut text = format!("disk {} of machine {} is written whole: {why}", disk.id, machine.id);
+        if let Some(left) = &left {
+            text += &format!("; what was begun of it is left behind: {left}");
+        }
+        self.observer.event(RunEvent::Warning(text));
+        let (machine, disk) = (machine.id.clone(), disk.id.clone());
+        journal.record(RunEntry::DiskGivenUp { machine, disk, why, left }).await
     }
 
     /// Makes a disk, writes it and seals it, as far as the journal says that it is not done yet. It begins from `base` if there
@@ -118,20 +158,30 @@ impl Execution {
         base: Option<&Base>,
         stop: &CancellationToken,
     ) -> Result<AdapterState, FailoverError> {
-        let known =
-            journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id)).cloned();
+        let known = |journal: &RunJournal| {
+            journal.state().machines.get(&machine.id).and_then(|progress| progress.disks.get(&disk.id)).cloned()
+        };
+        // Another disk than was asked for with its id would be made.
+        if let Some(known) = known(journal)
+            && let Some(run) = known.base.filter(|run| base.is_none_or(|base| base.run != *run))
+            && known.restored.is_none()
+        {
+            let why = format!("it began from what failover {run} made, which is gone");
+            self.give_up_disk(journal, machine, disk, why).await?;
+        }
+        let known = known(journal);
         if let Some(known) = &known
             && let (true, Some(state)) = (known.sealed, &known.state)
         {
             return Ok(state.clone());
         }
-        let (id, began_from) = match &known {
-            Some(known) => (known.id.clone(), known.base),
+        let id = match &known {
+            Some(known) => known.id.clone(),
             None => {
                 let (id, base) = (mint_id(&*self.clock, &*self.entropy), base.map(|base| base.run));
                 let (machine, disk) = (machine.id.clone(), disk.id.clone());
                 journal.record(RunEntry::DiskIntended { machine, disk, id: id.clone(), base }).await?;
-                (id, base)
+                id
             }
         };
         let doing = format!("making disk {} of machine {}", disk.id, machine.id);
@@ -142,18 +192,15 @@ impl Execution {
             machine_name: machine.name.clone(),
             disk: disk.clone(),
         };
+        let known_base = known.as_ref().map(|known| known.base);
         let mut state = match known.and_then(|known| known.state.filter(|_| known.restored.is_some())) {
             Some(state) => state,
             None => {
-                let base = base.filter(|base| began_from == Some(base.run));
-                let step = match (base, began_from) {
-                    (Some(base), _) => self.target.begin_disk_from(&request, &base.state).await,
-                    (None, None) => self.target.begin_disk(&request).await,
-                    // Another disk than was asked for with this id would be made.
-                    (None, Some(run)) => Err(SiteError::NotFound {
-                        site: self.target.site().clone(),
-                        message: format!("it began from what failover {run} made, which is gone"),
-                    }),
+                // One that is known without a base began as zeros.
+                let base = base.filter(|_| known_base.is_none_or(|base| base.is_some()));
+                let step = match base {
+                    Some(base) => self.target.begin_disk_from(&request, &base.state).await,
+                    None => self.target.begin_disk(&request).await,
                 };
                 let state = self.settle_disk(journal, &id, step, &doing, stop).await?;
                 self.write_disk(journal, point, machine, disk, &id, &state, base, stop).await?;

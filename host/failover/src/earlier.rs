@@ -32,11 +32,20 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Planned<'_> {
-    /// Whether a run that was cut short does the same.
-    fn is_work_of(&self, state: &RunState) -> bool {
+    /// Whether a run that was cut short does the same. `there` is what others started of the planned machines: where that is
+    /// to be given up, only a run goes on that gives up all of it, and that has started nothing itself.
+    fn is_work_of(&self, state: &RunState, there: &[RecoveredCopy]) -> bool {
         let head = &state.head;
         let same_machines = state.machines.keys().collect::<BTreeSet<_>>() == self.machines;
-        !self.discards && !state.has_ended() && head.target == *self.target && head.point == self.point && same_machines
+        let is_same = !state.has_ended() && head.target == *self.target && head.point == self.point && same_machines;
+        if !self.discards {
+            return is_same;
+        }
+        let name = |copy: &RecoveredCopy| (copy.run, copy.machine.clone());
+        let here = there.iter().filter(|copy| copy.site == *self.target).map(name);
+        let left = head.discards.iter().map(name).filter(|name| !state.discarded.contains(name));
+        let has_started = state.machines.values().any(|made| made.start_intended_at.is_some());
+        is_same && !has_started && here.collect::<BTreeSet<_>>() == left.collect()
     }
 }
 
@@ -46,30 +55,37 @@ impl Earlier {
     pub(crate) fn of(runs: &[RunState], planned: &Planned<'_>, active: &SiteName) -> Self {
         let runs: Vec<_> = runs.iter().filter(|state| state.head.kind == RunKind::Unplanned).collect();
         let mut earlier = Self::default();
+        let copies = |but: Option<RunId>| copies(&runs, planned, active, but);
         // The oldest goes on; a later one of the same work would have taken it up.
-        if let Some(state) = runs.iter().find(|state| planned.is_work_of(state)) {
-            earlier.unfinished = Some(state.head.run);
-        }
-        let gone: BTreeSet<(RunId, &MachineId)> =
-            runs.iter().flat_map(|state| state.discarded.iter().map(|(run, machine)| (*run, machine))).collect();
-        let others = runs.iter().filter(|state| Some(state.head.run) != earlier.unfinished);
+        let goes_on = |state: &&&RunState| planned.is_work_of(state, &copies(Some(state.head.run)));
+        earlier.unfinished = runs.iter().find(goes_on).map(|state| state.head.run);
         for state in runs.iter().filter(|state| state.head.target == *active) {
             let proofs = state.fences.iter().filter(|fence| fence.proof.is_some());
             earlier.proven.extend(proofs.map(|fence| (fence.machine.clone(), fence.clone())));
         }
-        for state in others.filter(|state| state.head.target == *active) {
-            for (machine, progress) in &state.machines {
-                let here = planned.machines.contains(machine) && !gone.contains(&(state.head.run, machine));
-                if let (true, Some(_), Some(made)) = (here, progress.start_intended_at, &progress.state) {
-                    earlier.copies.push(RecoveredCopy {
-                        run: state.head.run,
-                        machine: machine.clone(),
-                        site: state.head.target.clone(),
-                        state: made.clone(),
-                    });
-                }
-            }
-        }
+        earlier.copies = copies(earlier.unfinished);
         earlier
     }
+}
+
+/// What the runs started of the planned machines at the active side, and nobody has removed; without those of one run.
+fn copies(runs: &[&RunState], planned: &Planned<'_>, active: &SiteName, but: Option<RunId>) -> Vec<RecoveredCopy> {
+    let gone: BTreeSet<(RunId, &MachineId)> =
+        runs.iter().flat_map(|state| state.discarded.iter().map(|(run, machine)| (*run, machine))).collect();
+    let mut copies = Vec::new();
+    let others = runs.iter().filter(|state| Some(state.head.run) != but);
+    for state in others.filter(|state| state.head.target == *active) {
+        for (machine, progress) in &state.machines {
+            let here = planned.machines.contains(machine) && !gone.contains(&(state.head.run, machine));
+            if let (true, Some(_), Some(made)) = (here, progress.start_intended_at, &progress.state) {
+                copies.push(RecoveredCopy {
+                    run: state.head.run,
+                    machine: machine.clone(),
+                    site: state.head.target.clone(),
+                    state: made.clone(),
+                });
+            }
+        }
+    }
+    copies
 }

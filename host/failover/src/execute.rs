@@ -10,7 +10,8 @@
 //!
 //! ## Pins
 //! A run pins its point in the vault until it has ended, so that no prune takes it away. What cannot be pinned is recovered all
-//! the same: on the worst day nothing waits for housekeeping.
+//! the same: on the worst day nothing waits for housekeeping. The point of what is given up is not pinned: if a prune takes it
+//! away, disks that could begin from it are written whole.
 //!
 //! ## Errors
 //! A drill stops at the first error and cleans up. An unplanned failover records the error, removes what is half-made of
@@ -49,7 +50,7 @@ use crate::{
     run::{MachineProgress, mint_id},
 };
 
-/// Turning a source machine off is given up after this.
+/// Turning a machine off is given up after this.
 const SOURCE_STOP_MAX: Duration = Duration::from_secs(300);
 /// How often raising the generation is tried again because the source committed first.
 const RAISE_RACES_MAX: u32 = 16;
@@ -313,9 +314,12 @@ impl Execution {
         let plan = &*plan;
         self.pin(journal, plan, plan.point).await;
         self.stop_source(journal, plan).await?;
-        let bases = Bases::of(&*self.target, &plan.lineage, journal.state(), runs, &plan.machines).await;
+        let (bases, reasons) = Bases::of(&*self.target, &plan.lineage, journal.state(), runs, &plan.machines).await;
+        for reason in reasons {
+            self.observer.event(RunEvent::Warning(reason));
+        }
         self.write_on_bases(journal, plan, &bases, stop).await?;
-        self.discard_recovered(journal).await?;
+        self.discard_recovered(journal, stop).await?;
         for machine in &plan.machines {
             if stop.is_cancelled() {
                 return Err(FailoverError::Stopped);
@@ -410,7 +414,7 @@ impl Execution {
 
     /// Removes what earlier failovers had started, as the operator has asked. If one cannot be removed, nothing is started
     /// beside it.
-    async fn discard_recovered(&self, journal: &mut RunJournal) -> Result<(), FailoverError> {
+    async fn discard_recovered(&self, journal: &mut RunJournal, stop: &CancellationToken) -> Result<(), FailoverError> {
         for copy in journal.state().head.discards.clone() {
             let RecoveredCopy { run, machine, state, .. } = copy;
             if journal.state().discarded.contains(&(run, machine.clone())) {
@@ -418,8 +422,40 @@ impl Execution {
             }
             self.observer.event(RunEvent::Step(format!("removing machine {machine}, which failover {run} started")));
             let doing = format!("removing machine {machine}, which failover {run} started,");
-            self.target.remove_machine(&state).await.map_err(FailoverError::site(doing))?;
+            self.turn_off(&machine, &state, stop).await?;
+            let removed = self.answered(stop, || self.target.remove_machine(&state)).await;
+            removed.map_err(FailoverError::site(doing))?;
             journal.record(RunEntry::Discarded { run, machine, at: self.clock.now() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns a machine off that is given up, so that it does nothing any more when the next one starts. Its removal stops it,
+    /// too, but need not wait until it is off: what goes wrong here is only said.
+    async fn turn_off(
+        &self,
+        machine: &MachineId,
+        state: &AdapterState,
+        stop: &CancellationToken,
+    ) -> Result<(), FailoverError> {
+        let work = async {
+            let mut step = self.answered(stop, || self.target.stop_machine(state, StopManner::Forced)).await?;
+            while let StepStatus::Pending(pending) = step.status {
+                self.clock.sleep(pending.poll_after).await;
+                let state = step.state;
+                step = self.answered(stop, || self.target.continue_machine(&state)).await?;
+            }
+            Ok::<_, SiteError>(())
+        };
+        let trouble = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(FailoverError::Stopped),
+            result = work => result.err().map(|error| error.to_string()),
+            () = self.clock.sleep(SOURCE_STOP_MAX) => Some(format!("it was not off after {} s", SOURCE_STOP_MAX.as_secs())),
+        };
+        if let Some(trouble) = trouble {
+            let text = format!("machine {machine} is removed though it could not be turned off before: {trouble}");
+            self.observer.event(RunEvent::Warning(text));
         }
         Ok(())
     }
@@ -526,11 +562,7 @@ impl Execution {
 
     /// Removes what is half-made of a machine whose recovery failed. A machine that was started is left for the operator
     /// to look at.
-    pub(crate) async fn remove_half_made(
-        &self,
-        journal: &mut RunJournal,
-        machine: &MachineId,
-    ) -> Result<(), FailoverError> {
+    async fn remove_half_made(&self, journal: &mut RunJournal, machine: &MachineId) -> Result<(), FailoverError> {
         let started =
             |state: &RunState| state.machines.get(machine).is_none_or(|made| made.start_intended_at.is_some());
         if started(journal.state()) {
@@ -558,6 +590,16 @@ impl Execution {
     ) -> Result<(), FailoverError> {
         let unanswered = made.disks.values().filter(|disk| disk.state.is_none()).map(|disk| &disk.id);
         let ids: BTreeSet<&String> = unanswered.chain(made.id.as_ref().filter(|_| made.state.is_none())).collect();
+        self.release_ids(state, machine, &ids).await
+    }
+
+    /// Removes what the site has of a machine by these ids.
+    pub(crate) async fn release_ids(
+        &self,
+        state: &RunState,
+        machine: &MachineId,
+        ids: &BTreeSet<&String>,
+    ) -> Result<(), FailoverError> {
         if ids.is_empty() {
             return Ok(());
         }

@@ -128,7 +128,7 @@ impl RunReport {
             }
         };
         let readiness_times = machines.iter().filter_map(|machine| machine.seconds_to_readiness);
-        let leftovers = state.cleaned_up.clone().unwrap_or_default();
+        let leftovers: Vec<_> = state.cleaned_up.iter().flatten().chain(&state.left).cloned().collect();
         Self {
             run: head.run,
             kind: head.kind,

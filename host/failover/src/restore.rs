@@ -1,9 +1,8 @@
 //! Moving a recovery point's disk out of the vault.
 //!
 //! The vault gives pieces that it has decrypted and identified, a bounded number ahead; each is written as soon as it is
-//! there, several at once. Where a piece is not given the disk reads as zeros, as a fresh disk does already, or as the one that it
-//! began from. The disk is
-//! flushed at the end: only then it counts.
+//! there, several at once. Where no piece is given the disk stays as it began: as zeros, or as the disk that it began from. It
+//! is flushed at the end: only then it counts.
 
 use std::{
     fs, io,
@@ -43,7 +42,7 @@ impl Default for RestoreLimits {
 pub struct RestoreReport {
     /// The disk's size in bytes.
     pub disk_bytes: u64,
-    /// Bytes written; the rest is zeros.
+    /// Bytes written; the rest is as the disk began.
     pub written_bytes: u64,
     /// How long it took.
     pub milliseconds: u64,

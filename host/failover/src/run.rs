@@ -133,6 +133,18 @@ pub enum RunEntry {
         /// The state.
         state: AdapterState,
     },
+    /// A disk that began from another is given up: it is made afresh, from zeros.
+    DiskGivenUp {
+        /// Its machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Why.
+        why: String,
+        /// What of it could not be removed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<String>,
+    },
     /// All bytes are written and durable.
     DiskRestored {
         /// The host's id for it.
@@ -257,6 +269,8 @@ pub struct RunState {
     pub discarded: Vec<(RunId, MachineId)>,
     /// Its machines.
     pub machines: BTreeMap<MachineId, MachineProgress>,
+    /// What could not be removed of disks that were given up.
+    pub left: Vec<String>,
     /// What could not be removed, once it was cleaned up.
     pub cleaned_up: Option<Vec<String>>,
     /// Its report, once it ended.
@@ -273,6 +287,7 @@ impl RunState {
             fences: Vec::new(),
             discarded: Vec::new(),
             machines,
+            left: Vec::new(),
             cleaned_up: None,
             report: None,
         }
@@ -298,6 +313,10 @@ impl RunState {
             RunEntry::DiskIntended { machine, disk, id, base } => {
                 let progress = DiskProgress { id, base, state: None, restored: None, blocks: None, sealed: false };
                 self.machine(&machine)?.disks.insert(disk, progress);
+            }
+            RunEntry::DiskGivenUp { machine, disk, left, .. } => {
+                self.machine(&machine)?.disks.remove(&disk);
+                self.left.extend(left);
             }
             RunEntry::DiskState { id, state } => self.disk(&id)?.state = Some(state),
             RunEntry::DiskRestored { id, written_bytes, milliseconds, blocks } => {
@@ -380,8 +399,16 @@ mod tests {
     fn entries_survive_json_and_fold_to_what_they_say() {
         let web = MachineId::new("web").expect("a name");
         let disk = DiskId::new("vda").expect("a name");
+        let run = RunId::from_bytes([7; 16]);
         let entries = [
-            RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d1".to_owned(), base: None },
+            RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d0".to_owned(), base: Some(run) },
+            RunEntry::DiskGivenUp {
+                machine: web.clone(),
+                disk: disk.clone(),
+                why: "its base is gone".to_owned(),
+                left: Some("disk d0".to_owned()),
+            },
+            RunEntry::DiskIntended { machine: web.clone(), disk: disk.clone(), id: "d1".to_owned(), base: Some(run) },
             RunEntry::DiskState { id: "d1".to_owned(), state: AdapterState(vec![1, 2]) },
             RunEntry::DiskRestored { id: "d1".to_owned(), written_bytes: 7, milliseconds: 8, blocks: None },
             RunEntry::DiskSealed { id: "d1".to_owned() },
@@ -394,8 +421,12 @@ mod tests {
             state.apply(serde_json::from_str(&json).expect("and comes back")).expect("it fits the run");
         }
         let progress = &state.machines[&web].disks[&disk];
-        assert!(progress.sealed && progress.restored == Some((7, 8)));
+        assert!(progress.sealed && progress.restored == Some((7, 8)) && progress.base == Some(run));
+        assert_eq!(state.left, ["disk d0"]);
         assert_eq!(progress.state, Some(AdapterState(vec![1, 2])));
+        let old = r#"{"step": "disk-intended", "machine": "web", "disk": "vda", "id": "d2"}"#;
+        state.apply(serde_json::from_str(old).expect("as it was written before")).expect("it fits the run");
+        assert_eq!(state.machines[&web].disks[&disk].base, None);
         assert_eq!(state.head.attestation.as_deref(), Some("ann saw it"));
     }
 

@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use farshore_core::{
@@ -320,6 +325,64 @@ async fn a_disk_that_cannot_begin_from_another_is_written_whole() {
 }
 
 #[tokio::test]
+async fn a_disk_whose_beginning_is_not_answered_is_written_whole_and_what_stays_of_it_is_told() {
+    for can_be_removed in [true, false] {
+        let scene = failed_over_to_the_newest(&format!("lost-bases-{can_be_removed}")).await;
+        scene.target.lose_bases(can_be_removed);
+        let plan = scene.plan_of(RunKind::Unplanned, Some(Sequence::new(2)), true).await.expect("a plan");
+        let report = scene.run_plan(&plan, None).await.expect("a failover");
+        assert_eq!(report.outcome, RunOutcome::Succeeded, "{report:?}");
+        assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * DISK_BYTES), "{report:?}");
+        assert_eq!(report.leftovers.len(), if can_be_removed { 0 } else { 4 }, "{report:?}");
+        let left = scene.target.disks();
+        assert_eq!(left.len(), report.leftovers.len());
+        assert!(left.keys().all(|id| report.leftovers.iter().any(|text| text.contains(id))), "{report:?}");
+        assert_eq!(scene.target.machines().values().filter(|made| made.running).count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_not_written_again_when_what_is_given_up_could_not_be_removed() {
+    let scene = failed_over_to_the_newest("keeps").await;
+    let oldest = Some(Sequence::new(2));
+    scene.target.keep_machines(true);
+    let plan = scene.plan_of(RunKind::Unplanned, oldest, true).await.expect("a plan");
+    let error = scene.run_plan(&plan, None).await.expect_err("what is there stays");
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(cause.contains("it cannot be removed"), "{cause}");
+    let made: BTreeSet<_> = scene.target.disks().into_keys().collect();
+    assert!(made.len() == 4 && scene.target.disks().values().all(|disk| disk.sealed));
+    assert!(scene.target.machines().values().any(|old| !old.running), "it was turned off all the same");
+    scene.target.keep_machines(false);
+    let plan = scene.plan_of(RunKind::Unplanned, oldest, true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded, "{report:?}");
+    scene.assert_recovered_once("from the older point");
+    assert_eq!(newest_disks(&scene).await, made, "the same run went on with the same disks");
+}
+
+/// The ids of the disks of the newest run.
+async fn newest_disks(scene: &Scene) -> BTreeSet<String> {
+    let runs = list_runs(&scene.vault, 10).await.expect("a list");
+    let state = runs[0].state.as_ref().expect("readable");
+    state.machines.values().flat_map(|made| made.disks.values().map(|disk| disk.id.clone())).collect()
+}
+
+#[tokio::test]
+async fn differences_are_those_from_the_point_that_was_written_not_from_the_one_that_was_planned() {
+    let scene = Scene::new("moved-base", Some(PowerState::Running)).await;
+    scene.target.begin_from_sealed();
+    let plan = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    let newer = commit(&scene.vault, &nearly_content).await;
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!(report.point, newer, "it was committed while the plan was confirmed");
+    let plan = scene.plan_of(RunKind::Unplanned, Some(Sequence::new(2)), true).await.expect("a plan");
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert!(report.machines.iter().all(|machine| machine.written_bytes == 2 * 2 * CHUNK_BYTES), "{report:?}");
+    scene.assert_recovered_once("from the older point");
+}
+
+#[tokio::test]
 async fn another_point_cut_short_at_any_call_is_reached_once() {
     let oldest = Some(Sequence::new(2));
     for call in 0.. {
@@ -335,6 +398,8 @@ async fn another_point_cut_short_at_any_call_is_reached_once() {
             assert!(call > 30, "it has more calls than {call}");
             return;
         }
+        let sealed: Vec<_> =
+            scene.target.disks().into_iter().filter(|(_, disk)| disk.sealed).map(|(id, _)| id).collect();
         // Asked for again as it was; without giving anything up once nothing is left to give up.
         let report = match scene.plan_of(RunKind::Unplanned, oldest, false).await {
             Ok(plan) => scene.run_plan(&plan, None).await,
@@ -347,6 +412,10 @@ async fn another_point_cut_short_at_any_call_is_reached_once() {
         let report = report.expect("a failover");
         assert_eq!(report.outcome, RunOutcome::Succeeded, "cut at call {call}: {report:?}");
         scene.assert_recovered_once(&format!("cut at call {call}"));
+        let runs = list_runs(&scene.vault, 10).await.expect("a list");
+        assert_eq!(runs.len(), 2, "cut at call {call}: the run was taken up");
+        let used = newest_disks(&scene).await;
+        assert!(sealed.iter().all(|id| used.contains(id)), "cut at call {call}: what was sealed is used");
     }
 }
 

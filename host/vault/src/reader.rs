@@ -154,7 +154,8 @@ impl DiskReader {
                     if pair.is_same() {
                         continue;
                     }
-                    let (old, new) = (reader.page_of(&pair, pair.old).await?, reader.page_of(&pair, pair.new).await?);
+                    let pages = (reader.page_of(&pair, pair.old), reader.page_of(&pair, pair.new));
+                    let (old, new) = futures::try_join!(pages.0, pages.1)?;
                     if pair.level > 0 {
                         waiting.extend(pair.children(old.as_deref(), new.as_deref()));
                         continue;
@@ -185,7 +186,7 @@ impl DiskReader {
         }
     }
 
-    /// The whole content of some units of a leaf.
+    /// The whole content of some units of a leaf, whose frames are read side by side, each once.
     async fn leaf_units(
         &self,
         leaf: u64,
@@ -193,23 +194,23 @@ impl DiskReader {
         units: Vec<usize>,
         unit_slots: usize,
     ) -> Result<Vec<Piece>> {
-        let mut pieces = Vec::with_capacity(units.len());
-        for unit in units {
-            let slots = unit * unit_slots..(unit + 1) * unit_slots;
-            let offset = leaf * LEAF_BYTES + slot_offset(slots.start);
-            let length = slot_offset(unit_slots).min(self.size_bytes.saturating_sub(offset));
-            if length == 0 {
-                continue;
+        let mut slots = page.as_ref().map_or(Vec::new(), |page| leaf_slots(page).to_vec());
+        for (number, slot) in slots.iter_mut().enumerate() {
+            if !units.contains(&(number / unit_slots)) {
+                *slot = None;
             }
-            let mut data = BytesMut::zeroed(usize::try_from(length).unwrap_or(0));
-            if let Some(page) = &page {
-                for run in self.shared.frames.read(leaf_slots(page), slots).await? {
-                    copy_overlap(&mut data, offset, leaf * LEAF_BYTES + slot_offset(run.slot), &run.bytes);
-                }
-            }
-            pieces.push(Piece { offset, data: data.freeze() });
         }
-        Ok(pieces)
+        let runs = self.shared.frames.read(&slots, 0..SLOTS).await?;
+        let piece = |unit: usize| {
+            let offset = leaf * LEAF_BYTES + slot_offset(unit * unit_slots);
+            let length = slot_offset(unit_slots).min(self.size_bytes.saturating_sub(offset));
+            let mut data = BytesMut::zeroed(usize::try_from(length).unwrap_or(0));
+            for run in &runs {
+                copy_overlap(&mut data, offset, leaf * LEAF_BYTES + slot_offset(run.slot), &run.bytes);
+            }
+            (length > 0).then(|| Piece { offset, data: data.freeze() })
+        };
+        Ok(units.into_iter().filter_map(piece).collect())
     }
 
     async fn leaf_pieces(&self, leaf: u64, page: Arc<Page>) -> Result<Vec<Piece>> {

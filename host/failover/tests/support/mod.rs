@@ -56,6 +56,12 @@ struct World {
     begins_from_sealed: bool,
     /// Nothing is begun from another disk.
     refuses_bases: bool,
+    /// What is begun from another disk exists, and the answer is lost.
+    loses_bases: bool,
+    /// Disks without a machine cannot be removed.
+    keeps_disks: bool,
+    /// Machines cannot be removed, and never will.
+    keeps_machines: bool,
 }
 
 impl World {
@@ -67,8 +73,9 @@ impl World {
 
     fn remove_machine(&mut self, id: &str) {
         let Some(gone) = self.machines.remove(id) else { return };
-        let needs =
-            |disk: &&MadeDisk| !disk.sealed && disk.base.as_ref().is_some_and(|base| gone.kept.contains_key(base));
+        let needs = |disk: &&MadeDisk| {
+            !self.keeps_disks && !disk.sealed && disk.base.as_ref().is_some_and(|base| gone.kept.contains_key(base))
+        };
         assert!(self.disks.values().find(needs).is_none(), "a disk in the making needs what is removed");
     }
 }
@@ -144,6 +151,17 @@ impl SimulatedTarget {
     /// Disks could begin as others were, but none does.
     pub fn refuse_bases(&self) {
         locked(&self.world).refuses_bases = true;
+    }
+
+    /// What is begun from another disk exists, and is not answered; whether it can be removed.
+    pub fn lose_bases(&self, can_be_removed: bool) {
+        let mut world = locked(&self.world);
+        (world.loses_bases, world.keeps_disks) = (true, !can_be_removed);
+    }
+
+    /// Machines can be removed, or cannot.
+    pub fn keep_machines(&self, keeps: bool) {
+        locked(&self.world).keeps_machines = keeps;
     }
 
     /// The machines write to their disks.
@@ -255,6 +273,9 @@ impl Target for SimulatedTarget {
             assert_eq!(disk.base, Some(base), "the id stands for a disk with another beginning");
         }
         self.passing().await;
+        if locked(&self.world).loses_bases {
+            return Err(SiteError::Unreachable { site: self.name.clone(), message: "no answer came".to_owned() });
+        }
         self.answered(OwnedKind::Disk, &request.id)
     }
 
@@ -349,8 +370,13 @@ impl Target for SimulatedTarget {
         Ok(ready(&name_of(state)))
     }
 
-    async fn stop_machine(&self, _: &AdapterState, _: StopManner) -> Result<Step<String>, SiteError> {
-        self.missing("not simulated")
+    async fn stop_machine(&self, state: &AdapterState, _: StopManner) -> Result<Step<String>, SiteError> {
+        self.passing().await;
+        if let Some(machine) = locked(&self.world).machines.get_mut(&name_of(state)) {
+            machine.running = false;
+        }
+        self.passing().await;
+        Ok(ready(&name_of(state)))
     }
 
     async fn continue_machine(&self, _: &AdapterState) -> Result<Step<String>, SiteError> {
@@ -378,7 +404,13 @@ impl Target for SimulatedTarget {
         if locked(&self.world).clings {
             return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
         }
-        locked(&self.world).remove_machine(&name_of(state));
+        {
+            let mut world = locked(&self.world);
+            if world.keeps_machines {
+                return Err(SiteError::Failed { site: self.name.clone(), message: "it cannot be removed".to_owned() });
+            }
+            world.remove_machine(&name_of(state));
+        }
         self.passing().await;
         Ok(())
     }
@@ -407,6 +439,9 @@ impl Target for SimulatedTarget {
         let mut world = locked(&self.world);
         if world.clings {
             return Err(SiteError::Conflict { site: self.name.clone(), message: "something holds it".to_owned() });
+        }
+        if world.keeps_disks && item.kind == OwnedKind::Disk {
+            return Err(SiteError::Failed { site: self.name.clone(), message: "it cannot be removed".to_owned() });
         }
         world.disks.remove(&item.id);
         world.remove_machine(&item.id);

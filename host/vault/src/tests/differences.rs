@@ -96,3 +96,24 @@ async fn disks_that_cannot_be_compared_are_refused() {
     let other = commit_disk(&other, &noise(1, CHUNK)).await.map(|point| (other, point)).expect("a point");
     assert!(refused(disk_of(&other.0, &other.1).await.differences(&small, CHUNK_BYTES).map(drop)));
 }
+
+#[tokio::test]
+async fn a_disk_that_is_another_as_a_whole_is_read_with_as_many_requests() {
+    let counting = Arc::new(FaultyStore::sound(&Arc::new(InMemory::new())));
+    let vault = vault_on(wrap(Arc::clone(&counting) as _), context()).await;
+    let lineage = lineage(&vault).await;
+    let before = commit_disk(&lineage, &noise(1, DISK_CHUNKS * CHUNK)).await.expect("a point");
+    let after = commit_disk(&lineage, &noise(2, DISK_CHUNKS * CHUNK)).await.expect("a point");
+    let (base, disk) = (disk_of(&lineage, &before).await, disk_of(&lineage, &after).await);
+    let mut requests = Vec::new();
+    for differences in [false, true, false, true] {
+        let before = counting.operations();
+        let pieces =
+            if differences { disk.differences(&base, 8 * CHUNK_BYTES).expect("a stream") } else { disk.pieces() };
+        let read: u64 =
+            pieces.map_ok(|piece| piece.data.len() as u64).try_collect::<Vec<_>>().await.expect("pieces").iter().sum();
+        assert_eq!(read, bytes_of(DISK_CHUNKS));
+        requests.push(counting.operations() - before);
+    }
+    assert_eq!(requests[2], requests[3], "once what is kept is kept: {requests:?}");
+}
