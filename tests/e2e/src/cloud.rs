@@ -18,8 +18,14 @@ const CREDENTIALS: [(&str, &str); 4] = [
 ];
 
 /// Which credential asks which API in which mode: where machines are recovered, and where they are protected.
-const RECOVERY: [(&str, &str, &str); 4] =
-    [("drill", "ec2", "drill"), ("drill", "ebs", "drill"), ("live", "ec2", "live"), ("live", "ebs", "live")];
+const RECOVERY: [(&str, &str, &str); 6] = [
+    ("drill", "ec2", "drill"),
+    ("drill", "ebs", "drill"),
+    ("drill", "servicequotas", "drill"),
+    ("live", "ec2", "live"),
+    ("live", "ebs", "live"),
+    ("live", "servicequotas", "live"),
+];
 const PRODUCTION: [(&str, &str, &str); 4] = [
     ("observe", "ec2", "protect"),
     ("protect", "ec2", "protect"),
@@ -86,7 +92,9 @@ impl Cloud {
 
     /// The sites, as an operator writes them. Their keys are written to files in the folder.
     fn sites(&self, folder: &Path) -> Result<String, DemoError> {
-        let mut text = "\n[sites.cloud]\nadapter = \"aws\"\nsettings.instance-type = \"t3.large\"\n".to_owned();
+        let mut text = "\n[sites.cloud]\nadapter = \"aws\"\nsettings.instance-type = \"t3.large\"\n\
+            settings.check-quotas = true\n"
+            .to_owned();
         for mode in ["live", "drill"] {
             text += &format!(
                 "\n[sites.cloud.settings-in.{mode}]\nsubnet = \"subnet-0{mode}\"\nsecurity-groups = [\"sg-0{mode}\"]\n\
@@ -110,7 +118,7 @@ impl Cloud {
         for (site, (mode, service, credential)) in
             RECOVERY.map(|endpoint| ("cloud", endpoint)).into_iter().chain(PRODUCTION.map(|of| ("instances", of)))
         {
-            let url = if service == "ec2" { self.twin.ec2_url() } else { self.twin.ebs_url() };
+            let url = if service == "ebs" { self.twin.ebs_url() } else { self.twin.ec2_url() };
             text += &format!(
                 "\n[sites.{site}.grants.{mode}.endpoints.{service}]\naddress = \"{url}\"\nallow-http = true\n\
                  credential = \"{credential}\"\nservice = \"{service}\"\n"

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 
 use farshore_demo::guest::Agent;
 use farshore_e2e::{Acknowledgement, BootReport, Cloud, Console, Line, Stop, World};
-use farshore_twin_ebs::Seen;
+use farshore_twin_ebs::{Call, Seen};
 use serde_json::Value;
 
 const BOOT_MAX: Duration = Duration::from_secs(120);
@@ -48,6 +48,10 @@ fn a_machine_goes_from_qemu_to_ec2_and_on_to_qemu_with_every_row_of_the_point() 
         .succeed(&["failover", "unplanned", "orders", "--yes", "--source-is-down", "the test killed it"])
         .expect("a failover");
     assert_eq!(report["outcome"], "succeeded", "{report}");
+    for key in ["DRILL", "LIVE"] {
+        let asked = |call: &Call| call.by == key && call.action == "servicequotas:GetServiceQuota";
+        assert!(cloud.twin.calls().iter().any(asked), "{key} asks for quotas");
+    }
     let instances = cloud.instances();
     let [instance] = &instances[..] else { panic!("one instance, not {instances:?}") };
     let log = cloud.twin.console_of(instance);
