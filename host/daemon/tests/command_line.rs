@@ -129,6 +129,32 @@ fn the_configurations_that_we_ship_are_right() {
     }
 }
 
+/// What a component asks in drills and in failovers, and is granted in one of them only, would be missed on the worst day.
+#[test]
+fn an_endpoint_that_only_drills_are_granted_is_warned_of() {
+    let text = fs::read_to_string("../../examples/config/qemu-to-aws.toml").expect("it is there");
+    let granted = |mode: &str, text: &str| {
+        let mut is_here = false;
+        let line = |line: &str| {
+            is_here = line.starts_with('[') && line.contains(mode) || is_here && !line.starts_with('[');
+            if is_here { line.replace("# servicequotas", "servicequotas") + "\n" } else { format!("{line}\n") }
+        };
+        text.lines().map(line).collect::<String>()
+    };
+    let for_drills = granted("grants.drill.endpoints", &text);
+    let for_both = granted("grants.live.endpoints", &for_drills);
+    assert!(text != for_drills && for_drills != for_both);
+    for (text, warns) in [(text, false), (for_drills, true), (for_both, false)] {
+        let world = World::new();
+        world.write("farshore.toml", &format!("host.cache-folder = \"cache\"\n{text}"));
+        let output = world.run(&["config", "check"]);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}");
+        let warning = "the adapter asks the endpoint servicequotas in mode live too, which is not granted it";
+        assert_eq!(told.contains(warning), warns, "{told}");
+    }
+}
+
 /// The keys of a credential are not read before they are needed; certificates are, so that a wrong path is found in good time.
 #[test]
 fn certificates_of_an_endpoint_are_read_when_the_configuration_is_checked() {

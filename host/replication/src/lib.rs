@@ -9,6 +9,7 @@ mod cycle;
 mod error;
 mod journal;
 mod leftovers;
+pub mod schedule;
 mod watch;
 
 pub use codes::CODES;
@@ -16,4 +17,5 @@ pub use copy::{CopyLimits, CopyPlan, DiskCopy};
 pub use cycle::{CycleEvent, CycleObserver, CycleReport, PhaseTimes, Protection, Replicator};
 pub use error::ReplicationError;
 pub use journal::{CaptureJournal, JournalEntry};
-pub use watch::{Objective, WatchObserver, watch};
+pub use schedule::{Objective, Priority, Schedule, Turns};
+pub use watch::{WatchObserver, Watched, watch};

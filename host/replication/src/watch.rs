@@ -1,102 +1,115 @@
-//! The loop that repeats a group's cycle to its objective.
+//! The loop that repeats the cycles of many groups, each to its objective.
 //!
-//! A recovery point objective bounds the age of the newest committed point at every moment. Just before a cycle commits,
-//! that age is the pause since the last instant plus the cycle's own length; so the next cycle begins early enough for
-//! its expected length. What is achieved is measured from commits, and is not this module's to claim.
+//! Whose turn it is says [`Schedule`]. What is achieved is measured from commits, and is not this module's to claim.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use farshore_core::GroupName;
+use farshore_core::{Clock, GroupName};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{CycleReport, ReplicationError, Replicator};
-
-/// The first pause after a failed cycle; each later one is twice as long.
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause after a failed cycle.
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// How old the newest point of a group may become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Objective {
-    /// The recovery point objective.
-    pub rpo: Duration,
-}
-
-impl Objective {
-    /// How long after the start of a cycle that took `length` the next one begins. A tenth of the objective is kept free
-    /// for the source, even when the objective cannot be met.
-    fn pause(self, length: Duration) -> Duration {
-        let expected = length + length / 2 + self.rpo / 20;
-        self.rpo.saturating_sub(expected).max(length + self.rpo / 10)
-    }
-}
+use crate::{
+    CycleEvent, CycleObserver, CycleReport, ReplicationError, Replicator,
+    schedule::{CycleEnd, Member, Schedule, Turns},
+};
 
 /// Hears what happens in the loop. It must return at once.
 pub trait WatchObserver: Send + Sync {
-    /// A cycle ended well.
-    fn committed(&self, report: &CycleReport);
+    /// A cycle ended well. It had been due for `waited` before there was a place for it.
+    fn committed(&self, report: &CycleReport, waited: Duration);
 
     /// A cycle failed for the `failures`th time in a row; the next try is after `pause`, or never if that is `None`.
     fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>);
 }
 
-/// Repeats the cycle until `stop` is cancelled.
-///
-/// # Errors
-/// The error that no later try can mend ([`ReplicationError::is_final`]), after it was told to the observer.
-pub async fn watch(
-    replicator: &Replicator,
-    objective: Objective,
-    observer: &dyn WatchObserver,
-    stop: &CancellationToken,
-) -> Result<(), ReplicationError> {
-    let clock = &*replicator.clock;
-    let mut failures = 0;
-    while !stop.is_cancelled() {
-        let started = clock.monotonic();
-        let pause = match replicator.cycle(stop).await {
-            Ok(report) => {
-                failures = 0;
-                observer.committed(&report);
-                let length = clock.monotonic().saturating_sub(started);
-                objective.pause(length).saturating_sub(length)
-            }
-            Err(ReplicationError::Stopped { .. }) if stop.is_cancelled() => break,
-            Err(error) if error.is_final() => {
-                observer.failed(&replicator.protection.group, &error, failures + 1, None);
-                return Err(error);
-            }
-            Err(error) => {
-                failures += 1;
-                let doubled = RETRY_PAUSE_MIN.saturating_mul(1 << (failures - 1).min(6));
-                let pause = doubled.min(RETRY_PAUSE_MAX).min(objective.rpo.max(RETRY_PAUSE_MIN));
-                observer.failed(&replicator.protection.group, &error, failures, Some(pause));
-                pause
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock.sleep(pause) => {}
-        }
-    }
-    Ok(())
+/// A group of the loop.
+pub struct Watched {
+    /// What replicates it.
+    pub replicator: Replicator,
+    /// How its turns are given.
+    pub turns: Turns,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Tells the loop when a cycle waits for its platform.
+struct Places {
+    member: Member,
+    told: mpsc::UnboundedSender<(Member, bool)>,
+    inner: Arc<dyn CycleObserver>,
+}
 
-    #[test]
-    fn the_next_cycle_begins_early_enough_for_its_length() {
-        let objective = Objective { rpo: Duration::from_secs(5) };
-        for length_milliseconds in [0, 50, 500, 1_500] {
-            let length = Duration::from_millis(length_milliseconds);
-            assert!(objective.pause(length) + length <= objective.rpo, "{length:?}");
-            assert!(objective.pause(length) >= length, "{length:?}");
+impl CycleObserver for Places {
+    fn event(&self, event: CycleEvent) {
+        let holds = match &event {
+            CycleEvent::Waiting(_) => Some(false),
+            CycleEvent::Captured(_) => Some(true),
+            _ => None,
+        };
+        if let Some(holds) = holds {
+            // Nobody hears it when the loop has ended.
+            let _ = self.told.send((self.member, holds));
         }
-        // An objective that cannot be met still leaves the source some peace.
-        let length = Duration::from_secs(20);
-        assert_eq!(objective.pause(length), length + Duration::from_millis(500));
+        self.inner.event(event);
+    }
+}
+
+/// Repeats the cycles until `stop` is cancelled, or no later try can help any of the groups
+/// ([`ReplicationError::is_final`]). Returns those that none can help. `schedule` has the limits, and no groups.
+pub async fn watch(
+    groups: Vec<Watched>,
+    mut schedule: Schedule,
+    clock: &dyn Clock,
+    observer: &dyn WatchObserver,
+    stop: &CancellationToken,
+) -> Vec<GroupName> {
+    let (told, mut tells) = mpsc::unbounded_channel();
+    let mut replicators = std::collections::BTreeMap::new();
+    for Watched { mut replicator, turns } in groups {
+        let member = schedule.add(&turns, clock.monotonic());
+        let (told, inner) = (told.clone(), Arc::clone(&replicator.observer));
+        replicator.observer = Arc::new(Places { member, told, inner });
+        replicators.insert(member, replicator);
+    }
+    let (mut running, mut failed) = (FuturesUnordered::new(), Vec::new());
+    loop {
+        while !stop.is_cancelled()
+            && let Some(begun) = schedule.begin(clock.monotonic())
+        {
+            let replicator = replicators.get(&begun.member);
+            running.extend(replicator.map(|replicator| async move { (begun, replicator.cycle(stop).await) }));
+        }
+        if running.is_empty() && (stop.is_cancelled() || schedule.is_empty()) {
+            return failed;
+        }
+        let next_due = schedule.wakes_at().filter(|_| !stop.is_cancelled());
+        let pause = next_due.map_or(Duration::MAX, |due| due.saturating_sub(clock.monotonic()));
+        tokio::select! {
+            Some((begun, result)) = running.next(), if !running.is_empty() => {
+                // All that this cycle has told comes before the group's next one.
+                while let Ok((member, holds)) = tells.try_recv() {
+                    schedule.holds(member, holds);
+                }
+                let end = match &result {
+                    Ok(_) => CycleEnd::Committed,
+                    Err(error) if error.is_final() => CycleEnd::Final,
+                    Err(_) => CycleEnd::Failed,
+                };
+                let pause = schedule.end(begun.member, end, clock.monotonic());
+                match result {
+                    Ok(report) => observer.committed(&report, begun.waited),
+                    Err(ReplicationError::Stopped { .. }) if stop.is_cancelled() => {}
+                    Err(error) => {
+                        let Some(replicator) = replicators.get(&begun.member) else { continue };
+                        let group = &replicator.protection.group;
+                        let failures = schedule.failures(begun.member).saturating_add(u32::from(pause.is_none()));
+                        observer.failed(group, &error, failures, pause);
+                        failed.extend(pause.is_none().then(|| group.clone()));
+                    }
+                }
+            }
+            Some((member, holds)) = tells.recv() => schedule.holds(member, holds),
+            () = clock.sleep(pause), if next_due.is_some() => {}
+            () = stop.cancelled(), if !stop.is_cancelled() => {}
+        }
     }
 }

@@ -221,6 +221,9 @@ pub struct Instance {
     /// `spot` and others; empty if it is on demand.
     #[serde(default)]
     pub instance_lifecycle: String,
+    /// On what hardware it runs.
+    #[serde(default)]
+    pub placement: InstancePlacement,
     /// Its processors.
     #[serde(default)]
     pub cpu_options: CpuOptions,
@@ -230,6 +233,14 @@ pub struct Instance {
     /// Its tags.
     #[serde(default)]
     pub tag_set: TagSet,
+}
+
+/// On what hardware an instance runs.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct InstancePlacement {
+    /// `default`, `dedicated` or `host`.
+    #[serde(default)]
+    pub tenancy: String,
 }
 
 /// The processors of an instance.

@@ -2,10 +2,11 @@
 //!
 //! AWS limits how many vCPUs of on-demand instances run in a region. Each quota is for some families of instance types. Service
 //! Quotas tells the limit, and not what is in use: that is counted here, of all instances of the account that run or start.
-//! Spot instances have quotas of their own.
+//! Spot instances have quotas of their own, and instances on Dedicated Hosts have those of the hosts.
 //!
 //! What is said is worth knowing, and never an obstacle: other instances may have ended by the time of the run, and the quota
-//! is AWS's to enforce. So whatever cannot be asked is a sentence too, and no error. What AWS counts and nobody here asks for,
+//! is AWS's to enforce. So whatever cannot be asked is a sentence too, and no error; but for an endpoint that is not granted, of
+//! which the host ends the call, and `config check` warns. What AWS counts and nobody here asks for,
 //! such as capacity that is reserved and not used, makes the count too low.
 
 use std::collections::BTreeMap;
@@ -223,7 +224,8 @@ fn usage(api: &Api<'_>, watch: Watch<'_>, quota: &Quota) -> Result<Usage, Unknow
 fn is_counted(instance: &Instance, quota: &Quota) -> bool {
     let is_on_demand = instance.instance_lifecycle.is_empty();
     let is_running = ["pending", "running"].contains(&instance.instance_state.name.as_str());
-    is_on_demand && is_running && Quota::of(&instance.instance_type) == Some(quota)
+    let is_on_a_host = instance.placement.tenancy == "host";
+    is_on_demand && !is_on_a_host && is_running && Quota::of(&instance.instance_type) == Some(quota)
 }
 
 #[cfg(test)]
@@ -309,6 +311,16 @@ mod tests {
         assert_eq!(told(vec![quota("22.0"), running(), types()]), (None, 3));
         let (problem, _) = told(vec![quota("21.0"), running(), types()]);
         assert!(problem.as_ref().is_some_and(|text| text.contains("20 of the 21 that")), "{problem:?}");
+    }
+
+    #[test]
+    fn instances_on_dedicated_hosts_do_not_count() {
+        let page = |tenancy: &str| {
+            let placement = format!("<placement><tenancy>{tenancy}</tenancy></placement><instanceType>");
+            page(&["t3.large"], true).map(|text| text.replace("<instanceType>", &placement))
+        };
+        assert_eq!(told(vec![quota("2"), page("host")]), (None, 2));
+        assert!(told(vec![quota("2"), page("default"), types(&[("t3.large", 2)])]).0.is_some());
     }
 
     #[test]

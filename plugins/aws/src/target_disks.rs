@@ -242,7 +242,18 @@ pub fn discard(host: &dyn Host, state: &[u8]) -> Result<Done> {
     let (api, mut state) = (Api::new(host), DiskState::parse(state)?);
     if state.snapshot.is_empty() {
         // What may have been begun is found by beginning it again.
-        state = DiskState::parse(&beginning(&api, DiskState { polls: LOOKS_MAX, ..state })?.state)?;
+        match beginning(&api, DiskState { polls: LOOKS_MAX, ..state.clone() }) {
+            Ok(begun) => state = DiskState::parse(&begun.state)?,
+            // It is refused now, perhaps because what it begins from is gone or denied: then by its tags.
+            Err(error) => {
+                let seen = snapshots::list(&api, &state.owner, &[DISK], &[(ID, &state.id)]);
+                let seen = seen.map_err(|_| error)?;
+                for snapshot in &seen {
+                    snapshots::delete(&api, &snapshot.snapshot_id, true)?;
+                }
+                return Ok(Done { note: String::new() });
+            }
+        }
     }
     snapshots::delete(&api, &state.snapshot, false)?;
     Ok(Done { note: String::new() })

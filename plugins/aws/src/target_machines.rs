@@ -374,6 +374,10 @@ fn starting(host: &dyn Host, state: State) -> Result<MachineStep> {
         Err(error) if ["InvalidAMIID.Unavailable", "InvalidAMIID.NotFound"].contains(&error.code()) => {
             state.pending("waiting until the image can be used")
         }
+        // An instance that was ended a moment ago still has it.
+        Err(error) if error.code() == "InvalidIPAddress.InUse" && state.looks.saturating_add(1) < LOOKS_MAX => {
+            state.pending("waiting until the private address is free")
+        }
         // EC2 has no room for such an instance, and made none.
         Err(error) if error.code().starts_with("Insufficient") => {
             let error = error.while_doing(format!("starting an instance for machine {name}"));

@@ -98,6 +98,38 @@ fn a_disk_begins_as_another_was_sealed_whatever_a_machine_wrote_since() {
 }
 
 #[test]
+fn what_was_begun_from_a_disk_that_is_gone_can_be_removed() {
+    let scene = Scene::new(|_| {});
+    let boot = machine(1).disks.remove(0);
+    let base = scene.disk(&capture_id(7), &boot, &content(&[(0, 1)])).expect("a disk");
+    // The answer is lost, and the base goes before anybody asks again.
+    for (id, is_begun) in [(capture_id(8), true), (capture_id(9), false)] {
+        scene.twin.fail_next("ebs:StartSnapshot", if is_begun { Fault::Lost } else { Fault::Failing });
+        let step = target_disks::begin_from(&scene, &disk_request(&id, &boot), &base).expect("a step");
+        if is_begun {
+            target_disks::discard(&scene, &step.state).expect("it goes");
+            assert_eq!(scene.snapshots().len(), 1, "only the base is left");
+        } else {
+            target_disks::discard(&scene, &base).expect("it goes");
+            target_disks::discard(&scene, &step.state).expect("there is none");
+            assert!(scene.snapshots().is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_address_that_is_still_in_use_is_waited_for() {
+    let mut scene = Scene::new(|_| {});
+    let address = r#"{"instance-type": "t3.large", "subnet": "subnet-0live", "security-groups": ["sg-0live"],
+        "machines": {"orders": {"address": "10.0.1.9"}}}"#;
+    scene.settings = address.to_owned();
+    let boot = content(&[(0, 1)]);
+    let (_, first) = scene.run(MACHINE, &[&boot]).expect("a machine");
+    target_machines::remove(&scene, &first).expect("it ends");
+    scene.run("00000000000000000000000000000002", &[&boot]).expect("the address is free in a moment");
+}
+
+#[test]
 fn a_disk_begins_from_no_other_that_does_not_fit() {
     let scene = Scene::new(|_| {});
     let boot = machine(1).disks.remove(0);

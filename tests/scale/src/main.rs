@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use farshore_scale::{commits, requests, size, thinning};
+use farshore_scale::{commits, requests, schedule, size, thinning};
 use farshore_vault::{Grace, Retention};
 
 /// The allocator of `farshore`, whose memory is measured.
@@ -27,8 +27,35 @@ enum Verb {
     Commits(CommitsArguments),
     /// The requests of idle and of changing cycles and of daily prunes, and what they cost in a month.
     Requests(RequestsArguments),
+    /// Very many groups on one schedule, in simulated time: how late cycles begin, and what deciding costs.
+    Schedule(ScheduleArguments),
     /// Points of a very large disk: how much memory copying, checking, pruning and restoring take.
     Size(SizeArguments),
+}
+
+#[derive(Debug, Args)]
+struct ScheduleArguments {
+    /// Groups, of a machine each.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    groups: u32,
+    /// Sites that they are spread over.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    sites: u32,
+    /// Their objective in seconds.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    rpo: u64,
+    /// How long a cycle takes on average, in milliseconds.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    length: u64,
+    /// Cycles at once; half as many again as are needed on average if it is left out.
+    #[arg(long)]
+    concurrent_cycles: Option<u32>,
+    /// For so many simulated minutes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Decides how long each cycle takes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +151,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Thinning(arguments) => runtime.block_on(thin(arguments)),
         Verb::Commits(arguments) => runtime.block_on(measure_commits(arguments)),
         Verb::Requests(arguments) => runtime.block_on(count(arguments)),
+        Verb::Schedule(arguments) => give_turns(arguments),
         Verb::Size(arguments) => runtime.block_on(measure_size(arguments)),
     }
 }
@@ -159,6 +187,32 @@ async fn measure_commits(arguments: &CommitsArguments) -> Result<()> {
     let steps = commits::measure(settings).await?;
     println!("{}", commits::HEADING);
     steps.iter().for_each(|step| println!("{step}"));
+    Ok(())
+}
+
+fn give_turns(arguments: &ScheduleArguments) -> Result<()> {
+    let needed = u64::from(arguments.groups) * arguments.length / (arguments.rpo * 1_000);
+    let concurrent_cycles = arguments.concurrent_cycles.map_or((needed * 3 / 2).max(4), u64::from);
+    let plan = schedule::Plan {
+        groups: arguments.groups as usize,
+        sites: arguments.sites as usize,
+        rpo: Duration::from_secs(arguments.rpo),
+        length: Duration::from_millis(arguments.length),
+        concurrent_cycles: usize::try_from(concurrent_cycles)?,
+        span: Duration::from_secs(arguments.minutes * 60),
+        seed: arguments.seed,
+    };
+    let outcome = schedule::measure(plan)?;
+    println!(
+        "{} groups, {concurrent_cycles} cycles at once, {} cycles in {} min",
+        plan.groups, outcome.cycles, arguments.minutes
+    );
+    for (what, sorted) in [("waited for their turn", &outcome.waits), ("age before a commit", &outcome.ages)] {
+        let at = |per_mille| schedule::Outcome::per_mille(sorted, per_mille).as_secs_f64();
+        println!("{what}: p50 {:.3} s, p99 {:.3} s, most {:.3} s", at(500), at(990), at(1_000));
+    }
+    let share = outcome.deciding.as_secs_f64() / (plan.span + Duration::from_secs(60)).as_secs_f64();
+    println!("deciding took {:.2} s: {:.2} % of one processor", outcome.deciding.as_secs_f64(), share * 100.0);
     Ok(())
 }
 

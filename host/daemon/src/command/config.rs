@@ -75,6 +75,7 @@ pub async fn run(context: &Context, command: &ConfigCommand) -> Result<(), Failu
         match adapters.load(&partial, name, site).await {
             Ok(loaded) => {
                 examined.problems.extend(unused(&partial, name, site, loaded));
+                examined.problems.extend(lopsided(&partial, name, site, loaded));
                 summaries.push(summarise(name, site, loaded));
             }
             Err(problems) => examined.problems.extend(problems),
@@ -155,6 +156,35 @@ fn summarise(name: &SiteName, site: &Site, loaded: &Loaded) -> SiteSummary {
         interfaces: loaded.component.interfaces(),
         grants,
     }
+}
+
+/// Endpoints that the component asks in drills and in failovers, and that only one of the two is granted: what works in a drill
+/// would not work on the day that drills are for.
+fn lopsided(configuration: &Configuration, name: &SiteName, site: &Site, loaded: &Loaded) -> Vec<Problem> {
+    let wants = &loaded.component.manifest().wants;
+    let wanted =
+        |endpoint: &str| [Mode::Drill, Mode::Live].map(|mode| wants.for_mode(mode).endpoints.contains(endpoint));
+    let mut problems = Vec::new();
+    for (mode, other) in [(Mode::Drill, Mode::Live), (Mode::Live, Mode::Drill)] {
+        let (granted, lacking) = (&site.grants.for_mode(mode).endpoints, &site.grants.for_mode(other).endpoints);
+        // A site that is granted nothing in one of them is not meant for it.
+        if lacking.is_empty() {
+            continue;
+        }
+        for endpoint in granted.keys().filter(|endpoint| !lacking.contains_key(*endpoint)) {
+            if wanted(endpoint.as_str()) == [true, true] {
+                let place = place!["sites", name.as_str(), "grants", mode.as_str(), "endpoints", endpoint.as_str()];
+                let message =
+                    format!("the adapter asks the endpoint {endpoint} in mode {other} too, which is not granted it");
+                let problem = Problem::warning(configuration.places.key(&place), message);
+                let hint = format!(
+                    "grant it below [sites.{name}.grants.{other}.endpoints], or see that its settings do not need it there"
+                );
+                problems.push(problem.hint(hint));
+            }
+        }
+    }
+    problems
 }
 
 /// Grants and templates that the component's manifest does not ask for: they do nothing, and may be a slip.

@@ -1,11 +1,16 @@
 //! `replicate`: one cycle of each group, or on and on to each group's objective.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use farshore_core::{GroupName, Timestamp};
 use farshore_plugin::Mode;
 use farshore_replication::{
-    CopyLimits, CycleReport, Objective, Protection, ReplicationError, Replicator, WatchObserver, watch,
+    CopyLimits, CycleReport, Objective, Protection, ReplicationError, Replicator, Schedule, Turns, WatchObserver,
+    Watched, watch,
 };
 use farshore_vault::{Point, Power};
 use serde::Serialize;
@@ -68,10 +73,19 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
             observer: Arc::clone(&shown) as _,
             limits: CopyLimits::default(),
         };
-        groups.push(Ok(Replicated { replicator, objective: Objective { rpo: group.rpo }, shown }));
+        let (site, objective) = (group.site.clone(), Objective { rpo: group.rpo });
+        let turns = Turns { site, objective, priority: group.priority };
+        groups.push(Ok(Replicated { replicator, turns, shown }));
     }
-    if arguments.watch { on_and_on(context, groups).await } else { once(context, &configuration, groups).await }
+    if arguments.watch {
+        on_and_on(context, &configuration, groups).await
+    } else {
+        once(context, &configuration, groups).await
+    }
 }
+
+/// A shorter wait for a turn is not worth a word.
+const WAITED_SHOWN_MIN: Duration = Duration::from_secs(1);
 
 /// A group whose site cannot be used at all.
 struct Unusable {
@@ -81,7 +95,7 @@ struct Unusable {
 
 struct Replicated {
     replicator: Replicator,
-    objective: Objective,
+    turns: Turns,
     shown: Arc<Shown>,
 }
 
@@ -176,11 +190,15 @@ fn notes(report: &CycleReport) -> String {
     notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-async fn on_and_on(context: &Context, groups: Vec<Result<Replicated, Unusable>>) -> Result<(), Failure> {
+async fn on_and_on(
+    context: &Context,
+    configuration: &Configuration,
+    groups: Vec<Result<Replicated, Unusable>>,
+) -> Result<(), Failure> {
     let (mut watched, mut unusable) = (Vec::new(), Vec::new());
     for group in groups {
         match group {
-            Ok(group) => watched.push(group),
+            Ok(Replicated { replicator, turns, .. }) => watched.push(Watched { replicator, turns }),
             Err(group) => unusable.push(group),
         }
     }
@@ -207,7 +225,7 @@ async fn on_and_on(context: &Context, groups: Vec<Result<Replicated, Unusable>>)
         context.output.line(&line, || line.render(context.clock.now()))?;
         failed.push(group);
     }
-    failed.extend(watch_all(context, &watched).await);
+    failed.extend(watch_all(context, configuration, watched).await);
     if context.stop.is_cancelled() {
         let left = "the captures were released; the last committed points stand";
         return Err(context.interrupted(left).into());
@@ -216,20 +234,21 @@ async fn on_and_on(context: &Context, groups: Vec<Result<Replicated, Unusable>>)
     Err(CliError::EndedWithErrors { what: format!("no later try can help these groups: {}", failed.join(", ")) }.into())
 }
 
-/// Replicates the groups side by side until the operator stops them, and returns those that no later try can help.
-async fn watch_all(context: &Context, groups: &[Replicated]) -> Vec<GroupName> {
-    for Replicated { replicator, objective, .. } in groups {
+/// Replicates the groups, as many at once as may be, until the operator stops them. Returns those that no later try can help.
+async fn watch_all(context: &Context, configuration: &Configuration, groups: Vec<Watched>) -> Vec<GroupName> {
+    for Watched { replicator, turns } in &groups {
         let Protection { group, machines, .. } = &replicator.protection;
-        let rpo = format_duration(objective.rpo);
+        let rpo = format_duration(turns.objective.rpo);
         context.output.remark(&format!("{group}: {} machines, at most {rpo} old", machines.len()));
     }
-    let watches = groups.iter().map(|group| async {
-        let told =
-            Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: Default::default() };
-        let result = watch(&group.replicator, group.objective, &told, &context.stop).await;
-        result.map_err(|_| group.replicator.protection.group.clone())
-    });
-    futures::future::join_all(watches).await.into_iter().filter_map(Result::err).collect()
+    let mut schedule = Schedule::new(configuration.host.concurrent_cycles.into());
+    for (name, site) in &configuration.sites {
+        if let Some(count) = site.concurrent_cycles {
+            schedule.limit_site(name, count.into());
+        }
+    }
+    let told = Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: Default::default() };
+    watch(groups, schedule, &*context.clock, &told, &context.stop).await
 }
 
 /// A line of `--watch --json` for a cycle that failed.
@@ -266,6 +285,8 @@ struct PointLine<'a> {
     report: &'a CycleReport,
     /// How old the point before this one had become when this one was durable: the age that the objective bounds.
     age_before_milliseconds: Option<u64>,
+    /// How long the cycle had been due before there was a place for it.
+    waited_milliseconds: u64,
 }
 
 /// Writes a line for each cycle.
@@ -273,13 +294,14 @@ struct Told<'a> {
     output: Output,
     clock: &'a dyn farshore_core::Clock,
     stop: &'a tokio_util::sync::CancellationToken,
-    last: std::sync::Mutex<Option<Timestamp>>,
+    /// When the newest point of each group was captured.
+    last: std::sync::Mutex<BTreeMap<GroupName, Timestamp>>,
 }
 
 impl Told<'_> {
-    fn age(&self, now: Timestamp) -> Option<Duration> {
+    fn age(&self, group: &GroupName, now: Timestamp) -> Option<Duration> {
         let last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        last.map(|captured_at| now.since(captured_at))
+        last.get(group).map(|captured_at| now.since(*captured_at))
     }
 
     fn write<T: Serialize>(&self, line: &T, human: impl FnOnce() -> String) {
@@ -295,14 +317,23 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl WatchObserver for Told<'_> {
-    fn committed(&self, report: &CycleReport) {
-        let before = self.age(self.clock.now());
-        *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(report.point.captured_at);
-        let line = PointLine { report, age_before_milliseconds: before.map(milliseconds) };
+    fn committed(&self, report: &CycleReport, waited: Duration) {
+        let before = self.age(&report.group, self.clock.now());
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        last.insert(report.group.clone(), report.point.captured_at);
+        drop(last);
+        let line = PointLine {
+            report,
+            age_before_milliseconds: before.map(milliseconds),
+            waited_milliseconds: milliseconds(waited),
+        };
         self.write(&line, || {
             let Point { sequence, captured_at, stats, .. } = &report.point;
             let lag = human::duration(Duration::from_millis(report.lag_milliseconds));
-            let age = before.map(|age| format!(", age reached {}", human::duration(age))).unwrap_or_default();
+            let mut age = before.map(|age| format!(", age reached {}", human::duration(age))).unwrap_or_default();
+            if waited >= WAITED_SHOWN_MIN {
+                age += &format!(", waited {} for its turn", human::duration(waited));
+            }
             let notes = notes(report);
             let note = if notes.is_empty() { notes } else { format!("  ({notes})") };
             format!(
@@ -322,7 +353,7 @@ impl WatchObserver for Told<'_> {
             group,
             failures_in_a_row: failures,
             next_try_in_milliseconds: pause.map(milliseconds),
-            age_milliseconds: self.age(now).map(milliseconds),
+            age_milliseconds: self.age(group, now).map(milliseconds),
             error: Failure::describe(error),
         };
         self.write(&line, || line.render(now));

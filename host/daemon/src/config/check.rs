@@ -49,6 +49,9 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
             };
             problems.push(Problem::error(span, format!("there is no embedded adapter {adapter:?}")).hint(hint));
         }
+        if let Some(count) = site.concurrent_cycles {
+            check_cycles(count, &place!["sites", name.as_str(), "concurrent-cycles"], places, &mut problems);
+        }
         check_credentials(name, site, places, &mut problems);
         // A warning and not an error: an error would keep a failover from starting, on the day when it is needed.
         problems.extend(drill_reaches(name, &document.sites).iter().map(|shared| {
@@ -116,6 +119,16 @@ fn check_host(host: &Host, places: &Places, problems: &mut Vec<Problem>) {
         let span = places.value(&place!["host", "worker-threads"]);
         problems
             .push(Problem::error(span, format!("{threads} worker threads are not between 1 and {WORKER_THREADS_MAX}")));
+    }
+    check_cycles(host.concurrent_cycles, &place!["host", "concurrent-cycles"], places, problems);
+}
+
+fn check_cycles(count: u16, at: &Path, places: &Places, problems: &mut Vec<Problem>) {
+    if count == 0 {
+        problems.push(
+            Problem::error(places.value(at), "without a cycle at a time nothing is replicated")
+                .hint("write at least 1, or leave it out"),
+        );
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 
 use farshore_core::{Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
+use farshore_replication::Priority;
 use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -48,6 +49,8 @@ pub struct Host {
     /// Threads that identify, compress and seal; as many as the machine has processors when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_threads: Option<u16>,
+    /// How many groups are replicated at once, at most.
+    pub concurrent_cycles: u16,
 }
 
 impl Default for Host {
@@ -56,6 +59,7 @@ impl Default for Host {
             state_folder: Path::new("/var/lib/farshore").to_owned(),
             cache_folder: Path::new("/var/cache/farshore").to_owned(),
             worker_threads: None,
+            concurrent_cycles: 32,
         }
     }
 }
@@ -204,6 +208,9 @@ pub enum Scheme {
 pub struct Site {
     /// The component.
     pub adapter: Adapter,
+    /// How many groups of it are replicated at once, at most; as many as the host replicates when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrent_cycles: Option<u16>,
     /// What the component is told in every mode; its own schema says what can stand here.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
@@ -343,6 +350,9 @@ pub struct Group {
     /// The most that may be lost, in time: how old the newest point may become.
     #[serde(with = "units::duration")]
     pub rpo: Duration,
+    /// Whether it is replicated before others where not all can be at once.
+    #[serde(default)]
+    pub priority: Priority,
     /// No guest is held longer than this while the machines are brought to one instant.
     #[serde(with = "units::duration", default = "default_stall_limit")]
     pub stall_limit: Duration,

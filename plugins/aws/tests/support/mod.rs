@@ -390,7 +390,7 @@ impl<S> Host for Scene<S> {
     }
 }
 
-/// A machine with so many disks of one GiB.
+/// A request for a disk of the machine.
 pub fn disk_request(id: &str, disk: &Disk) -> DiskRequest {
     DiskRequest {
         id: id.to_owned(),
@@ -403,6 +403,7 @@ pub fn disk_request(id: &str, disk: &Disk) -> DiskRequest {
     }
 }
 
+/// A machine with so many disks of one GiB.
 pub fn machine(disks: usize) -> Machine {
     let disk = |number: usize| Disk {
         id: format!("vd{number}"),
