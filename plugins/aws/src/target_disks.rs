@@ -131,8 +131,8 @@ fn beginning(api: &Api<'_>, mut state: DiskState) -> Result<DiskStep> {
         "Timeout": WRITE_TIMEOUT_MINUTES,
     });
     let mut doing = format!("beginning the snapshot {name}");
-    if let Some(base) = &state.base {
-        body["ParentSnapshotId"] = base.as_str().into();
+    if let (Some(base), Some(fields)) = (&state.base, body.as_object_mut()) {
+        fields.insert("ParentSnapshotId".to_owned(), base.as_str().into());
         doing = format!("{doing} from {base}");
     }
     let begun = match api.ebs(Method::Post, "/snapshots".into(), Vec::new(), Some(&body)) {
