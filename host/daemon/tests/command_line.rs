@@ -143,15 +143,20 @@ fn an_endpoint_that_only_drills_are_granted_is_warned_of() {
     };
     let for_drills = granted("grants.drill.endpoints", &text);
     let for_both = granted("grants.live.endpoints", &for_drills);
+    let for_failovers = granted("grants.live.endpoints", &text);
     assert!(text != for_drills && for_drills != for_both);
-    for (text, warns) in [(text, false), (for_drills, true), (for_both, false)] {
+    for (text, lacking) in [(text, None), (for_drills, Some("live")), (for_failovers, Some("drill")), (for_both, None)]
+    {
         let world = World::new();
         world.write("farshore.toml", &format!("host.cache-folder = \"cache\"\n{text}"));
         let output = world.run(&["config", "check"]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{told}");
-        let warning = "the adapter asks the endpoint servicequotas in mode live too, which is not granted it";
-        assert_eq!(told.contains(warning), warns, "{told}");
+        let warning =
+            |mode| format!("the adapter asks the endpoint servicequotas in mode {mode} too, which is not granted it");
+        for mode in ["drill", "live"] {
+            assert_eq!(told.contains(&warning(mode)), lacking == Some(mode), "{told}");
+        }
     }
 }
 

@@ -112,7 +112,7 @@ impl Execution {
                 match self.recover_disk(journal, &plan.detail, machine, disk, Some(base), stop).await {
                     Ok(_) => {}
                     Err(_) if stop.is_cancelled() => return Err(FailoverError::Stopped),
-                    Err(error) => self.give_up_disk(journal, machine, disk, error.with_causes()).await?,
+                    Err(error) => self.give_up_disk(journal, machine, disk, error.with_causes(), stop).await?,
                 }
             }
         }
@@ -127,13 +127,14 @@ impl Execution {
         machine: &Machine,
         disk: &Disk,
         why: String,
+        stop: &CancellationToken,
     ) -> Result<(), FailoverError> {
         let known = journal.state().machines.get(&machine.id).and_then(|made| made.disks.get(&disk.id)).cloned();
         let Some(known) = known else { return Ok(()) };
         let removed = match &known.state {
             Some(state) => {
                 let doing = format!("removing disk {} of machine {}", disk.id, machine.id);
-                self.target.discard_disk(state).await.map_err(FailoverError::site(doing))
+                self.answered(stop, || self.target.discard_disk(state)).await.map_err(FailoverError::site(doing))
             }
             None => self.release_ids(journal.state(), &machine.id, &BTreeSet::from([&known.id])).await,
         };
@@ -167,7 +168,7 @@ impl Execution {
             && known.restored.is_none()
         {
             let why = format!("it began from what failover {run} made, which is gone");
-            self.give_up_disk(journal, machine, disk, why).await?;
+            self.give_up_disk(journal, machine, disk, why, stop).await?;
         }
         let known = known(journal);
         if let Some(known) = &known

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farshore_core::{MachineId, RunId, Sequence, SiteName};
+use farshore_core::{Generation, MachineId, RunId, Sequence, SiteName};
 
 use crate::{FenceReport, RecoveredCopy, RunKind, RunState};
 
@@ -26,6 +26,8 @@ pub(crate) struct Earlier {
 pub(crate) struct Planned<'a> {
     pub(crate) target: &'a SiteName,
     pub(crate) point: Sequence,
+    /// The lineage's generation now: what a run has fenced by an earlier one, others may have unfenced since.
+    pub(crate) generation: Generation,
     pub(crate) machines: BTreeSet<&'a MachineId>,
     /// What was started is to be given up, also by a run that was cut short.
     pub(crate) discards: bool,
@@ -37,7 +39,9 @@ impl Planned<'_> {
     fn is_work_of(&self, state: &RunState, there: &[RecoveredCopy]) -> bool {
         let head = &state.head;
         let same_machines = state.machines.keys().collect::<BTreeSet<_>>() == self.machines;
-        let is_same = !state.has_ended() && head.target == *self.target && head.point == self.point && same_machines;
+        let is_valid = state.generation.is_none_or(|generation| generation == self.generation);
+        let is_same =
+            is_valid && !state.has_ended() && head.target == *self.target && head.point == self.point && same_machines;
         if !self.discards {
             return is_same;
         }
@@ -88,4 +92,57 @@ fn copies(runs: &[&RunState], planned: &Planned<'_>, active: &SiteName, but: Opt
         }
     }
     copies
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_core::{GroupName, LineageId, Timestamp};
+
+    use super::*;
+    use crate::{RunEntry, RunHead};
+
+    /// Another site was the active one since the run fenced the source: it must fence again, and so is begun anew.
+    #[test]
+    fn a_run_whose_fence_is_not_the_newest_is_not_taken_up() {
+        let (machine, target) = (MachineId::new("db").expect("a name"), SiteName::new("recovery").expect("a name"));
+        let head = RunHead {
+            run: RunId::from_bytes([1; 16]),
+            kind: RunKind::Unplanned,
+            group: GroupName::new("orders").expect("a name"),
+            lineage: LineageId::from_bytes([2; 16]),
+            point: Sequence::new(5),
+            captured_at: Timestamp::from_unix_milliseconds(1),
+            machines: vec![machine.clone()],
+            source: SiteName::new("production").expect("a name"),
+            target: target.clone(),
+            began_at: Timestamp::from_unix_milliseconds(2),
+            attestation: None,
+            discards: Vec::new(),
+            drill_reaches: Vec::new(),
+        };
+        let mut state = RunState::new(head);
+        let fenced = Generation::FIRST.next();
+        let planned = |generation, discards| Planned {
+            target: &target,
+            point: Sequence::new(5),
+            generation,
+            machines: BTreeSet::from([&machine]),
+            discards,
+        };
+        let unfinished = |state: &RunState, generation, discards| {
+            let elsewhere = SiteName::new("elsewhere").expect("a name");
+            Earlier::of(std::slice::from_ref(state), &planned(generation, discards), &elsewhere).unfinished
+        };
+        let later = fenced.next();
+        for discards in [false, true] {
+            assert!(unfinished(&state, later, discards).is_some(), "it has fenced nothing yet");
+        }
+        let (at, point) = (Timestamp::from_unix_milliseconds(3), Sequence::new(5));
+        let entry = RunEntry::Fenced { at, generation: fenced, point, captured_at: at };
+        state.apply(entry).expect("it fits the run");
+        for discards in [false, true] {
+            assert!(unfinished(&state, fenced, discards).is_some());
+            assert_eq!(unfinished(&state, later, discards), None);
+        }
+    }
 }

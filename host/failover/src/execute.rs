@@ -179,6 +179,7 @@ impl Execution {
         let planned = Planned {
             target: self.target.site(),
             point: plan.point,
+            generation: head.generation,
             machines: plan.machines.iter().map(|machine| &machine.id).collect(),
             discards: plan.may_discard,
         };
@@ -326,7 +327,8 @@ impl Execution {
             }
             match self.recover_machine(journal, plan, machine, stop).await {
                 Ok(()) => {}
-                Err(FailoverError::Stopped) => return Err(FailoverError::Stopped),
+                // What was written is not given up for an answer that was not waited for.
+                Err(_) if stop.is_cancelled() => return Err(FailoverError::Stopped),
                 Err(error) => {
                     let text = error.with_causes();
                     self.observer.event(RunEvent::Warning(format!("machine {}: {text}", machine.id)));
@@ -424,6 +426,9 @@ impl Execution {
             let doing = format!("removing machine {machine}, which failover {run} started,");
             self.turn_off(&machine, &state, stop).await?;
             let removed = self.answered(stop, || self.target.remove_machine(&state)).await;
+            if removed.is_err() && stop.is_cancelled() {
+                return Err(FailoverError::Stopped);
+            }
             removed.map_err(FailoverError::site(doing))?;
             journal.record(RunEntry::Discarded { run, machine, at: self.clock.now() }).await?;
         }

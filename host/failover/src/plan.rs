@@ -215,6 +215,7 @@ async fn look_around(
     let planned = Planned {
         target: request.target.site(),
         point,
+        generation: head.generation,
         machines: machines.iter().map(|machine| &machine.id).collect(),
         discards: request.discard_recovered,
     };

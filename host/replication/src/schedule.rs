@@ -2,12 +2,13 @@
 //!
 //! A group is *due* when its next cycle has to begin to be durable in time, see [`Objective`]. Of the groups that are due and
 //! for which the host and their site have a place, the one begins whose *deadline* is the earliest: the instant of its newest
-//! point plus its objective, which counts half for a high priority and twice for a low one. A deadline stands while a group
-//! waits and is later after each of its cycles, so that every group has its turn, however many are due.
+//! point, or of its last try if that came later, plus its objective, which counts half for a high priority and twice for a low
+//! one. A deadline stands while a group waits and is later after each of its tries, so that every group has its turn, however
+//! many are due, and those that fail do not keep the others from theirs.
 //!
-//! Cycles that may be long (the first, and those whose last took more than [`LONG`]) leave a quarter of the places to the others,
-//! so that a hundred first copies do not make the hundred groups late that are protected already. A cycle that only waits for
-//! its platform has no place; when it goes on it takes one, also beyond the limit, for its capture is there.
+//! Some cycles take long, and hold their place for hours. First copies (of groups without a point) have at most half of the
+//! places, at a site as at the host; with them, those of groups whose last try took more than [`LONG`] have three quarters of
+//! the host's. So a hundred first copies do not make the hundred groups late that are protected already.
 //!
 //! Time comes in with each call, and nothing here waits: a simulator owns it.
 
@@ -54,12 +55,13 @@ pub enum Priority {
 }
 
 impl Priority {
-    fn deadline(self, newest: Duration, Objective { rpo }: Objective) -> Duration {
-        newest.saturating_add(match self {
+    /// What of an objective counts.
+    fn share(self, rpo: Duration) -> Duration {
+        match self {
             Self::High => rpo / 2,
             Self::Normal => rpo,
             Self::Low => rpo.saturating_mul(2),
-        })
+        }
     }
 }
 
@@ -72,6 +74,8 @@ pub struct Turns {
     pub objective: Objective,
     /// Whether it begins before others.
     pub priority: Priority,
+    /// How old its newest point is now; none if it has none.
+    pub newest_age: Option<Duration>,
 }
 
 /// A group of a schedule.
@@ -98,11 +102,23 @@ pub enum CycleEnd {
     Final,
 }
 
+/// How long a cycle may hold its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Short,
+    Long,
+    First,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Short, Self::Long, Self::First];
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Sleeping { due: Duration },
     Ready { due: Duration, deadline: Duration },
-    Running { since: Duration, is_long: bool, has_place: bool },
+    Running { since: Duration, class: Class },
     Gone,
 }
 
@@ -112,17 +128,21 @@ struct Group {
     objective: Objective,
     priority: Priority,
     phase: Phase,
-    /// When its newest point's cycle began; when it was added if it has none.
-    newest: Duration,
-    /// How long the last good cycle took.
-    length: Option<Duration>,
+    has_point: bool,
+    /// From when its objective counts: its newest point's instant or its last try, [`BEFORE`] later.
+    counts_from: Duration,
+    /// How long its last try took.
+    length: Duration,
     failures: u32,
 }
 
 impl Group {
-    /// Whether its next cycle may be long.
-    fn is_long(&self) -> bool {
-        self.length.is_none_or(|length| length > LONG)
+    fn class(&self) -> Class {
+        match self.has_point {
+            false => Class::First,
+            true if self.length > LONG => Class::Long,
+            true => Class::Short,
+        }
     }
 }
 
@@ -130,40 +150,43 @@ impl Group {
 #[derive(Debug)]
 struct Places {
     limit: usize,
-    taken: usize,
-    /// How many of those that are taken are of cycles that may be long.
-    long: usize,
+    /// Taken ones, by the class of the cycle.
+    taken: [usize; 3],
+    /// How many cycles that are not short there may be.
+    long_limit: usize,
 }
 
 impl Places {
-    const fn new(limit: usize) -> Self {
-        Self { limit, taken: 0, long: 0 }
-    }
-
-    /// Whether there is one, for a cycle that may be long or for another.
-    fn has_room(&self, is_long: bool) -> bool {
+    /// Those of a host.
+    fn of_host(limit: usize) -> Self {
         // Of one place nothing can be left to others.
-        let kept = if self.limit > 1 { self.limit.div_ceil(4) } else { 0 };
-        self.taken < self.limit && (!is_long || self.long < self.limit.saturating_sub(kept))
+        let kept = if limit > 1 { (limit / 4).max(1) } else { 0 };
+        Self { limit, taken: [0; 3], long_limit: limit.saturating_sub(kept) }
     }
 
-    fn take(&mut self, is_long: bool) {
-        self.taken = self.taken.saturating_add(1);
-        self.long = self.long.saturating_add(is_long.into());
+    /// Those of a site.
+    const fn of_site(limit: usize) -> Self {
+        Self { limit, taken: [0; 3], long_limit: limit }
     }
 
-    fn give_back(&mut self, is_long: bool) {
-        self.taken = self.taken.saturating_sub(1);
-        self.long = self.long.saturating_sub(is_long.into());
+    fn has_room(&self, class: Class) -> bool {
+        let [short, long, first] = self.taken;
+        let long = long.saturating_add(first);
+        short.saturating_add(long) < self.limit
+            && (class == Class::Short || long < self.long_limit)
+            && (class != Class::First || first < (self.limit / 2).max(1))
     }
 }
+
+/// Deadlines are told from so long before the clock's beginning, so that points that are older than it have some.
+const BEFORE: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 #[derive(Debug)]
 struct Site {
     name: SiteName,
     places: Places,
-    /// Those that are due, by their deadline: of short cycles, and of cycles that may be long.
-    ready: [BTreeSet<(Duration, usize)>; 2],
+    /// Those that are due, by their deadline, of each class.
+    ready: [BTreeSet<(Duration, usize)>; 3],
 }
 
 /// The turns of all groups of a host. Times are those of one monotonic clock.
@@ -179,9 +202,9 @@ pub struct Schedule {
 
 impl Schedule {
     /// A schedule without groups. At most so many cycles run at once; none never begins one.
-    pub const fn new(concurrent_cycles: usize) -> Self {
+    pub fn new(concurrent_cycles: usize) -> Self {
         Self {
-            host: Places::new(concurrent_cycles),
+            host: Places::of_host(concurrent_cycles),
             sites: Vec::new(),
             groups: Vec::new(),
             sleeping: BTreeSet::new(),
@@ -189,11 +212,11 @@ impl Schedule {
         }
     }
 
-    /// At most so many of them run at once at a site. Without it a site has as many places as the host.
+    /// At most so many of them run at once at a site. Without it a site has as many places as the host. Said before any begins.
     pub fn limit_site(&mut self, site: &SiteName, concurrent_cycles: usize) {
         let index = self.site(site);
         if let Some(site) = self.sites.get_mut(index) {
-            site.places.limit = concurrent_cycles;
+            site.places = Places::of_site(concurrent_cycles);
         }
     }
 
@@ -205,8 +228,9 @@ impl Schedule {
             objective: turns.objective,
             priority: turns.priority,
             phase: Phase::Sleeping { due: now },
-            newest: now,
-            length: None,
+            has_point: turns.newest_age.is_some(),
+            counts_from: (BEFORE + now).saturating_sub(turns.newest_age.unwrap_or_default()),
+            length: Duration::ZERO,
             failures: 0,
         });
         self.sleeping.insert((now, index));
@@ -225,12 +249,12 @@ impl Schedule {
         let index = self.most_urgent()?;
         let group = self.groups.get_mut(index)?;
         let Phase::Ready { due, deadline } = group.phase else { return None };
-        let (site, is_long) = (group.site, group.is_long());
-        group.phase = Phase::Running { since: now, is_long, has_place: true };
+        let (site, class) = (group.site, group.class());
+        group.phase = Phase::Running { since: now, class };
         if let Some(site) = self.sites.get_mut(site) {
-            site.ready[usize::from(is_long)].remove(&(deadline, index));
+            site.ready[class as usize].remove(&(deadline, index));
         }
-        self.take(site, is_long, true);
+        self.places(site).for_each(|places| places.taken[class as usize] += 1);
         Some(Begun { member: Member(index), waited: now.saturating_sub(due) })
     }
 
@@ -239,30 +263,20 @@ impl Schedule {
         self.sleeping.first().map(|(due, _)| *due)
     }
 
-    /// A cycle waits for its platform, and needs no place; or it goes on, and has one.
-    pub fn holds(&mut self, member: Member, place: bool) {
-        let Some(group) = self.groups.get_mut(member.0) else { return };
-        let (site, Phase::Running { is_long, has_place, .. }) = (group.site, &mut group.phase) else { return };
-        if *has_place != place {
-            *has_place = place;
-            let is_long = *is_long;
-            self.take(site, is_long, place);
-        }
-    }
-
     /// A cycle has ended. How long the group is left alone now; none if it has no more turns.
     pub fn end(&mut self, member: Member, end: CycleEnd, now: Duration) -> Option<Duration> {
         let group = self.groups.get_mut(member.0)?;
-        let Phase::Running { since, is_long, has_place } = group.phase else { return None };
+        let Phase::Running { since, class } = group.phase else { return None };
+        group.length = now.saturating_sub(since);
         let pause = match end {
             CycleEnd::Committed => {
-                let length = now.saturating_sub(since);
-                (group.newest, group.length, group.failures) = (since, Some(length), 0);
-                Some(group.objective.pause(length).saturating_sub(length))
+                (group.has_point, group.counts_from, group.failures) = (true, BEFORE + since, 0);
+                Some(group.objective.pause(group.length).saturating_sub(group.length))
             }
             CycleEnd::Failed => {
                 let doubled = RETRY_PAUSE_MIN.saturating_mul(1 << group.failures.min(6));
                 group.failures = group.failures.saturating_add(1);
+                group.counts_from = BEFORE + now;
                 Some(doubled.min(RETRY_PAUSE_MAX).min(group.objective.rpo.max(RETRY_PAUSE_MIN)))
             }
             CycleEnd::Final => None,
@@ -279,9 +293,7 @@ impl Schedule {
                 self.members = self.members.saturating_sub(1);
             }
         }
-        if has_place {
-            self.take(site, is_long, false);
-        }
+        self.places(site).for_each(|places| places.taken[class as usize] -= 1);
         pause
     }
 
@@ -290,18 +302,15 @@ impl Schedule {
         self.groups.get(member.0).map_or(0, |group| group.failures)
     }
 
-    /// A place is taken at a site and the host, or given back.
-    fn take(&mut self, site: usize, is_long: bool, place: bool) {
-        let places = self.sites.get_mut(site).map(|site| &mut site.places);
-        for places in places.into_iter().chain([&mut self.host]) {
-            if place { places.take(is_long) } else { places.give_back(is_long) }
-        }
+    /// Those of a site and of the host.
+    fn places(&mut self, site: usize) -> impl Iterator<Item = &mut Places> {
+        self.sites.get_mut(site).map(|site| &mut site.places).into_iter().chain([&mut self.host])
     }
 
     fn site(&mut self, name: &SiteName) -> usize {
         let known = self.sites.iter().position(|site| site.name == *name);
         known.unwrap_or_else(|| {
-            let places = Places::new(self.host.limit);
+            let places = Places::of_site(self.host.limit);
             self.sites.push(Site { name: name.clone(), places, ready: Default::default() });
             self.sites.len() - 1
         })
@@ -315,23 +324,19 @@ impl Schedule {
                 return;
             }
             let Some(group) = self.groups.get_mut(index) else { continue };
-            let deadline = group.priority.deadline(group.newest, group.objective);
+            let deadline = group.counts_from.saturating_add(group.priority.share(group.objective.rpo));
             group.phase = Phase::Ready { due, deadline };
             if let Some(site) = self.sites.get_mut(group.site) {
-                site.ready[usize::from(group.is_long())].insert((deadline, index));
+                site.ready[group.class() as usize].insert((deadline, index));
             }
         }
     }
 
     fn most_urgent(&self) -> Option<usize> {
         let mut first: Option<(Duration, usize)> = None;
-        for is_long in [false, true] {
-            if !self.host.has_room(is_long) {
-                continue;
-            }
-            for site in self.sites.iter().filter(|site| site.places.has_room(is_long)) {
-                let next = site.ready[usize::from(is_long)].first().copied();
-                first = [first, next].into_iter().flatten().min();
+        for class in Class::ALL.into_iter().filter(|class| self.host.has_room(*class)) {
+            for site in self.sites.iter().filter(|site| site.places.has_room(class)) {
+                first = [first, site.ready[class as usize].first().copied()].into_iter().flatten().min();
             }
         }
         first.map(|(_, index)| index)
@@ -351,14 +356,17 @@ mod tests {
     }
 
     fn turns(site: &str, rpo: Duration, priority: Priority) -> Turns {
-        Turns { site: SiteName::new(site).expect("a name"), objective: Objective { rpo }, priority }
+        let site = SiteName::new(site).expect("a name");
+        Turns { site, objective: Objective { rpo }, priority, newest_age: Some(Duration::ZERO) }
     }
 
-    /// Runs a cycle of each member now, which takes this long.
-    fn first_cycles(schedule: &mut Schedule, length: Duration) {
-        while let Some(begun) = schedule.begin(Duration::ZERO) {
-            schedule.end(begun.member, CycleEnd::Committed, length);
-        }
+    fn without_point(turns: Turns) -> Turns {
+        Turns { newest_age: None, ..turns }
+    }
+
+    /// The members that begin now.
+    fn beginning(schedule: &mut Schedule, now: Duration) -> Vec<Member> {
+        std::iter::from_fn(|| schedule.begin(now)).map(|begun| begun.member).collect()
     }
 
     #[test]
@@ -405,41 +413,71 @@ mod tests {
     }
 
     #[test]
-    fn cycles_that_may_be_long_leave_a_quarter_of_the_places() {
-        let mut schedule = Schedule::new(4);
-        let short = schedule.add(&turns("a", seconds(10), Priority::Low), Duration::ZERO);
-        first_cycles(&mut schedule, seconds(1));
-        let first_copies: Vec<_> =
-            (0..5).map(|_| schedule.add(&turns("a", seconds(1), Priority::High), seconds(2))).collect();
-        let begun: Vec<_> = std::iter::from_fn(|| schedule.begin(seconds(2))).map(|begun| begun.member).collect();
-        assert_eq!(begun, first_copies[..3], "three of four places");
-        let due = schedule.wakes_at().expect("one sleeps");
-        assert_eq!(schedule.begin(due).map(|begun| begun.member), Some(short), "the fourth is for the others");
-        assert_eq!(schedule.begin(due), None);
+    fn first_copies_have_half_of_the_places_and_long_cycles_three_quarters() {
+        let mut schedule = Schedule::new(8);
+        schedule.limit_site(&SiteName::new("small").expect("a name"), 2);
+        let high = |site| turns(site, seconds(1), Priority::High);
+        let first_copies: Vec<_> = (0..9).map(|_| schedule.add(&without_point(high("a")), Duration::ZERO)).collect();
+        assert_eq!(beginning(&mut schedule, Duration::ZERO), first_copies[..4]);
+        // Those whose last try was long have two more, however urgent.
+        let long: Vec<_> = (0..3).map(|_| schedule.add(&high("a"), Duration::ZERO)).collect();
+        assert_eq!(beginning(&mut schedule, Duration::ZERO), long);
+        for member in &long {
+            schedule.end(*member, CycleEnd::Committed, seconds(100));
+        }
+        let due = seconds(300);
+        assert_eq!(beginning(&mut schedule, due), long[..2]);
+        // The others are for those that are short, which begin although the first copies wait for longer.
+        let short: Vec<_> = (0..3).map(|_| schedule.add(&turns("b", seconds(60), Priority::Low), due)).collect();
+        assert_eq!(beginning(&mut schedule, due), short[..2]);
+        // A site leaves half of its places to groups that have a point.
+        for member in &first_copies[..4] {
+            schedule.end(*member, CycleEnd::Final, due);
+        }
+        let small: Vec<_> = (0..2).map(|_| schedule.add(&without_point(high("small")), Duration::ZERO)).collect();
+        let begun = beginning(&mut schedule, due);
+        assert!(!small.iter().all(|member| begun.contains(member)), "{begun:?}");
         // The host's only place is for everybody.
         let mut schedule = Schedule::new(1);
-        schedule.add(&turns("a", seconds(1), Priority::Normal), Duration::ZERO);
+        schedule.add(&without_point(high("a")), Duration::ZERO);
         assert!(schedule.begin(Duration::ZERO).is_some());
     }
 
     #[test]
-    fn a_cycle_that_waits_for_its_platform_has_no_place() {
+    fn points_that_are_older_than_the_process_count_as_they_are() {
         let mut schedule = Schedule::new(1);
-        let members = [1, 2, 3].map(|rpo| schedule.add(&turns("a", seconds(rpo), Priority::Normal), Duration::ZERO));
-        let begin = |schedule: &mut Schedule| schedule.begin(Duration::ZERO).map(|begun| begun.member);
-        assert_eq!(begin(&mut schedule), Some(members[0]));
-        assert_eq!(begin(&mut schedule), None);
-        for _ in 0..2 {
-            schedule.holds(members[0], false);
+        let aged = |age| Turns { newest_age: Some(seconds(age)), ..turns("a", seconds(60), Priority::Normal) };
+        let members = [0, 7_200, 3_600].map(|age| schedule.add(&aged(age), Duration::ZERO));
+        let mut order = Vec::new();
+        while let Some(begun) = schedule.begin(Duration::ZERO) {
+            order.push(begun.member);
+            schedule.end(begun.member, CycleEnd::Final, Duration::ZERO);
         }
-        assert_eq!(begin(&mut schedule), Some(members[1]));
-        schedule.holds(members[0], true);
-        schedule.end(members[1], CycleEnd::Final, Duration::ZERO);
-        assert_eq!(begin(&mut schedule), None, "the one that goes on has the place");
-        schedule.holds(members[0], false);
-        schedule.end(members[0], CycleEnd::Final, Duration::ZERO);
-        assert_eq!(begin(&mut schedule), Some(members[2]), "and gives it back once");
-        assert_eq!(begin(&mut schedule), None);
+        assert_eq!(order, [members[1], members[2], members[0]]);
+    }
+
+    #[test]
+    fn groups_that_fail_do_not_keep_others_from_their_turns() {
+        let mut schedule = Schedule::new(2);
+        let broken: Vec<_> =
+            (0..20).map(|_| schedule.add(&turns("a", seconds(5), Priority::High), Duration::ZERO)).collect();
+        let healthy = schedule.add(&turns("b", seconds(30), Priority::Low), Duration::ZERO);
+        let (mut running, mut turns, mut now) = (BTreeSet::new(), 0, Duration::ZERO);
+        while now < seconds(3_600) {
+            for member in beginning(&mut schedule, now) {
+                // A site that does not answer holds them for half a minute.
+                running.insert((now + seconds(if member == healthy { 1 } else { 30 }), member));
+            }
+            let ends = running.first().map(|(ends, _)| *ends);
+            now = [ends, schedule.wakes_at()].into_iter().flatten().min().expect("something happens").max(now);
+            while let Some((_, member)) = running.pop_first_if(|(ends, _)| *ends <= now) {
+                let is_healthy = member == healthy;
+                turns += usize::from(is_healthy);
+                schedule.end(member, if is_healthy { CycleEnd::Committed } else { CycleEnd::Failed }, now);
+            }
+        }
+        assert!(broken.iter().all(|member| schedule.failures(*member) > 2));
+        assert!(turns > 8, "{turns} turns in an hour");
     }
 
     #[test]
@@ -483,6 +521,7 @@ mod tests {
             groups in prop::collection::vec(group(), 1..40),
             host in 1_usize..12,
             sites in prop::array::uniform3(1_usize..6),
+            failing in 1_usize..6,
         ) {
             let mut schedule = Schedule::new(host);
             let names = ["a", "b", "c"];
@@ -492,7 +531,10 @@ mod tests {
             let mut now = Duration::ZERO;
             let members: Vec<_> = groups
                 .iter()
-                .map(|(site, rpo, _, priority)| schedule.add(&turns(names[*site], seconds(*rpo), *priority), now))
+                .map(|(site, rpo, length, priority)| {
+                    let turns = turns(names[*site], seconds(*rpo), *priority);
+                    schedule.add(&if length % 3 == 0 { without_point(turns) } else { turns }, now)
+                })
                 .collect();
             let (mut running, mut begun_at, mut counts) = (BTreeSet::new(), vec![Duration::ZERO; groups.len()], vec![0; groups.len()]);
             let mut longest = vec![Duration::ZERO; groups.len()];
@@ -509,7 +551,8 @@ mod tests {
                 let ends = running.first().map(|(ends, _)| *ends);
                 now = [ends, schedule.wakes_at()].into_iter().flatten().min().expect("something happens").max(now);
                 while let Some((_, index)) = running.pop_first_if(|(ends, _)| *ends <= now) {
-                    schedule.end(members[index], CycleEnd::Committed, now);
+                    let fails = (counts[index] + index) % failing == 0;
+                    schedule.end(members[index], if fails { CycleEnd::Failed } else { CycleEnd::Committed }, now);
                 }
             }
             // All cycles that can be before its turn: each other group's, as often as its low deadline lets it be passed.

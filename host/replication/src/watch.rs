@@ -2,16 +2,15 @@
 //!
 //! Whose turn it is says [`Schedule`]. What is achieved is measured from commits, and is not this module's to claim.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use farshore_core::{Clock, GroupName};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CycleEvent, CycleObserver, CycleReport, ReplicationError, Replicator,
-    schedule::{CycleEnd, Member, Schedule, Turns},
+    CycleReport, ReplicationError, Replicator,
+    schedule::{CycleEnd, Schedule, Turns},
 };
 
 /// Hears what happens in the loop. It must return at once.
@@ -31,28 +30,6 @@ pub struct Watched {
     pub turns: Turns,
 }
 
-/// Tells the loop when a cycle waits for its platform.
-struct Places {
-    member: Member,
-    told: mpsc::UnboundedSender<(Member, bool)>,
-    inner: Arc<dyn CycleObserver>,
-}
-
-impl CycleObserver for Places {
-    fn event(&self, event: CycleEvent) {
-        let holds = match &event {
-            CycleEvent::Waiting(_) => Some(false),
-            CycleEvent::Captured(_) => Some(true),
-            _ => None,
-        };
-        if let Some(holds) = holds {
-            // Nobody hears it when the loop has ended.
-            let _ = self.told.send((self.member, holds));
-        }
-        self.inner.event(event);
-    }
-}
-
 /// Repeats the cycles until `stop` is cancelled, or no later try can help any of the groups
 /// ([`ReplicationError::is_final`]). Returns those that none can help. `schedule` has the limits, and no groups.
 pub async fn watch(
@@ -62,13 +39,9 @@ pub async fn watch(
     observer: &dyn WatchObserver,
     stop: &CancellationToken,
 ) -> Vec<GroupName> {
-    let (told, mut tells) = mpsc::unbounded_channel();
-    let mut replicators = std::collections::BTreeMap::new();
-    for Watched { mut replicator, turns } in groups {
-        let member = schedule.add(&turns, clock.monotonic());
-        let (told, inner) = (told.clone(), Arc::clone(&replicator.observer));
-        replicator.observer = Arc::new(Places { member, told, inner });
-        replicators.insert(member, replicator);
+    let mut replicators = BTreeMap::new();
+    for Watched { replicator, turns } in groups {
+        replicators.insert(schedule.add(&turns, clock.monotonic()), replicator);
     }
     let (mut running, mut failed) = (FuturesUnordered::new(), Vec::new());
     loop {
@@ -85,10 +58,6 @@ pub async fn watch(
         let pause = next_due.map_or(Duration::MAX, |due| due.saturating_sub(clock.monotonic()));
         tokio::select! {
             Some((begun, result)) = running.next(), if !running.is_empty() => {
-                // All that this cycle has told comes before the group's next one.
-                while let Ok((member, holds)) = tells.try_recv() {
-                    schedule.holds(member, holds);
-                }
                 let end = match &result {
                     Ok(_) => CycleEnd::Committed,
                     Err(error) if error.is_final() => CycleEnd::Final,
@@ -107,7 +76,6 @@ pub async fn watch(
                     }
                 }
             }
-            Some((member, holds)) = tells.recv() => schedule.holds(member, holds),
             () = clock.sleep(pause), if next_due.is_some() => {}
             () = stop.cancelled(), if !stop.is_cancelled() => {}
         }

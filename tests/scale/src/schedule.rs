@@ -73,7 +73,8 @@ pub fn measure(plan: Plan) -> Result<Outcome> {
     let mut members: Vec<Member> = Vec::with_capacity(plan.groups);
     for group in 0..plan.groups {
         let site = sites.get(group % plan.sites.max(1)).context("there are no sites")?.clone();
-        members.push(schedule.add(&Turns { site, objective, priority: Priority::Normal }, Duration::ZERO));
+        let turns = Turns { site, objective, priority: Priority::Normal, newest_age: Some(Duration::ZERO) };
+        members.push(schedule.add(&turns, Duration::ZERO));
     }
     let index = |member: Member| members.binary_search(&member).unwrap_or_default();
     let counted_from = Duration::from_secs(60);

@@ -13,6 +13,7 @@ use farshore_replication::{
     Watched, watch,
 };
 use farshore_vault::{Point, Power};
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::points::basis;
@@ -74,7 +75,7 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
             limits: CopyLimits::default(),
         };
         let (site, objective) = (group.site.clone(), Objective { rpo: group.rpo });
-        let turns = Turns { site, objective, priority: group.priority };
+        let turns = Turns { site, objective, priority: group.priority, newest_age: None };
         groups.push(Ok(Replicated { replicator, turns, shown }));
     }
     if arguments.watch {
@@ -84,6 +85,8 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
     }
 }
 
+/// The newest points of so many groups are asked for at once when watching begins.
+const GROUPS_ASKED_AT_ONCE: usize = 16;
 /// A shorter wait for a turn is not worth a word.
 const WAITED_SHOWN_MIN: Duration = Duration::from_secs(1);
 
@@ -247,8 +250,46 @@ async fn watch_all(context: &Context, configuration: &Configuration, groups: Vec
             schedule.limit_site(name, count.into());
         }
     }
-    let told = Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: Default::default() };
+    let mut last = BTreeMap::new();
+    let asked = stream::iter(groups).map(|watched| async {
+        let newest = newest(&watched.replicator).await;
+        (watched, newest)
+    });
+    let mut asked: Vec<(Watched, Newest)> = asked.buffered(GROUPS_ASKED_AT_ONCE).collect().await;
+    for (watched, newest) in &mut asked {
+        watched.turns.newest_age = match newest {
+            Newest::Captured(at) => {
+                last.insert(watched.replicator.protection.group.clone(), *at);
+                Some(context.clock.now().since(*at))
+            }
+            Newest::None => None,
+            // Its cycle will tell why. Until then it is no first copy.
+            Newest::Unknown => Some(Duration::ZERO),
+        };
+    }
+    let groups = asked.into_iter().map(|(watched, _)| watched).collect();
+    let told = Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: last.into() };
     watch(groups, schedule, &*context.clock, &told, &context.stop).await
+}
+
+/// When a group's newest point was captured.
+enum Newest {
+    Captured(Timestamp),
+    None,
+    Unknown,
+}
+
+async fn newest(replicator: &Replicator) -> Newest {
+    let read = async {
+        let Some(lineage) = replicator.vault.lineage(&replicator.protection.group).await? else { return Ok(None) };
+        let Some(sequence) = lineage.head().await?.newest_point else { return Ok(None) };
+        Ok::<_, farshore_vault::Error>(Some(lineage.point(sequence).await?.captured_at))
+    };
+    match read.await {
+        Ok(Some(at)) => Newest::Captured(at),
+        Ok(None) => Newest::None,
+        Err(_) => Newest::Unknown,
+    }
 }
 
 /// A line of `--watch --json` for a cycle that failed.
@@ -258,7 +299,7 @@ struct FailedLine<'a> {
     error: Failure,
     failures_in_a_row: u32,
     next_try_in_milliseconds: Option<u64>,
-    /// How old the newest point that this process committed is now; none before the first.
+    /// How old the newest point is now, as far as this process knows one.
     age_milliseconds: Option<u64>,
 }
 

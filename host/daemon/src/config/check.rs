@@ -23,6 +23,9 @@ const STALL_LIMIT_MAX: Duration = Duration::from_secs(30);
 /// The most worker threads.
 const WORKER_THREADS_MAX: u16 = 1024;
 
+/// The most cycles at once: each holds some tens of MiB of memory.
+const CONCURRENT_CYCLES_MAX: u16 = 1024;
+
 /// Checks what serde cannot. `embedded` are the names of the adapters in this binary.
 pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -50,7 +53,14 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
             problems.push(Problem::error(span, format!("there is no embedded adapter {adapter:?}")).hint(hint));
         }
         if let Some(count) = site.concurrent_cycles {
-            check_cycles(count, &place!["sites", name.as_str(), "concurrent-cycles"], places, &mut problems);
+            let at = place!["sites", name.as_str(), "concurrent-cycles"];
+            check_cycles(count, &at, places, &mut problems);
+            let of_host = document.host.concurrent_cycles;
+            if count > of_host {
+                let message = format!("the host replicates at most {of_host} groups at once");
+                let problem = Problem::warning(places.value(&at), message);
+                problems.push(problem.hint("raise `concurrent-cycles` in [host], or write less here"));
+            }
         }
         check_credentials(name, site, places, &mut problems);
         // A warning and not an error: an error would keep a failover from starting, on the day when it is needed.
@@ -124,11 +134,9 @@ fn check_host(host: &Host, places: &Places, problems: &mut Vec<Problem>) {
 }
 
 fn check_cycles(count: u16, at: &Path, places: &Places, problems: &mut Vec<Problem>) {
-    if count == 0 {
-        problems.push(
-            Problem::error(places.value(at), "without a cycle at a time nothing is replicated")
-                .hint("write at least 1, or leave it out"),
-        );
+    if !(1..=CONCURRENT_CYCLES_MAX).contains(&count) {
+        let message = format!("{count} cycles at once are not between 1 and {CONCURRENT_CYCLES_MAX}");
+        problems.push(Problem::error(places.value(at), message));
     }
 }
 

@@ -45,6 +45,22 @@ fn a_right_file_has_no_problems() {
 }
 
 #[test]
+fn turns_are_given_by_numbers_and_words_that_mean_something() {
+    for (at, line, part) in [
+        ("[sites.farm]", "concurrent-cycles = 0", "0 cycles at once are not between 1 and 1024"),
+        ("[sites.farm]", "concurrent-cycles = 33", "warning: the host replicates at most 32 groups at once"),
+        ("[groups.shop]", "priority = \"urgent\"", "unknown variant `urgent`, expected one of `high`, `normal`, `low`"),
+        ("[vault]", "[host]\nconcurrent-cycles = 2000\n[vault]", "2000 cycles at once are not between"),
+    ] {
+        let line = if line.starts_with('[') { line.to_owned() } else { format!("{at}\n{line}") };
+        let told = told(&GOOD.replacen(at, &line, 1));
+        assert!(told.iter().any(|problem| problem.contains(part)), "{line}: {told:?}");
+    }
+    let right = GOOD.replacen("[groups.shop]", "[groups.shop]\npriority = \"low\"", 1);
+    assert_eq!(told(&right.replacen("[sites.farm]", "[sites.farm]\nconcurrent-cycles = 32", 1)), Vec::<String>::new());
+}
+
+#[test]
 fn every_kind_of_mistake_is_found_in_one_reading() {
     let text = r#"
 [hosts]
