@@ -51,7 +51,7 @@ use crate::{
 };
 
 /// Turning a machine off is given up after this.
-const SOURCE_STOP_MAX: Duration = Duration::from_secs(300);
+const STOP_MAX: Duration = Duration::from_secs(300);
 /// How often raising the generation is tried again because the source committed first.
 const RAISE_RACES_MAX: u32 = 16;
 
@@ -456,7 +456,7 @@ impl Execution {
             biased;
             () = stop.cancelled() => return Err(FailoverError::Stopped),
             result = work => result.err().map(|error| error.to_string()),
-            () = self.clock.sleep(SOURCE_STOP_MAX) => Some(format!("it was not off after {} s", SOURCE_STOP_MAX.as_secs())),
+            () = self.clock.sleep(STOP_MAX) => Some(format!("it was not off after {} s", STOP_MAX.as_secs())),
         };
         if let Some(trouble) = trouble {
             let text = format!("machine {machine} is removed though it could not be turned off before: {trouble}");
@@ -482,7 +482,7 @@ impl Execution {
         };
         tokio::select! {
             result = work => result.map_err(|error| error.to_string()),
-            () = self.clock.sleep(SOURCE_STOP_MAX) => Err(format!("it was not off after {} s", SOURCE_STOP_MAX.as_secs())),
+            () = self.clock.sleep(STOP_MAX) => Err(format!("it was not off after {} s", STOP_MAX.as_secs())),
         }
     }
 

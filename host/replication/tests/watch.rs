@@ -15,7 +15,7 @@ use std::{
 };
 
 use farshore_core::{
-    CHUNK_BYTES, Code, Coded as _, Consistency, GroupName, Passphrase, SiteName, SystemClock, SystemEntropy,
+    CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, GroupName, Passphrase, SiteName, SystemClock, SystemEntropy,
 };
 use farshore_replication::{
     CopyLimits, CycleEvent, CycleObserver, CycleReport, Objective, Priority, Protection, ReplicationError, Replicator,
@@ -202,4 +202,24 @@ async fn groups_that_fail_or_wait_for_their_platform_do_not_keep_the_others_from
     assert_eq!(told.committed.lock().expect("no panic").keys().collect::<Vec<_>>(), [&group("b")]);
     assert!(told.failed.lock().expect("no panic").iter().all(|(name, ..)| *name == group("c")));
     assert_eq!((slow.captures(), quick.captures()), (0, 0), "what was begun is released");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loop_ends_at_once_while_all_groups_sleep() {
+    let (folder, vault) = (tempfile::tempdir().expect("a folder"), vault("sleeps").await);
+    let (open, stop) = (Arc::new(Open::default()), CancellationToken::new());
+    let mut watched = watched(&vault, &SimulatedSite::new(&["a"]), "a", &open, folder.path());
+    watched.turns.objective.rpo = Duration::from_secs(3_600);
+    let committed = CancellationToken::new();
+    let told = Told::new(&committed, |committed, _| !committed.is_empty());
+    let operator = async {
+        committed.cancelled().await;
+        SystemClock.sleep(Duration::from_millis(50)).await;
+        stop.cancel();
+        SystemClock.sleep(Duration::from_secs(60)).await;
+    };
+    tokio::select! {
+        failed = watch(vec![watched], Schedule::new(1), &SystemClock, &told, &stop) => assert_eq!(failed, []),
+        () = operator => panic!("it sleeps on for an hour"),
+    }
 }

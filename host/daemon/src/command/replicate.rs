@@ -87,6 +87,8 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
 
 /// The newest points of so many groups are asked for at once when watching begins.
 const GROUPS_ASKED_AT_ONCE: usize = 16;
+/// A vault that does not say in this time how old a group's newest point is, is not waited for.
+const NEWEST_ASKED_MAX: Duration = Duration::from_secs(10);
 /// A shorter wait for a turn is not worth a word.
 const WAITED_SHOWN_MIN: Duration = Duration::from_secs(1);
 
@@ -252,7 +254,12 @@ async fn watch_all(context: &Context, configuration: &Configuration, groups: Vec
     }
     let mut last = BTreeMap::new();
     let asked = stream::iter(groups).map(|watched| async {
-        let newest = newest(&watched.replicator).await;
+        let newest = tokio::select! {
+            biased;
+            () = context.stop.cancelled() => Newest::Unknown,
+            newest = newest(&watched.replicator) => newest,
+            () = context.clock.sleep(NEWEST_ASKED_MAX) => Newest::Unknown,
+        };
         (watched, newest)
     });
     let mut asked: Vec<(Watched, Newest)> = asked.buffered(GROUPS_ASKED_AT_ONCE).collect().await;

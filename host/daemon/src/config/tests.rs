@@ -48,7 +48,7 @@ fn a_right_file_has_no_problems() {
 fn turns_are_given_by_numbers_and_words_that_mean_something() {
     for (at, line, part) in [
         ("[sites.farm]", "concurrent-cycles = 0", "0 cycles at once are not between 1 and 1024"),
-        ("[sites.farm]", "concurrent-cycles = 33", "warning: the host replicates at most 32 groups at once"),
+        ("[sites.farm]", "concurrent-cycles = 33", "the host replicates at most 32 groups at once"),
         ("[groups.shop]", "priority = \"urgent\"", "unknown variant `urgent`, expected one of `high`, `normal`, `low`"),
         ("[vault]", "[host]\nconcurrent-cycles = 2000\n[vault]", "2000 cycles at once are not between"),
     ] {
