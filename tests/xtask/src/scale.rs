@@ -1,4 +1,5 @@
-//! `cargo xtask scale`: what a vault costs in the long run: stored bytes, requests, a lineage of very many commits.
+//! `cargo xtask scale`: what a vault costs in the long run: stored bytes, requests, a lineage of very many commits; and turns for very many
+//! groups.
 
 use std::ffi::OsString;
 use std::process::Command;
