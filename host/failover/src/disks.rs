@@ -9,8 +9,8 @@ use farshore_vault::{Lineage, Point};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Execution, FailoverError, FailoverPlan, RestoreLimits, RunEntry, RunEvent, RunJournal, RunState,
-    restore_differences, restore_disk, run::mint_id,
+    Execution, FailoverError, FailoverPlan, RestoreLimits, RunEntry, RunEvent, RunJournal, RunState, restore_disk,
+    run::mint_id,
 };
 
 /// A disk that an earlier failover sealed, and whose content the vault has.
@@ -176,13 +176,13 @@ impl Execution {
         {
             return Ok(state.clone());
         }
-        let id = match &known {
-            Some(known) => known.id.clone(),
+        let (id, begins_from) = match &known {
+            Some(known) => (known.id.clone(), known.base),
             None => {
                 let (id, base) = (mint_id(&*self.clock, &*self.entropy), base.map(|base| base.run));
                 let (machine, disk) = (machine.id.clone(), disk.id.clone());
                 journal.record(RunEntry::DiskIntended { machine, disk, id: id.clone(), base }).await?;
-                id
+                (id, base)
             }
         };
         let doing = format!("making disk {} of machine {}", disk.id, machine.id);
@@ -193,12 +193,11 @@ impl Execution {
             machine_name: machine.name.clone(),
             disk: disk.clone(),
         };
-        let known_base = known.as_ref().map(|known| known.base);
         let mut state = match known.and_then(|known| known.state.filter(|_| known.restored.is_some())) {
             Some(state) => state,
             None => {
                 // One that is known without a base began as zeros.
-                let base = base.filter(|_| known_base.is_none_or(|base| base.is_some()));
+                let base = base.filter(|base| begins_from == Some(base.run));
                 let step = match base {
                     Some(base) => self.target.begin_disk_from(&request, &base.state).await,
                     None => self.target.begin_disk(&request).await,
@@ -243,17 +242,15 @@ impl Execution {
             reader.disk(&machine.id, &disk.id).map_err(FailoverError::vault("opening a disk of the point"))
         };
         let reader = open(point.sequence).await?;
+        let base = match base {
+            Some(base) => Some(open(base.point).await?),
+            None => None,
+        };
         let doing = format!("opening the new disk {} of machine {}", disk.id, machine.id);
         let transport = self.target.open_disk(state, disk).await.map_err(FailoverError::site(doing))?;
         let moved = |bytes| self.observer.event(RunEvent::Moved(bytes));
         let limits = RestoreLimits::default();
-        let report = match base {
-            None => restore_disk(&reader, &*transport, limits, &*self.clock, stop, &moved).await,
-            Some(base) => match open(base.point).await {
-                Ok(base) => restore_differences(&reader, &base, &*transport, limits, &*self.clock, stop, &moved).await,
-                Err(error) => Err(error),
-            },
-        };
+        let report = restore_disk(&reader, base.as_ref(), &*transport, limits, &*self.clock, stop, &moved).await;
         // After the flush the bytes are durable, whatever the goodbye answers.
         let _ = transport.close().await;
         let report = report?;

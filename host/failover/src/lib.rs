@@ -21,5 +21,5 @@ pub use execute::{Execution, RunEvent, RunObserver};
 pub use journal::{RunJournal, RunSummary, list_runs, load_run};
 pub use plan::{FailoverPlan, PlanRequest, SourceAnswer, plan};
 pub use report::{FenceReport, MachineReport, RunOutcome, RunReport};
-pub use restore::{RestoreLimits, RestoreReport, restore_differences, restore_disk, restore_to_file};
+pub use restore::{RestoreLimits, RestoreReport, restore_disk, restore_to_file};
 pub use run::{RecoveredCopy, RunEntry, RunHead, RunKind, RunState};

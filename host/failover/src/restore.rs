@@ -16,8 +16,8 @@ use farshore_platform::{
     DiskTransport,
     file::{FileDisk, FileOptions},
 };
-use farshore_vault::{DiskReader, Error as VaultError, Piece};
-use futures::{TryStreamExt as _, stream::BoxStream};
+use farshore_vault::DiskReader;
+use futures::TryStreamExt as _;
 use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -48,30 +48,16 @@ pub struct RestoreReport {
     pub milliseconds: u64,
 }
 
-/// Writes a disk of a point to a fresh disk that reads as zeros. `moved` is called with the bytes of each write.
+/// Writes a disk of a point to a fresh disk that reads as zeros, or, where it differs from `base`, a disk of another point, to one
+/// that reads as that: then whole blocks of the transport, or of 64 KiB, with their zeros. `moved` is called with the bytes of each
+/// write.
 ///
 /// # Errors
 /// [`FailoverError::Vault`] names what of the vault is damaged or missing; [`FailoverError::Write`] what the target
 /// refused. The target's content is then undefined: discard it.
 pub async fn restore_disk(
     reader: &DiskReader,
-    transport: &dyn DiskTransport,
-    limits: RestoreLimits,
-    clock: &dyn Clock,
-    stop: &CancellationToken,
-    moved: &(dyn Fn(u64) + Send + Sync),
-) -> Result<RestoreReport, FailoverError> {
-    write_pieces(reader.pieces(), reader.size_bytes(), transport, limits, clock, stop, moved).await
-}
-
-/// Writes where a disk of a point differs from `base`, a disk of another point, to a disk that reads as `base`: whole blocks of
-/// the transport, or of 64 KiB, with their zeros.
-///
-/// # Errors
-/// Those of [`restore_disk`].
-pub async fn restore_differences(
-    reader: &DiskReader,
-    base: &DiskReader,
+    base: Option<&DiskReader>,
     transport: &dyn DiskTransport,
     limits: RestoreLimits,
     clock: &dyn Clock,
@@ -79,19 +65,12 @@ pub async fn restore_differences(
     moved: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<RestoreReport, FailoverError> {
     let unit_bytes = transport.block_bytes().unwrap_or_default().max(CHUNK_BYTES);
-    let pieces = reader.differences(base, unit_bytes).map_err(FailoverError::vault("comparing two recovery points"))?;
-    write_pieces(pieces, reader.size_bytes(), transport, limits, clock, stop, moved).await
-}
-
-async fn write_pieces(
-    pieces: BoxStream<'_, Result<Piece, VaultError>>,
-    disk_bytes: u64,
-    transport: &dyn DiskTransport,
-    limits: RestoreLimits,
-    clock: &dyn Clock,
-    stop: &CancellationToken,
-    moved: &(dyn Fn(u64) + Send + Sync),
-) -> Result<RestoreReport, FailoverError> {
+    let pieces = match base {
+        None => reader.pieces(),
+        Some(base) => {
+            reader.differences(base, unit_bytes).map_err(FailoverError::vault("comparing two recovery points"))?
+        }
+    };
     let started = clock.monotonic();
     let written_bytes = std::sync::atomic::AtomicU64::new(0);
     let write_error = |source| FailoverError::Write { doing: "writing a restored disk".to_owned(), source };
@@ -113,7 +92,7 @@ async fn write_pieces(
         .await?;
     transport.flush().await.map_err(write_error)?;
     Ok(RestoreReport {
-        disk_bytes,
+        disk_bytes: reader.size_bytes(),
         written_bytes: written_bytes.into_inner(),
         milliseconds: milliseconds(clock.monotonic().saturating_sub(started)),
     })
@@ -143,7 +122,7 @@ pub async fn restore_to_file(
     let disk = FileDisk::open(&partial.path, false, FileOptions::default())
         .await
         .map_err(|source| FailoverError::Write { doing: format!("opening {}", partial.path.display()), source })?;
-    let report = restore_disk(reader, &disk, limits, &*clock, stop, moved).await?;
+    let report = restore_disk(reader, None, &disk, limits, &*clock, stop, moved).await?;
     // The bytes are durable already; what the goodbye says changes nothing.
     let _ = disk.close().await;
     partial.finish(path)?;
