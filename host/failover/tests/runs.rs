@@ -585,6 +585,30 @@ async fn a_disk_that_was_written_is_not_given_up_for_an_answer_that_is_lost() {
 }
 
 #[tokio::test]
+async fn a_failover_that_is_stopped_while_the_platform_does_not_answer_keeps_what_it_wrote() {
+    let scene = Scene::new("stopped", Some(PowerState::Running)).await;
+    scene.target.be_silent(u32::MAX);
+    let (plan, stop) = (scene.plan(RunKind::Unplanned).await.expect("a plan"), CancellationToken::new());
+    let operator = async {
+        // It has sealed one, and does not answer.
+        while !scene.target.disks().values().any(|disk| disk.sealed) {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (execution, source) = (scene.execution(None), production());
+    let (result, ()) = tokio::join!(execution.execute(&plan, &source, &stop), operator);
+    assert!(matches!(result, Err(FailoverError::Stopped)), "{result:?}");
+    let written: BTreeSet<_> = scene.target.disks().into_keys().collect();
+    assert!(!written.is_empty(), "it is there");
+    scene.target.be_silent(0);
+    let report = scene.run(RunKind::Unplanned, None).await.expect("the same failover");
+    assert_eq!(report.outcome, RunOutcome::Succeeded, "{report:?}");
+    scene.assert_recovered_once("after it was stopped");
+    assert!(written.is_subset(&newest_disks(&scene).await), "the disks are those that were written");
+}
+
+#[tokio::test]
 async fn what_was_made_by_a_call_without_an_answer_does_not_stay() {
     for kind in [OwnedKind::Disk, OwnedKind::Machine] {
         let scene = Scene::new(&format!("unanswered {kind:?}"), Some(PowerState::Running)).await;
