@@ -21,5 +21,8 @@ pub use id::{
     VaultId,
 };
 pub use machine::{Basis, Consistency, Disk, Firmware, Instant, Machine, NetworkInterface, PowerState};
-pub use name::{CredentialName, DiskId, EndpointName, GroupName, HostName, MachineId, NameError, OwnerTag, SiteName};
+pub use name::{
+    AlertName, CredentialName, DiskId, EndpointName, GroupName, HostName, MachineId, NameError, OwnerTag, PointLabel,
+    SiteName,
+};
 pub use secret::{Passphrase, SecretBytes};

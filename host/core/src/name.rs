@@ -1,7 +1,8 @@
 //! Names that people and platforms give to things.
 //!
 //! A group or a site is named by the operator: `[a-z0-9-]`, at most 64 characters, so that a name is safe in a path, a
-//! tag and a command line. A machine or a disk is named by its platform: any printable text, at most 256 bytes.
+//! tag and a command line. A machine or a disk is named by its platform, and a recovery
+//! point by whoever asks for it: any printable text, at most 256 bytes.
 
 use std::{fmt, str::FromStr};
 
@@ -111,8 +112,16 @@ name!(
     EndpointName, "endpoint", check_operator_name
 );
 name!(
+    /// The name of a rule that says who is told what happens.
+    AlertName, "alert", check_operator_name
+);
+name!(
     /// The name of a credential of a site.
     CredentialName, "credential", check_operator_name
+);
+name!(
+    /// What an operator calls a recovery point that they asked for.
+    PointLabel, "recovery point", check_platform_name
 );
 name!(
     /// What a platform calls a machine.

@@ -20,7 +20,7 @@ use crate::{
     context::Context,
     endpoints,
     error::CliError,
-    output::{Failure, Output},
+    output::{Failure, Output, Repeats},
 };
 
 /// The components that are embedded in this binary, by their names.
@@ -173,22 +173,31 @@ impl Adapters {
             grants: site.grants.for_mode(mode).clone(),
             endpoints,
             programs: site.programs.for_mode(mode).clone(),
-            observer: Arc::new(Heard { site: name.clone(), output: self.output }),
+            observer: Arc::new(Heard::new(name, self.output, &self.clock)),
         };
         let bound = loaded.component.bind(binding)?;
         Ok(Arc::new(ComponentSite::new(name.clone(), bound, Arc::clone(&self.clock))))
     }
 }
 
-/// Shows a component's warnings to the operator; what else it says goes to the log.
+/// Shows a component's warnings to the operator, each once in a while; what else it says goes to the log.
 struct Heard {
     site: SiteName,
     output: Output,
+    clock: Arc<dyn Clock>,
+    said: Repeats,
+}
+
+impl Heard {
+    fn new(site: &SiteName, output: Output, clock: &Arc<dyn Clock>) -> Self {
+        Self { site: site.clone(), output, clock: Arc::clone(clock), said: Repeats::default() }
+    }
 }
 
 impl Observer for Heard {
     fn log(&self, call: &Call, level: LogLevel, line: &str) {
         match level {
+            LogLevel::Warn if !self.said.is_new(line, self.clock.monotonic()) => {}
             LogLevel::Warn => self.output.warn(&format!("site {}: {line}", self.site)),
             LogLevel::Info | LogLevel::Debug => LogObserver.log(call, level, line),
         }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use farshore_core::{DiskId, GroupName, HostName, MachineId, RunId, SiteName, SlotId};
+use farshore_core::{DiskId, GroupName, HostName, MachineId, PointLabel, RunId, SiteName, SlotId};
 use farshore_vault::{CheckDepth, Grace, LockMode, Power, SampleSize};
 
 const EXIT_STATUSES: &str = "\
@@ -68,8 +68,22 @@ pub enum Command {
     /// Look at the machines of the sites.
     #[command(subcommand)]
     Machine(MachineCommand),
-    /// Replicate groups into the vault.
+    /// Run the daemon: keep every group at its objective, until a signal comes.
+    ///
+    /// It takes the configuration's file again when that changes, or with SIGHUP, and refuses a bad one whole. SIGTERM lets cycles that
+    /// run end within `drain-limit`. It prints events; --json writes each as a JSON object.
+    Serve,
+    /// Show how every group stands against its objective.
+    ///
+    /// The daemon of this host says so, or if none runs the vault. The status is 3 if a group is late or has no point.
+    Status(StatusArguments),
+    /// Show what happened: what the daemon of this host remembers, the newest last.
+    Events(EventsArguments),
+    /// Replicate groups into the vault. A daemon that runs is asked to do it.
     Replicate(ReplicateArguments),
+    /// Make recovery points.
+    #[command(subcommand)]
+    Point(PointCommand),
     /// List the recovery points. Their numbers are those of the group's commits, which also count its first and each failover.
     Points(PointsArguments),
     /// Write the disks of a recovery point to files.
@@ -582,6 +596,68 @@ pub struct ReplicateArguments {
     pub watch: bool,
 }
 
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Show it anew every two seconds, until a signal comes.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct EventsArguments {
+    /// Only about this group.
+    #[arg(value_name = "GROUP")]
+    pub group: Option<GroupName>,
+    /// Only as severe as this, or more.
+    #[arg(long, value_enum, value_name = "SEVERITY")]
+    pub severity: Option<EventSeverity>,
+    /// Only of this name, such as `objective-missed`.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// At most so many, from the newest.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+    /// Go on with those that come, until a signal does.
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EventSeverity {
+    /// Good to know.
+    Info,
+    /// Somebody should look when there is time.
+    Warning,
+    /// Somebody must look.
+    Error,
+}
+
+/// `point`.
+#[derive(Debug, Subcommand)]
+pub enum PointCommand {
+    /// Make a recovery point of a group now.
+    ///
+    /// A daemon that runs begins it before all other cycles. Retention thins it like every other point.
+    Create(PointCreateArguments),
+}
+
+/// `point create`.
+#[derive(Debug, Args)]
+pub struct PointCreateArguments {
+    /// The group.
+    #[arg(value_name = "GROUP")]
+    pub group: GroupName,
+    /// What it is called: `farshore points` shows it.
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<PointLabel>,
+    /// Bring the guests' file systems to rest first, whatever the configuration says. It fails if a guest does not come to rest.
+    #[arg(long)]
+    pub application: bool,
+}
+
 /// `points`.
 #[derive(Debug, Args)]
 pub struct PointsArguments {
@@ -785,6 +861,9 @@ pub enum RunCommand {
 pub enum ConfigCommand {
     /// Find every mistake, and show what the configuration allows. It contacts neither a platform nor a vault.
     Check,
+    /// Have the daemon take the file as it is now, and show what differs. It does so by itself within seconds; this waits, and shows why if
+    /// it refuses.
+    Reload,
 }
 
 /// `demo`.

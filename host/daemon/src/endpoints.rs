@@ -1,7 +1,6 @@
 //! The HTTP APIs that a site's component may ask in one mode, made of what the configuration grants.
 
 use std::{
-    io::Read as _,
     path::PathBuf,
     sync::{
         Arc,
@@ -21,9 +20,6 @@ use crate::config::{
     problem::Problem,
     secret,
 };
-
-/// The most bytes of a file of certificates: all authorities of the world have a few hundred KiB.
-const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
 
 /// The endpoints of a mode. Nothing is contacted, and no key is read yet.
 ///
@@ -72,14 +68,7 @@ fn certificates(configuration: &Configuration, grant: &EndpointGrant) -> Result<
     let Some(written) = &grant.certificates else { return Ok(None) };
     let path = configuration.path(written);
     let wrong = |why: String| ("certificates", format!("the certificates {} cannot be read: {why}", path.display()));
-    let unreadable = |error: std::io::Error| wrong(error.to_string());
-    let mut text = Vec::new();
-    let file = std::fs::File::open(&path).map_err(unreadable)?;
-    file.take(CERTIFICATES_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > CERTIFICATES_BYTES_MAX {
-        return Err(wrong("the file is larger than 4 MiB, which no list of authorities is".to_owned()));
-    }
-    Ok(Some(text))
+    secret::read_certificates(&path).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
 fn signing(configuration: &Configuration, site: &Site, grant: &EndpointGrant) -> Result<Option<SigV4>, Wrong> {

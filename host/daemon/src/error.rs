@@ -36,8 +36,14 @@ farshore_core::code_pages! {
     6033 "The lock would hold less than before",
     6034 "The store has no bucket policy",
     6035 "Something that recovery points need is lost",
+    6036 "Some groups are not as they should be",
+    6037 "The daemon cannot be used",
+    6038 "The daemon replicates already",
+    6039 "A change of the configuration takes a restart",
     6040 "The recovery point has no capsule",
     6041 "Parts of a capsule are damaged",
+    6042 "The daemon cannot listen at its TCP address",
+    6043 "The token of the API is missing or wrong",
 }
 
 /// A failure of the edge itself. What the crates below report keeps its own type and code.
@@ -228,6 +234,71 @@ pub enum CliError {
         /// How many points.
         points: usize,
     },
+    /// Groups are late or have no point.
+    #[error("{count} group{s} {are} not as {they} should be: {groups}", s = if *count == 1 { "" } else { "s" }, are = if *count == 1 { "is" } else { "are" }, they = if *count == 1 { "it" } else { "they" })]
+    Unwell {
+        /// How many.
+        count: usize,
+        /// Their names.
+        groups: String,
+    },
+    /// A daemon may run here, and does not answer as it should.
+    #[error("the daemon at {socket} cannot be asked: {why}", socket = socket.display())]
+    Daemon {
+        /// Where it listens.
+        socket: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The daemon was asked for what it does not have.
+    #[error("the daemon does not replicate group {group:?}")]
+    NotServed {
+        /// The group.
+        group: String,
+    },
+    /// The daemon does not begin what it was asked for.
+    #[error("the daemon begins no cycle of group {group:?}: {why}")]
+    NotBegun {
+        /// The group.
+        group: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// There is no daemon to ask.
+    #[error("no daemon runs here: nobody listens at {socket}", socket = socket.display())]
+    NoDaemon {
+        /// Where it would listen.
+        socket: PathBuf,
+    },
+    /// A file of authorities cannot be read.
+    #[error("the certificates in {path} cannot be read", path = path.display())]
+    CertificatesUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The daemon cannot listen at its TCP address.
+    #[error("nobody can listen as [host.listen] says: {why}")]
+    ListenUnusable {
+        /// Why.
+        why: String,
+    },
+    /// Somebody has not the token.
+    #[error("the token is missing or wrong")]
+    Unauthorised,
+    /// A daemon has the state folder.
+    #[error("a daemon replicates on this host already: it has {path}", path = path.display())]
+    DaemonRuns {
+        /// Its lock file.
+        path: PathBuf,
+    },
+    /// Keys that a running daemon does not change.
+    #[error("these keys are changed by a restart only: {keys}")]
+    NeedsRestart {
+        /// The keys.
+        keys: String,
+    },
     /// Something ran to its end, but not all of it went well.
     #[error("{what}")]
     EndedWithErrors {
@@ -281,7 +352,7 @@ impl Coded for CliError {
             Self::OutputFailed { .. } => 6009,
             Self::NoSuchCode { .. } => 6010,
             Self::Interrupted { .. } => 6011,
-            Self::Folder { .. } => 6012,
+            Self::Folder { .. } | Self::CertificatesUnreadable { .. } => 6012,
             Self::NoRecoverySite { .. } => 6014,
             Self::Damage { .. } => 6015,
             Self::EndedWithErrors { .. } => 6016,
@@ -290,6 +361,12 @@ impl Coded for CliError {
             Self::KitNotConfirmed { .. } => 6019,
             Self::NoRetention { .. } | Self::NothingToPrune => 6020,
             Self::Lost { .. } => 6035,
+            Self::Unwell { .. } => 6036,
+            Self::ListenUnusable { .. } => 6042,
+            Self::Unauthorised => 6043,
+            Self::Daemon { .. } | Self::NotServed { .. } | Self::NotBegun { .. } | Self::NoDaemon { .. } => 6037,
+            Self::DaemonRuns { .. } => 6038,
+            Self::NeedsRestart { .. } => 6039,
             Self::NoCapsule { .. } => 6040,
             Self::CapsuleDamaged { .. } => 6041,
         })
@@ -328,6 +405,14 @@ impl Coded for CliError {
             Self::CapsuleDamaged { .. } => {
                 "`farshore vault check --full` says which points have them whole; choose one with --point"
             }
+            Self::NotServed { .. } => {
+                "`farshore status` shows the groups that it replicates; a group of the file needs its site in `sites` of [host]"
+            }
+            Self::NoDaemon { .. } => "start it: `farshore serve`, or `systemctl start farshore`",
+            Self::DaemonRuns { .. } => {
+                "`farshore status --watch` shows what it does; `farshore replicate GROUP` asks it for a cycle"
+            }
+            Self::NeedsRestart { .. } => "restart the daemon: it goes on with what it has until then",
             Self::NoRecoverySite { .. } => "add `recovery-site = \"...\"` to the group",
             _ => return None,
         };

@@ -4,6 +4,7 @@
 //! a rendering. Only this crate writes to the terminal.
 
 mod adapters;
+mod api;
 mod arguments;
 mod capsule;
 mod codes;
@@ -11,10 +12,12 @@ mod command;
 mod config;
 mod context;
 mod endpoints;
+mod engine;
 mod error;
 mod keys;
 mod observers;
 mod output;
+mod serve;
 mod vault;
 
 use std::{io, process::ExitCode, sync::Arc};

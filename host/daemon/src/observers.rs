@@ -54,6 +54,12 @@ impl CycleObserver for Shown {
                 };
                 self.progress.begin(&format!("{machine} {disk} ({})", human::bytes(size_bytes)), bytes_max);
             }
+            CycleEvent::Untracked { machine, disk, bytes } => {
+                let bytes = human::bytes(bytes);
+                self.warn(&format!(
+                    "{machine} {disk}: change tracking left out {bytes} that had changed; all of it is compared"
+                ));
+            }
             CycleEvent::Moved(bytes) => self.progress.advance(bytes),
             CycleEvent::Captured(_) | CycleEvent::Disk { .. } | CycleEvent::Committed(_) => {}
         }

@@ -138,14 +138,7 @@ fn store_at(
         options.iter().map(|(name, value)| (name_in_store(name), value.to_string())).collect();
     for (name, place) in secrets {
         let refused = |source| CliError::Secret { what: format!("the vault's secret `{name}`"), source };
-        let value = match place {
-            SecretPlace::Env(variable) => secret::read_variable(variable).map_err(refused)?,
-            SecretPlace::File(file) => {
-                let read = secret::read_file(&configuration.path(file)).map_err(refused)?;
-                read.warning.iter().for_each(|warning| output.warn(warning));
-                read.secret
-            }
-        };
+        let value = configuration.secret(output, place).map_err(refused)?;
         values.insert(name_in_store(name), value.to_string());
     }
     Ok(Store::open(&address, &StoreOptions::from_env(values))?)

@@ -1,7 +1,7 @@
 //! Moving a captured disk's bytes into the vault.
 //!
 //! Extents come from the transport a bounded number at a time, checked to cover the disk without gaps or overlaps: a gap
-//! would silently be taken for zeros or for unchanged. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's writer pushes back when its pipeline is full, which
+//! would silently be taken for zeros or for unchanged. A part of what is said to be unchanged may be read all the same, and compared. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's writer pushes back when its pipeline is full, which
 //! stops new reads: memory is bounded by `reads_in_flight * read_bytes` here and by the vault's own limit there.
 
 use std::sync::{
@@ -42,6 +42,8 @@ pub enum CopyPlan {
     Changed {
         /// The context's name.
         context: String,
+        /// What of the rest is read and compared all the same: whole chunks, in the disk's order.
+        doubted: [Extent; 2],
     },
     /// All that may have content, by this context if there is one; the rest is zeros.
     Everything {
@@ -57,6 +59,8 @@ pub struct DiskCopy {
     pub read_bytes: u64,
     /// Bytes that the platform said are zeros, and that were not read.
     pub zero_bytes: u64,
+    /// Bytes that the platform said are unchanged, and that differ all the same.
+    pub untracked_bytes: u64,
 }
 
 /// Why a copy stopped.
@@ -74,6 +78,43 @@ pub(crate) enum CopyError {
 struct Region {
     extent: Extent,
     wanted: bool,
+}
+
+/// What is done with a part of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// It is read and written.
+    Move,
+    /// It is read and compared.
+    Compare,
+    /// It is not read.
+    PassOver,
+}
+
+/// The parts of a region, of which what is doubted is compared if it is not wanted.
+fn treated(region: Region, doubted: [Extent; 2]) -> impl Iterator<Item = (Extent, Treatment)> {
+    let Region { extent, wanted } = region;
+    let end = extent.offset + extent.length;
+    let (inside, outside) = match wanted {
+        true => (Treatment::Move, Treatment::Move),
+        false => (Treatment::Compare, Treatment::PassOver),
+    };
+    let [one, other] = doubted.map(|doubted| {
+        let start = doubted.offset.clamp(extent.offset, end);
+        (start, doubted.offset.saturating_add(doubted.length).clamp(start, end))
+    });
+    let parts = match wanted {
+        true => vec![(extent.offset, end, inside)],
+        false => vec![
+            (extent.offset, one.0, outside),
+            (one.0, one.1, inside),
+            (one.1, other.0.max(one.1), outside),
+            (other.0.max(one.1), other.1.max(one.1), inside),
+            (other.1.max(one.1), end, outside),
+        ],
+    };
+    let parts = parts.into_iter().filter(|(start, end, _)| start < end);
+    parts.map(|(start, end, treatment)| (Extent { offset: start, length: end - start }, treatment))
 }
 
 /// Turns extents of any alignment, in order and apart, into regions of whole chunks that cover the disk without gaps or
@@ -137,7 +178,7 @@ fn regions<'a>(
     plan: &'a CopyPlan,
 ) -> impl Stream<Item = Result<Region, CopyError>> + 'a {
     let context = match plan {
-        CopyPlan::Changed { context } => Some(context.as_str()),
+        CopyPlan::Changed { context, .. } => Some(context.as_str()),
         CopyPlan::Everything { allocation_context } => allocation_context.as_deref(),
     };
     let wanted = move |status: &BlockStatus| match plan {
@@ -171,15 +212,13 @@ fn regions<'a>(
     .right_stream()
 }
 
-/// Cuts a region into pieces of at most `bytes_max`, without holding them.
-fn pieces(region: Region, bytes_max: u64) -> impl Iterator<Item = Region> {
-    let Region { extent, wanted } = region;
-    // A region that is not read is passed on whole.
-    let step = if wanted { bytes_max.max(CHUNK_BYTES) } else { extent.length.max(1) };
+/// Cuts what is read into pieces of at most `bytes_max`, without holding them. What is not read is passed on whole.
+fn pieces(extent: Extent, treatment: Treatment, bytes_max: u64) -> impl Iterator<Item = (Extent, Treatment)> {
+    let step = if treatment == Treatment::PassOver { extent.length.max(1) } else { bytes_max.max(CHUNK_BYTES) };
     (0..extent.length.div_ceil(step)).map(move |index| {
         let offset = extent.offset + index * step;
         let length = step.min(extent.offset + extent.length - offset);
-        Region { extent: Extent { offset, length }, wanted }
+        (Extent { offset, length }, treatment)
     })
 }
 
@@ -194,32 +233,47 @@ pub(crate) async fn copy_disk(
     moved: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<DiskCopy, CopyError> {
     let transport = transport.as_ref();
-    let (read_bytes, zero_bytes) = (AtomicU64::new(0), AtomicU64::new(0));
-    let zeros_are_told = matches!(plan, CopyPlan::Everything { .. });
+    let (read_bytes, zero_bytes, untracked_bytes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (zeros_are_told, doubted) = match plan {
+        CopyPlan::Changed { doubted, .. } => (false, *doubted),
+        CopyPlan::Everything { .. } => (true, [Extent { offset: 0, length: 0 }; 2]),
+    };
+    let cut =
+        |region| treated(region, doubted).flat_map(|(extent, treatment)| pieces(extent, treatment, limits.read_bytes));
     regions(transport, disk_bytes, plan)
-        .map_ok(|region| stream::iter(pieces(region, limits.read_bytes).map(Ok)))
+        .map_ok(|region| stream::iter(cut(region).map(Ok)))
         .try_flatten()
-        .try_for_each_concurrent(limits.reads_in_flight, |piece| {
-            let (read_bytes, zero_bytes) = (&read_bytes, &zero_bytes);
+        .try_for_each_concurrent(limits.reads_in_flight, |(extent, treatment)| {
+            let (read_bytes, zero_bytes, untracked_bytes) = (&read_bytes, &zero_bytes, &untracked_bytes);
             async move {
                 if stop.is_cancelled() {
                     return Err(CopyError::Stopped);
                 }
-                let Region { extent, wanted } = piece;
-                if wanted {
-                    let data = transport.read(extent).await.map_err(CopyError::Transport)?;
-                    writer.write(extent.offset, data).await.map_err(CopyError::Vault)?;
-                    read_bytes.fetch_add(extent.length, Ordering::Relaxed);
-                    moved(extent.length);
-                } else if zeros_are_told {
-                    writer.write_zeroes(extent).await.map_err(CopyError::Vault)?;
-                    zero_bytes.fetch_add(extent.length, Ordering::Relaxed);
+                if treatment == Treatment::PassOver {
+                    if zeros_are_told {
+                        writer.write_zeroes(extent).await.map_err(CopyError::Vault)?;
+                        zero_bytes.fetch_add(extent.length, Ordering::Relaxed);
+                    }
+                    return Ok(());
                 }
+                let data = transport.read(extent).await.map_err(CopyError::Transport)?;
+                if treatment == Treatment::Move {
+                    writer.write(extent.offset, data).await.map_err(CopyError::Vault)?;
+                } else {
+                    let differing = writer.compare(extent.offset, data).await.map_err(CopyError::Vault)?;
+                    untracked_bytes.fetch_add(differing, Ordering::Relaxed);
+                }
+                read_bytes.fetch_add(extent.length, Ordering::Relaxed);
+                moved(extent.length);
                 Ok(())
             }
         })
         .await?;
-    Ok(DiskCopy { read_bytes: read_bytes.into_inner(), zero_bytes: zero_bytes.into_inner() })
+    Ok(DiskCopy {
+        read_bytes: read_bytes.into_inner(),
+        zero_bytes: zero_bytes.into_inner(),
+        untracked_bytes: untracked_bytes.into_inner(),
+    })
 }
 
 #[cfg(test)]
@@ -250,8 +304,31 @@ mod tests {
 
     #[test]
     fn pieces_cover_a_region_exactly() {
-        let region = Region { extent: Extent { offset: K64, length: 5 * K64 + 7 }, wanted: true };
-        let cut: Vec<_> = pieces(region, 2 * K64).map(|piece| (piece.extent.offset, piece.extent.length)).collect();
+        let extent = Extent { offset: K64, length: 5 * K64 + 7 };
+        let cut: Vec<_> =
+            pieces(extent, Treatment::Move, 2 * K64).map(|(piece, _)| (piece.offset, piece.length)).collect();
         assert_eq!(cut, [(K64, 2 * K64), (3 * K64, 2 * K64), (5 * K64, K64 + 7)]);
+    }
+
+    #[test]
+    fn what_is_doubted_is_compared_where_it_is_not_moved() {
+        use Treatment::{Compare, Move, PassOver};
+        let chunks = |(from, to): (u64, u64)| Extent { offset: from * K64, length: (to - from) * K64 };
+        let told_of = |wanted, doubted: [(u64, u64); 2]| {
+            let parts = treated(Region { extent: chunks((10, 20)), wanted }, doubted.map(chunks));
+            parts.map(|(part, what)| (part.offset / K64, part.length / K64, what)).collect::<Vec<_>>()
+        };
+        let told = |wanted, from, to| told_of(wanted, [(from, to), (0, 0)]);
+        assert_eq!(told_of(false, [(0, 12), (18, 30)]), [(10, 2, Compare), (12, 6, PassOver), (18, 2, Compare)]);
+        assert_eq!(told_of(true, [(0, 12), (18, 30)]), [(10, 10, Move)]);
+        assert_eq!(told(true, 0, 40), [(10, 10, Move)]);
+        assert_eq!(told(false, 0, 40), [(10, 10, Compare)]);
+        assert_eq!(told(false, 12, 15), [(10, 2, PassOver), (12, 3, Compare), (15, 5, PassOver)]);
+        assert_eq!(told(false, 5, 11), [(10, 1, Compare), (11, 9, PassOver)]);
+        assert_eq!(told(false, 19, 30), [(10, 9, PassOver), (19, 1, Compare)]);
+        for (from, to) in [(0, 10), (20, 30), (13, 13)] {
+            assert_eq!(told(false, from, to).iter().map(|(_, length, _)| length).sum::<u64>(), 10);
+            assert!(told(false, from, to).iter().all(|(.., what)| *what == PassOver));
+        }
     }
 }

@@ -19,7 +19,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use farshore_core::{
-    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, Sequence, Timestamp,
+    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, Extent, GroupName, Machine, MachineId, OwnerTag, PointLabel,
+    Sequence, Timestamp,
 };
 use farshore_platform::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, Patience, SiteError, Source,
@@ -29,11 +30,11 @@ use farshore_vault::{
     CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter,
     Vault,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CaptureJournal, CopyLimits, CopyPlan, DiskCopy, JournalEntry, ReplicationError,
+    CaptureJournal, CopyLimits, CopyPlan, DiskCopy, Doubt, JournalEntry, ReplicationError,
     copy::{CopyError, copy_disk},
 };
 
@@ -56,6 +57,8 @@ pub struct Protection {
     pub consistency: Consistency,
     /// No guest is held longer than this.
     pub stall_limit: Duration,
+    /// How much of what is said to be unchanged is read again; none if nothing is.
+    pub doubt: Option<Doubt>,
 }
 
 /// What happens in a cycle, as it happens.
@@ -80,6 +83,15 @@ pub enum CycleEvent {
         /// Why it is compared, if it is.
         reason: String,
     },
+    /// Change tracking left out bytes of a disk that had changed. All of the disk is read and compared now.
+    Untracked {
+        /// Its machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// How many were found.
+        bytes: u64,
+    },
     /// So many more bytes were read and accepted.
     Moved(u64),
     /// The point is durable.
@@ -95,7 +107,7 @@ pub trait CycleObserver: Send + Sync {
 }
 
 /// How long each phase took.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct PhaseTimes {
     /// Asking for machines, and beginning the capture.
     pub capture_milliseconds: u64,
@@ -110,7 +122,7 @@ pub struct PhaseTimes {
 }
 
 /// What a cycle did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CycleReport {
     /// The group.
     pub group: GroupName,
@@ -120,6 +132,9 @@ pub struct CycleReport {
     pub read_bytes: u64,
     /// Bytes that the source said are zeros.
     pub zero_bytes: u64,
+    /// Bytes that the source said are unchanged, and that differed all the same. Their disks were compared.
+    #[serde(default)]
+    pub untracked_bytes: u64,
     /// The longest hold of a guest, in microseconds.
     pub held_microseconds: u64,
     /// From the capture's instant to the durable point.
@@ -152,12 +167,46 @@ pub struct Replicator {
     pub limits: CopyLimits,
 }
 
+/// What somebody wants of a cycle that they asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// What the point is called.
+    pub label: Option<PointLabel>,
+    /// What the guests are asked to do before the instant, if not what the group's protection says.
+    pub consistency: Option<Consistency>,
+}
+
+impl Wishes {
+    /// What one cycle has to do for both, if it can.
+    pub(crate) fn join(&self, other: &Self) -> Option<Self> {
+        let label = match (&self.label, &other.label) {
+            (Some(one), Some(another)) if one != another => return None,
+            (label, None) | (_, label) => label.clone(),
+        };
+        let consistency = match (self.consistency, other.consistency) {
+            (Some(Consistency::Application), _) | (_, Some(Consistency::Application)) => Some(Consistency::Application),
+            (one, other) => one.or(other),
+        };
+        Some(Self { label, consistency })
+    }
+}
+
+/// A point in the making.
+struct Begun<'a> {
+    lineage: &'a Lineage,
+    writer: PointWriter,
+    parent: Option<&'a Point>,
+    machines: Vec<Machine>,
+}
+
 /// A ready capture and what is known of it.
 struct Capture {
     entry: JournalEntry,
     state: AdapterState,
     report: CaptureReport,
     captured_at: Timestamp,
+    /// The same instant by the clock that is never put back.
+    captured: Duration,
 }
 
 impl Replicator {
@@ -165,7 +214,7 @@ impl Replicator {
     ///
     /// # Errors
     /// See [`ReplicationError`]; the capture is then released, or journalled for the next cycle to release.
-    pub async fn cycle(&self, stop: &CancellationToken) -> Result<CycleReport, ReplicationError> {
+    pub async fn cycle(&self, wishes: Wishes, stop: &CancellationToken) -> Result<CycleReport, ReplicationError> {
         let started = self.clock.monotonic();
         let group = &self.protection.group;
         let mut journal =
@@ -181,10 +230,11 @@ impl Replicator {
         self.release_leftovers(&mut journal, parent.as_ref(), &mut meter).await;
 
         let machines = self.describe_machines(&mut meter).await?;
-        let capture = self.begin_capture(&mut journal, parent.as_ref(), &mut meter, stop).await?;
+        let capture = self.begin_capture(&mut journal, parent.as_ref(), &wishes, &mut meter, stop).await?;
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let stored = self.store(&capture, &lineage, writer, parent.as_ref(), machines, &mut meter, stop).await;
+        let begun = Begun { lineage: &lineage, writer, parent: parent.as_ref(), machines };
+        let stored = self.store(&capture, begun, wishes, &mut meter, stop).await;
         let (point, copied, copy_end) = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -195,12 +245,13 @@ impl Replicator {
         };
         let committed = self.clock.monotonic();
         self.observer.event(CycleEvent::Committed(point.sequence));
-        let lag = self.clock.now().since(capture.captured_at);
+        let lag = committed.saturating_sub(capture.captured);
         let release_note = self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
         Ok(CycleReport {
             group: self.protection.group.clone(),
             read_bytes: copied.read_bytes,
             zero_bytes: copied.zero_bytes,
+            untracked_bytes: copied.untracked_bytes,
             held_microseconds: capture.report.held_microseconds,
             lag_milliseconds: milliseconds(lag),
             times: PhaseTimes {
@@ -253,13 +304,13 @@ impl Replicator {
         OwnerTag { vault: self.vault.id(), lineage: self.vault.lineage_id(&self.protection.group) }
     }
 
-    fn capture_request(&self, parent: Option<&Point>) -> CaptureRequest {
+    fn capture_request(&self, parent: Option<&Point>, wishes: &Wishes) -> CaptureRequest {
         CaptureRequest {
             id: CaptureId::timed(&*self.clock, &*self.entropy),
             owner: self.owner().to_string(),
             machines: self.protection.machines.clone(),
             tracked: parent.map(tracked_disks).unwrap_or_default(),
-            consistency: self.protection.consistency,
+            consistency: wishes.consistency.unwrap_or(self.protection.consistency),
             stall_limit_milliseconds: u32::try_from(self.protection.stall_limit.as_millis()).unwrap_or(u32::MAX),
         }
     }
@@ -268,15 +319,16 @@ impl Replicator {
         &self,
         journal: &mut CaptureJournal,
         parent: Option<&Point>,
+        wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<Capture, ReplicationError> {
-        let mut entry = JournalEntry { request: self.capture_request(parent), state: None };
+        let mut entry = JournalEntry { request: self.capture_request(parent, wishes), state: None };
         journal.remember(entry.clone())?;
         let mut patience = Patience::new(CAPTURE_STILL_MAX, self.clock.monotonic());
         // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
         // with it the loss that a failover states, is never understated.
-        let captured_at = self.clock.now();
+        let (captured_at, captured) = (self.clock.now(), self.clock.monotonic());
         let mut step = meter.time(self.source.begin_capture(&entry.request)).await;
         loop {
             let Step { state, status } = step.map_err(|source| self.site_error("beginning a capture", source))?;
@@ -294,7 +346,7 @@ impl Replicator {
                             self.forget(journal, &other);
                         }
                     }
-                    return Ok(Capture { entry, state, report, captured_at });
+                    return Ok(Capture { entry, state, report, captured_at, captured });
                 }
                 StepStatus::Pending(pending) => {
                     if patience.hears(&pending, self.clock.monotonic()) {
@@ -352,13 +404,12 @@ impl Replicator {
     async fn store(
         &self,
         capture: &Capture,
-        lineage: &Lineage,
-        writer: PointWriter,
-        parent: Option<&Point>,
-        machines: Vec<Machine>,
+        begun: Begun<'_>,
+        wishes: Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<(Point, DiskCopy, Duration), ReplicationError> {
+        let Begun { lineage, writer, parent, machines } = begun;
         let disks = meter
             .time(self.source.captured_disks(&capture.entry.request, &capture.state))
             .await
@@ -379,6 +430,7 @@ impl Replicator {
             bases.push(basis);
             copied.read_bytes += moved.read_bytes;
             copied.zero_bytes += moved.zero_bytes;
+            copied.untracked_bytes += moved.untracked_bytes;
         }
         self.verify(capture, meter, stop).await?;
         if stop.is_cancelled() {
@@ -391,7 +443,8 @@ impl Replicator {
             instant: capture.report.instant,
             consistency: capture.report.consistency,
             machines: drafts(machines, &disks, &bases),
-            note: capture.report.note.clone(),
+            label: wishes.label,
+            note: note(&capture.report.note, copied.untracked_bytes),
         };
         let point = match writer.commit(details).await {
             Ok(point) => point,
@@ -455,7 +508,7 @@ impl Replicator {
             });
         }
         let known = before.map(|before| (before.size_bytes, before.tracking_token.is_some()));
-        let (basis, reason, plan) = plan_disk(known, disk);
+        let (mut basis, reason, mut plan) = plan_disk(known, disk);
         self.observer.event(CycleEvent::Disk {
             machine: disk.machine.clone(),
             disk: disk.disk.clone(),
@@ -471,9 +524,32 @@ impl Replicator {
             .add_disk(&disk.machine, &disk.disk, disk.size_bytes)
             .await
             .map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
+        // Of a disk of blocks only what is listed can be read.
+        if let (CopyPlan::Changed { doubted, .. }, Some(doubt), Some(parent), None) =
+            (&mut plan, self.protection.doubt, parent, transport.block_bytes())
+        {
+            *doubted = doubt.window(disk.size_bytes, parent.captured_at, capture.captured_at);
+        }
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
-        let copied =
-            copy_disk(Arc::clone(&transport), disk.size_bytes, &disk_writer, &plan, self.limits, stop, &moved).await;
+        let copy = |plan: CopyPlan| {
+            let (transport, writer, moved) = (Arc::clone(&transport), &disk_writer, &moved);
+            async move { copy_disk(transport, disk.size_bytes, writer, &plan, self.limits, stop, moved).await }
+        };
+        let mut copied = copy(plan).await;
+        if let Ok(tracked) = &copied
+            && tracked.untracked_bytes > 0
+        {
+            let (machine, id, bytes) = (disk.machine.clone(), disk.disk.clone(), tracked.untracked_bytes);
+            self.observer.event(CycleEvent::Untracked { machine, disk: id, bytes });
+            let read_before = tracked.read_bytes;
+            basis = Basis::Compared;
+            copied = copy(CopyPlan::Everything { allocation_context: disk.allocation_context.clone() }).await;
+            copied = copied.map(|copied| DiskCopy {
+                read_bytes: copied.read_bytes.saturating_add(read_before),
+                untracked_bytes: bytes,
+                ..copied
+            });
+        }
         // The capture is released whatever the server answers to the goodbye.
         let _ = transport.close().await;
         Ok((basis, copied.map_err(|error| self.copy_error(disk, error))?))
@@ -535,6 +611,17 @@ impl Replicator {
     }
 }
 
+/// What the operator should know of a point.
+fn note(captured: &str, untracked_bytes: u64) -> String {
+    let lied =
+        format!("change tracking left out changes ({untracked_bytes} bytes were found), and the disk was compared");
+    match (captured.is_empty(), untracked_bytes) {
+        (_, 0) => captured.to_owned(),
+        (true, _) => lied,
+        (false, _) => format!("{captured}; {lied}"),
+    }
+}
+
 /// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.
 fn plan_disk(known: Option<(u64, bool)>, disk: &CapturedDisk) -> (Basis, String, CopyPlan) {
     let everything = || CopyPlan::Everything { allocation_context: disk.allocation_context.clone() };
@@ -544,7 +631,8 @@ fn plan_disk(known: Option<(u64, bool)>, disk: &CapturedDisk) -> (Basis, String,
             (Basis::Compared, format!("the disk grew from {before_bytes} bytes"), everything())
         }
         (Some((_, true)), Changes::Context(context)) => {
-            (Basis::Tracked, String::new(), CopyPlan::Changed { context: context.clone() })
+            let doubted = [Extent { offset: 0, length: 0 }; 2];
+            (Basis::Tracked, String::new(), CopyPlan::Changed { context: context.clone(), doubted })
         }
         (Some((_, false)), Changes::Context(_)) => {
             (Basis::Compared, "the last point did not track the disk".to_owned(), everything())

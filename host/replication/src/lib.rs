@@ -3,19 +3,23 @@
 //! It must not know any platform by name, and it must not release anything at the source before the recovery point that
 //! needs it is durable.
 
+mod board;
 mod codes;
 mod copy;
 mod cycle;
+mod doubt;
 mod error;
 mod journal;
 mod leftovers;
 pub mod schedule;
 mod watch;
 
+pub use board::{Activity, Board, Failing, GroupState, GroupStatus, Judged, Newest, PointStatus, ProvenStatus, Totals};
 pub use codes::CODES;
 pub use copy::{CopyLimits, CopyPlan, DiskCopy};
-pub use cycle::{CycleEvent, CycleObserver, CycleReport, PhaseTimes, Protection, Replicator};
+pub use cycle::{CycleEvent, CycleObserver, CycleReport, PhaseTimes, Protection, Replicator, Wishes};
+pub use doubt::Doubt;
 pub use error::ReplicationError;
 pub use journal::{CaptureJournal, JournalEntry};
 pub use schedule::{Objective, Priority, Schedule, Turns};
-pub use watch::{WatchObserver, Watched, watch};
+pub use watch::{ApplicationPoints, Asked, CycleResult, Order, Orders, Stop, WatchObserver, Watched, orders, watch};

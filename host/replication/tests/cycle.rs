@@ -2,6 +2,7 @@
 //! left at the source after the next cycle; the next cycle is a delta where tracking survived and a comparison where it
 //! did not; what cannot be true harms nothing.
 
+#[expect(dead_code, reason = "the tests of the loop use the rest")]
 mod support;
 
 use std::{
@@ -15,7 +16,9 @@ use farshore_core::{
     Basis, CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, Entropy as _, GroupName, Passphrase, SeededEntropy,
     Sequence, SiteName, SystemClock,
 };
-use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, ReplicationError, Replicator};
+use farshore_replication::{
+    CopyLimits, CycleEvent, CycleObserver, CycleReport, Doubt, Protection, ReplicationError, Replicator, Wishes,
+};
 use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
 use futures::StreamExt as _;
 use support::{DISK_BYTES, Lie, SimulatedSite, SleptClock, machine_id};
@@ -58,6 +61,7 @@ fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], 
             machines: machines.iter().map(|name| machine_id(name)).collect(),
             consistency: Consistency::Crash,
             stall_limit: Duration::from_millis(250),
+            doubt: None,
         },
         capsule: Vec::new(),
         state_folder: folder.to_owned(),
@@ -97,9 +101,9 @@ async fn what_another_machine_has_is_not_stored_again() {
     let stop = CancellationToken::new();
     let content: Vec<u8> = (0..8).flat_map(|seed| noise(seed, CHUNK_BYTES)).collect();
     site.write("web", 0, &content);
-    replicator.cycle(&stop).await.expect("a cycle");
+    replicator.cycle(Wishes::default(), &stop).await.expect("a cycle");
     site.write("db", 4 * CHUNK_BYTES, &content);
-    let report = replicator.cycle(&stop).await.expect("a cycle");
+    let report = replicator.cycle(Wishes::default(), &stop).await.expect("a cycle");
     let stats = report.point.stats;
     assert_eq!((stats.bytes_changed, stats.bytes_deduplicated), (8 * CHUNK_BYTES, 8 * CHUNK_BYTES));
     assert_eq!(stats.frames_written, 0);
@@ -119,7 +123,7 @@ async fn points_are_what_the_disks_were_and_cost_what_changed() {
     site.write("web", 5, &noise(1, 10 * CHUNK_BYTES));
     for round in 0..5u8 {
         site.write("db", u64::from(round) * 3 * CHUNK_BYTES, &noise(round, CHUNK_BYTES + 7));
-        let report = replicator.cycle(&stop).await.expect("a cycle");
+        let report = replicator.cycle(Wishes::default(), &stop).await.expect("a cycle");
         let basis = if round == 0 { Basis::Full } else { Basis::Tracked };
         assert!(report.point.machines.iter().flat_map(|machine| &machine.disks).all(|disk| disk.basis == basis));
         if round > 0 {
@@ -131,7 +135,7 @@ async fn points_are_what_the_disks_were_and_cost_what_changed() {
         assert!(restored(&vault, point, "web").await == web, "web at point {point}");
         assert!(restored(&vault, point, "db").await == db, "db at point {point}");
     }
-    let idle = replicator.cycle(&stop).await.expect("an idle cycle");
+    let idle = replicator.cycle(Wishes::default(), &stop).await.expect("an idle cycle");
     assert_eq!((idle.read_bytes, idle.point.stats.bytes_changed), (0, 0));
     assert_eq!(idle.point.stats.objects_written, 1, "an idle cycle writes its commit and nothing else");
     assert_eq!((site.captures(), site.tracked("web"), site.tracked("db")), (0, 1, 1));
@@ -163,7 +167,7 @@ async fn a_capture_is_waited_for_as_long_as_it_makes_progress() {
     // Each percent takes five hours.
     let said = |percent: u32| std::iter::repeat_n(format!("at {percent} %"), 300);
     site.wait((0..5).flat_map(said));
-    let report = replicator.cycle(&CancellationToken::new()).await.expect("a cycle");
+    let report = replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect("a cycle");
     assert!(restored(&vault, report.point.sequence, "web").await == site.content("web"));
     assert_eq!(clock.monotonic(), Duration::from_secs(25 * 3_600));
     assert_eq!(
@@ -173,7 +177,8 @@ async fn a_capture_is_waited_for_as_long_as_it_makes_progress() {
     );
 
     site.wait(said(7).chain(said(7)));
-    let error = replicator.cycle(&CancellationToken::new()).await.expect_err("it stands still").to_string();
+    let error =
+        replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect_err("it stands still").to_string();
     assert!(error.contains("beginning a capture"), "{error}");
     assert_eq!(clock.monotonic(), Duration::from_secs(31 * 3_600), "after six hours");
     assert_eq!(site.captures(), 0, "it is given up");
@@ -187,9 +192,10 @@ async fn what_was_read_is_not_given_up_for_an_answer_that_is_lost() {
     let replicator =
         Replicator { clock: Arc::clone(&clock) as _, ..replicator(&vault, &site, &["web"], folder.path()) };
     site.be_silent(5);
-    replicator.cycle(&CancellationToken::new()).await.expect("a cycle");
+    replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect("a cycle");
     site.be_silent(1_000);
-    let error = replicator.cycle(&CancellationToken::new()).await.expect_err("nobody knows whether it held");
+    let error =
+        replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect_err("nobody knows whether it held");
     assert!(matches!(error, ReplicationError::Site { doing: "verifying the capture", .. }), "{error:?}");
     assert_eq!(clock.monotonic(), Duration::from_secs(10 + 60));
     assert_eq!(site.captures(), 0, "it is given up");
@@ -203,7 +209,7 @@ async fn who_waits_for_a_capture_can_be_stopped() {
     // The system's clock: the site wants to be asked in a minute.
     let replicator = replicator(&vault, &site, &["web"], folder.path());
     site.wait(["at 0 %".to_owned()]);
-    let (result, ()) = tokio::join!(replicator.cycle(&stop), async {
+    let (result, ()) = tokio::join!(replicator.cycle(Wishes::default(), &stop), async {
         while site.captures() == 0 {
             tokio::task::yield_now().await;
         }
@@ -218,7 +224,7 @@ async fn is_killed_at(call: u64, site: &SimulatedSite, replicator: Replicator) -
     let stop = CancellationToken::new();
     site.stop_at(Some(call));
     let was_killed = tokio::select! {
-        _ = replicator.cycle(&stop) => false,
+        _ = replicator.cycle(Wishes::default(), &stop) => false,
         () = site.was_stopped() => true,
     };
     let calls = site.calls();
@@ -235,7 +241,10 @@ async fn a_host_killed_at_any_call_loses_nothing_and_leaves_nothing() {
         let (vault, site) = (vault(&format!("killed-{call}")).await, SimulatedSite::new(&["web"]));
         let stop = CancellationToken::new();
         site.write("web", 0, &noise(1, 4 * CHUNK_BYTES));
-        let first = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the first cycle");
+        let first = replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect("the first cycle");
         let first_content = site.content("web");
 
         site.write("web", 7 * CHUNK_BYTES, &noise(2, CHUNK_BYTES));
@@ -247,7 +256,10 @@ async fn a_host_killed_at_any_call_loses_nothing_and_leaves_nothing() {
 
         assert!(restored(&vault, first.point.sequence, "web").await == first_content, "killed at call {call}");
         site.write("web", 9 * CHUNK_BYTES, &noise(3, CHUNK_BYTES));
-        let next = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the next cycle");
+        let next = replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect("the next cycle");
         assert_eq!(next.point.machines[0].disks[0].basis, Basis::Tracked, "killed at call {call}");
         assert!(next.read_bytes <= 2 * CHUNK_BYTES, "killed at call {call}: read {}", next.read_bytes);
         assert!(restored(&vault, next.point.sequence, "web").await == site.content("web"), "killed at call {call}");
@@ -265,7 +277,7 @@ async fn what_no_journal_names_is_found_by_its_tag() {
         site.stop_at(Some(call));
         let killed = replicator(&vault, &site, &["web", "db"], folder.path());
         tokio::select! {
-            _ = killed.cycle(&stop) => panic!("it was stopped before it could capture"),
+            _ = killed.cycle(Wishes::default(), &stop) => panic!("it was stopped before it could capture"),
             () = site.was_stopped() => {}
         }
         drop(killed);
@@ -274,7 +286,10 @@ async fn what_no_journal_names_is_found_by_its_tag() {
             continue;
         }
         // The host's folder is lost, and one of the machines left the group: beginning a capture does not concern it.
-        replicator(&vault, &site, &["web"], another.path()).cycle(&stop).await.expect("the next cycle");
+        replicator(&vault, &site, &["web"], another.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect("the next cycle");
         assert_eq!(site.captures(), 0);
         return;
     }
@@ -323,7 +338,7 @@ async fn live_through(seed: u64) {
             ..replicator(&vault, &site, &names, folder.path())
         };
         let ended = tokio::select! {
-            ended = replicator.cycle(&stop) => Some(ended),
+            ended = replicator.cycle(Wishes::default(), &stop) => Some(ended),
             () = site.was_stopped() => None,
         };
         site.stop_at(None);
@@ -374,11 +389,11 @@ async fn lost_tracking_leads_to_a_comparison_that_stores_only_what_changed() {
     let replicator = replicator(&vault, &site, &["web"], folder.path());
     let stop = CancellationToken::new();
     site.write("web", 0, &noise(1, 20 * CHUNK_BYTES));
-    replicator.cycle(&stop).await.expect("the first cycle");
+    replicator.cycle(Wishes::default(), &stop).await.expect("the first cycle");
     site.lose_tracking();
     site.write("web", 3 * CHUNK_BYTES, &noise(9, CHUNK_BYTES));
     site.write("web", 5 * CHUNK_BYTES, &vec![0; usize::try_from(CHUNK_BYTES).expect("small")]);
-    let report = replicator.cycle(&stop).await.expect("the second cycle");
+    let report = replicator.cycle(Wishes::default(), &stop).await.expect("the second cycle");
     assert_eq!(report.point.machines[0].disks[0].basis, Basis::Compared);
     assert_eq!(report.read_bytes, 19 * CHUNK_BYTES, "zeros are told, the rest is read");
     assert_eq!(report.point.stats.bytes_changed, 2 * CHUNK_BYTES);
@@ -392,14 +407,14 @@ async fn a_broken_capture_makes_no_point_and_says_so() {
     let replicator = replicator(&vault, &site, &["web"], folder.path());
     let stop = CancellationToken::new();
     site.write("web", 0, &noise(1, CHUNK_BYTES));
-    let first = replicator.cycle(&stop).await.expect("the first cycle");
+    let first = replicator.cycle(Wishes::default(), &stop).await.expect("the first cycle");
     site.write("web", 0, &noise(2, CHUNK_BYTES));
     site.break_captures(true);
-    let error = replicator.cycle(&stop).await.expect_err("a broken capture");
+    let error = replicator.cycle(Wishes::default(), &stop).await.expect_err("a broken capture");
     assert_eq!(error.code(), Code::new(3005), "{error}");
     assert_eq!((site.captures(), site.tracked("web")), (0, 1), "it was abandoned");
     site.break_captures(false);
-    let next = replicator.cycle(&stop).await.expect("the next cycle");
+    let next = replicator.cycle(Wishes::default(), &stop).await.expect("the next cycle");
     assert_eq!(next.point.parent, Some(first.point.sequence));
     assert_eq!(next.point.machines[0].disks[0].basis, Basis::Tracked);
     assert!(restored(&vault, next.point.sequence, "web").await == site.content("web"));
@@ -412,7 +427,7 @@ async fn what_cannot_be_true_makes_no_point() {
     let replicator = replicator(&vault, &site, &["web"], folder.path());
     let stop = CancellationToken::new();
     site.write("web", 0, &noise(1, CHUNK_BYTES));
-    let first = replicator.cycle(&stop).await.expect("the first cycle");
+    let first = replicator.cycle(Wishes::default(), &stop).await.expect("the first cycle");
     for (lie, size_told, code) in [
         (Lie::OverlappingExtents, None, 4001),
         (Lie::ExtentsPastTheEnd, None, 4001),
@@ -422,13 +437,13 @@ async fn what_cannot_be_true_makes_no_point() {
     ] {
         site.lie(lie);
         site.tell_size(size_told);
-        let error = replicator.cycle(&stop).await.expect_err("nonsense");
+        let error = replicator.cycle(Wishes::default(), &stop).await.expect_err("nonsense");
         assert_eq!(error.code(), Code::new(code), "{error}");
         assert_eq!(site.captures(), 0);
     }
     site.lie(Lie::None);
     site.tell_size(None);
-    let next = replicator.cycle(&stop).await.expect("the truth");
+    let next = replicator.cycle(Wishes::default(), &stop).await.expect("the truth");
     assert_eq!(next.point.parent, Some(first.point.sequence));
 }
 
@@ -439,12 +454,12 @@ async fn a_source_that_was_failed_over_is_refused() {
     let replicator = replicator(&vault, &site, &["web"], folder.path());
     let stop = CancellationToken::new();
     site.write("web", 0, &noise(1, CHUNK_BYTES));
-    replicator.cycle(&stop).await.expect("the first cycle");
+    replicator.cycle(Wishes::default(), &stop).await.expect("the first cycle");
     let lineage = vault.lineage(&group()).await.expect("an answer").expect("a lineage");
     let head = lineage.head().await.expect("a head");
     let recovery = SiteName::new("recovery").expect("a name");
     lineage.raise_generation(&recovery, "failed over", &head).await.expect("raised");
-    let error = replicator.cycle(&stop).await.expect_err("fenced");
+    let error = replicator.cycle(Wishes::default(), &stop).await.expect_err("fenced");
     assert!(matches!(error, ReplicationError::Fenced { .. }) && error.is_final(), "{error}");
     assert_eq!(site.captures(), 0, "nothing was captured");
 }
@@ -464,7 +479,10 @@ async fn a_source_that_was_failed_over_releases_what_a_crash_left() {
         let head = lineage.head().await.expect("a head");
         let recovery = SiteName::new("recovery").expect("a name");
         lineage.raise_generation(&recovery, "failed over", &head).await.expect("raised");
-        let error = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect_err("fenced");
+        let error = replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect_err("fenced");
         assert!(matches!(error, ReplicationError::Fenced { .. }), "killed at call {call}: {error}");
         assert_eq!(site.captures(), 0, "killed at call {call}");
     }
@@ -479,7 +497,10 @@ async fn a_vault_that_does_not_answer_leaves_no_view_attached_and_loses_no_track
         let (folder, store) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let site = SimulatedSite::new(&["web"]);
         let vault = vault_at(&format!("file:{}", store.path().display())).await;
-        replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the first cycle");
+        replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect("the first cycle");
         site.write("web", 7 * CHUNK_BYTES, &noise(2, CHUNK_BYTES));
         let killed = replicator(&vault, &site, &["web"], folder.path());
         if !is_killed_at(call, &site, killed).await {
@@ -491,13 +512,19 @@ async fn a_vault_that_does_not_answer_leaves_no_view_attached_and_loses_no_track
         let (lineages, away) = (store.path().join("lineages"), store.path().join("away"));
         std::fs::rename(&lineages, &away).expect("moved");
         std::fs::write(&lineages, b"").expect("written");
-        let error = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect_err("no vault");
+        let error = replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect_err("no vault");
         assert!(matches!(error, ReplicationError::Vault { .. }), "killed at call {call}: {error}");
         assert_eq!(site.captures(), 0, "killed at call {call}");
 
         std::fs::remove_file(&lineages).expect("removed");
         std::fs::rename(&away, &lineages).expect("moved back");
-        let next = replicator(&vault, &site, &["web"], folder.path()).cycle(&stop).await.expect("the next cycle");
+        let next = replicator(&vault, &site, &["web"], folder.path())
+            .cycle(Wishes::default(), &stop)
+            .await
+            .expect("the next cycle");
         assert_eq!(next.point.machines[0].disks[0].basis, Basis::Tracked, "killed at call {call}");
         assert!(restored(&vault, next.point.sequence, "web").await == site.content("web"), "killed at call {call}");
         assert_eq!((site.captures(), site.tracked("web")), (0, 1), "killed at call {call}");
@@ -516,7 +543,7 @@ async fn a_points_age_is_never_understated() {
         }
     });
     let replicator = replicator(&vault, &site, &["web"], folder.path());
-    let report = replicator.cycle(&CancellationToken::new()).await.expect("a cycle");
+    let report = replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect("a cycle");
     assert!(Some(report.point.captured_at) <= site.frozen_at(), "not later than what the disks show");
 }
 
@@ -533,13 +560,13 @@ async fn a_capture_whose_state_cannot_be_journalled_is_released() {
         std::fs::create_dir(&taken).expect("made");
     });
     let replicator = replicator(&vault, &site, &["web"], folder.path());
-    let error = replicator.cycle(&CancellationToken::new()).await.expect_err("no journal");
+    let error = replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect_err("no journal");
     assert!(matches!(error, ReplicationError::Journal { .. }), "{error}");
     assert_eq!(site.captures(), 0);
 
     std::fs::remove_dir(&path).expect("removed");
     site.meanwhile(|| {});
-    replicator.cycle(&CancellationToken::new()).await.expect("the next cycle");
+    replicator.cycle(Wishes::default(), &CancellationToken::new()).await.expect("the next cycle");
 }
 
 #[tokio::test]
@@ -550,7 +577,68 @@ async fn a_stop_releases_the_capture() {
     site.write("web", 0, &noise(1, CHUNK_BYTES));
     let stop = CancellationToken::new();
     stop.cancel();
-    let error = replicator.cycle(&stop).await.expect_err("stopped");
+    let error = replicator.cycle(Wishes::default(), &stop).await.expect_err("stopped");
     assert!(matches!(error, ReplicationError::Stopped { .. }), "{error}");
     assert_eq!((site.captures(), site.tracked("web")), (0, 0));
+}
+
+/// Hears of changes that were left out.
+#[derive(Default)]
+struct Untracked(Mutex<Vec<u64>>);
+
+impl CycleObserver for Untracked {
+    fn event(&self, event: CycleEvent) {
+        if let CycleEvent::Untracked { bytes, .. } = event {
+            self.0.lock().expect("no panic").push(bytes);
+        }
+    }
+}
+
+/// An adapter whose tracking leaves out half of what changed: the lie is found within the time in which all is read again, and the point
+/// that found it is right. An honest one is never accused.
+#[tokio::test]
+async fn tracking_that_lies_is_found_and_the_point_that_finds_it_is_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("untracked").await, SimulatedSite::new(&["web"]));
+    let untracked = Arc::new(Untracked::default());
+    let mut replicator = replicator(&vault, &site, &["web"], folder.path());
+    replicator.observer = Arc::clone(&untracked) as _;
+    let stop = CancellationToken::new();
+    let cycle = async |replicator: &Replicator| replicator.cycle(Wishes::default(), &stop).await.expect("a cycle");
+    site.write("web", 0, &noise(1, 6 * CHUNK_BYTES));
+    cycle(&replicator).await;
+
+    // Without doubt a lie is believed: the test would show nothing if it did not hurt.
+    site.lie(Lie::ChangesLeftOut);
+    site.write("web", 0, &noise(2, 4 * CHUNK_BYTES));
+    let believed = cycle(&replicator).await;
+    assert_eq!((believed.untracked_bytes, basis(&believed)), (0, Basis::Tracked));
+    assert_ne!(restored(&vault, believed.point.sequence, "web").await, site.content("web"));
+
+    // All is read again with each cycle.
+    let within = Duration::from_millis(1);
+    replicator.protection.doubt = Some(Doubt { within, at_once_max: Duration::from_secs(60) });
+    SystemClock.sleep(2 * within).await;
+    let found = cycle(&replicator).await;
+    assert_eq!((found.untracked_bytes, basis(&found)), (2 * CHUNK_BYTES, Basis::Compared));
+    assert!(found.point.note.contains("change tracking left out changes"), "{}", found.point.note);
+    assert_eq!(restored(&vault, found.point.sequence, "web").await, site.content("web"));
+    assert_eq!(untracked.0.lock().expect("no panic")[..], [2 * CHUNK_BYTES]);
+
+    // What is right is not accused, whatever changes.
+    site.lie(Lie::None);
+    for seed in 3..8 {
+        site.write("web", u64::from(seed) * CHUNK_BYTES, &noise(seed, CHUNK_BYTES));
+        site.write("web", 0, &vec![0; usize::try_from(CHUNK_BYTES).expect("small")]);
+        SystemClock.sleep(2 * within).await;
+        let honest = cycle(&replicator).await;
+        assert_eq!((honest.untracked_bytes, basis(&honest)), (0, Basis::Tracked));
+        assert_eq!(honest.read_bytes, DISK_BYTES, "all of it was read");
+        assert_eq!(restored(&vault, honest.point.sequence, "web").await, site.content("web"));
+    }
+    assert_eq!(untracked.0.lock().expect("no panic").len(), 1);
+}
+
+fn basis(report: &CycleReport) -> Basis {
+    report.point.machines[0].disks[0].basis
 }

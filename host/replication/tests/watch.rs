@@ -15,14 +15,17 @@ use std::{
 };
 
 use farshore_core::{
-    CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, GroupName, Passphrase, SiteName, SystemClock, SystemEntropy,
+    CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, GroupName, Passphrase, PointLabel, SiteName, SystemClock,
+    SystemEntropy,
 };
 use farshore_replication::{
-    CopyLimits, CycleEvent, CycleObserver, CycleReport, Objective, Priority, Protection, ReplicationError, Replicator,
-    Schedule, Turns, WatchObserver, Watched, watch,
+    ApplicationPoints, Asked, CopyLimits, CycleEvent, CycleObserver, CycleReport, CycleResult, Objective, Order,
+    Priority, Protection, ReplicationError, Replicator, Schedule, Stop, Turns, WatchObserver, Watched, Wishes, orders,
+    watch,
 };
 use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
 use support::{SimulatedSite, machine_id};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -75,12 +78,15 @@ struct Told<F> {
     stop: CancellationToken,
     committed: Mutex<BTreeMap<GroupName, usize>>,
     failed: Mutex<Vec<Failure>>,
+    stopped: Mutex<Vec<GroupName>>,
+    application_failed: Mutex<Vec<(GroupName, Code, Duration)>>,
     is_enough: F,
 }
 
 impl<F: Fn(&BTreeMap<GroupName, usize>, usize) -> bool + Send + Sync> Told<F> {
     fn new(stop: &CancellationToken, is_enough: F) -> Self {
-        Self { stop: stop.clone(), committed: Mutex::default(), failed: Mutex::default(), is_enough }
+        let (committed, failed, stopped, application_failed) = Default::default();
+        Self { stop: stop.clone(), committed, failed, stopped, application_failed, is_enough }
     }
 
     fn look(&self) {
@@ -92,13 +98,24 @@ impl<F: Fn(&BTreeMap<GroupName, usize>, usize) -> bool + Send + Sync> Told<F> {
 }
 
 impl<F: Fn(&BTreeMap<GroupName, usize>, usize) -> bool + Send + Sync> WatchObserver for Told<F> {
-    fn committed(&self, report: &CycleReport, _: Duration) {
+    fn begun(&self, _: &GroupName, _: Duration) {}
+
+    fn committed(&self, report: &CycleReport, _: Duration, _: Option<Duration>) {
         *self.committed.lock().expect("no panic").entry(report.group.clone()).or_default() += 1;
         self.look();
     }
 
     fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>) {
         self.failed.lock().expect("no panic").push((group.clone(), error.code(), failures, pause));
+        self.look();
+    }
+
+    fn application_failed(&self, group: &GroupName, error: &ReplicationError, pause: Duration) {
+        self.application_failed.lock().expect("no panic").push((group.clone(), error.code(), pause));
+    }
+
+    fn stopped(&self, group: &GroupName) {
+        self.stopped.lock().expect("no panic").push(group.clone());
         self.look();
     }
 }
@@ -112,6 +129,7 @@ fn watched(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, name: &str, open: &Arc
             machines: vec![machine_id(name)],
             consistency: Consistency::Crash,
             stall_limit: Duration::from_millis(250),
+            doubt: None,
         },
         capsule: Vec::new(),
         state_folder: folder.to_owned(),
@@ -122,7 +140,22 @@ fn watched(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, name: &str, open: &Arc
     };
     let objective = Objective { rpo: Duration::from_millis(50) };
     let turns = Turns { site: production(), objective, priority: Priority::Normal, newest_age: Some(Duration::ZERO) };
-    Watched { replicator, turns }
+    Watched { replicator, turns, application: None }
+}
+
+/// Replicates these groups and no others.
+async fn watch_all(
+    groups: Vec<Watched>,
+    limit: usize,
+    observer: &dyn WatchObserver,
+    stop: &CancellationToken,
+) -> Vec<GroupName> {
+    let (sender, orders) = orders();
+    for watched in groups {
+        sender.send(Order::Protect(Box::new(watched))).await.expect("there is room");
+    }
+    drop(sender);
+    watch(orders, Schedule::new(limit), &SystemClock, observer, &Stop::at_once(stop)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +170,7 @@ async fn only_so_many_cycles_run_at_once_and_every_group_has_its_turns() {
             groups.push(watched(&vault, &site, name, &open, folder.path()));
         }
         let told = Told::new(&stop, |committed, _| committed.len() == 4 && committed.values().all(|count| *count > 2));
-        let failed = watch(groups, Schedule::new(limit), &SystemClock, &told, &stop).await;
+        let failed = watch_all(groups, limit, &told, &stop).await;
         assert_eq!(failed, []);
         assert_eq!(told.failed.lock().expect("no panic").len(), 0);
         assert_eq!(open.most.load(Ordering::SeqCst), limit, "as many at once as may be");
@@ -157,18 +190,18 @@ async fn a_group_that_cannot_be_helped_is_told_once_and_the_others_go_on() {
         .into_iter()
         .collect();
     let told = Told::new(&stop, |committed, _| committed.get(&group("b")).is_some_and(|count| *count > 3));
-    let failed = watch(groups, Schedule::new(1), &SystemClock, &told, &stop).await;
+    let failed = watch_all(groups, 1, &told, &stop).await;
     assert_eq!(failed, [group("a")]);
     let told_failures = told.failed.lock().expect("no panic").clone();
     assert!(
-        matches!(&told_failures[..], [(name, _, 1, None)] if *name == group("a")),
-        "once, and as one that is not tried again: {told_failures:?}"
+        matches!(&told_failures[..], [(name, _, 1, Some(pause))] if *name == group("a") && pause.as_secs() == 300),
+        "once, and as one that is looked at later: {told_failures:?}"
     );
 
     // Alone it ends the loop.
     let alone = vec![watched(&vault, &SimulatedSite::new(&["a"]), "a", &open, folder.path())];
     let told = Told::new(&stop, |_, _| false);
-    assert_eq!(watch(alone, Schedule::new(1), &SystemClock, &told, &CancellationToken::new()).await, [group("a")]);
+    assert_eq!(watch_all(alone, 1, &told, &CancellationToken::new()).await, [group("a")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,7 +211,7 @@ async fn a_group_that_fails_is_tried_again() {
     // The site does not have its machine.
     let groups = vec![watched(&vault, &SimulatedSite::new(&["b"]), "a", &open, folder.path())];
     let told = Told::new(&stop, |_, failed| failed > 1);
-    assert_eq!(watch(groups, Schedule::new(1), &SystemClock, &told, &stop).await, []);
+    assert_eq!(watch_all(groups, 1, &told, &stop).await, []);
     let failures: Vec<_> =
         told.failed.lock().expect("no panic").iter().map(|(_, _, failures, pause)| (*failures, *pause)).collect();
     assert_eq!(failures, [(1, Some(Duration::from_secs(1))), (2, Some(Duration::from_secs(1)))]);
@@ -198,7 +231,7 @@ async fn groups_that_fail_or_wait_for_their_platform_do_not_keep_the_others_from
     ];
     let told =
         Told::new(&stop, |committed, failed| failed > 1 && committed.get(&group("b")).is_some_and(|count| *count > 2));
-    assert_eq!(watch(groups, Schedule::new(4), &SystemClock, &told, &stop).await, []);
+    assert_eq!(watch_all(groups, 4, &told, &stop).await, []);
     assert_eq!(told.committed.lock().expect("no panic").keys().collect::<Vec<_>>(), [&group("b")]);
     assert!(told.failed.lock().expect("no panic").iter().all(|(name, ..)| *name == group("c")));
     assert_eq!((slow.captures(), quick.captures()), (0, 0), "what was begun is released");
@@ -219,7 +252,128 @@ async fn the_loop_ends_at_once_while_all_groups_sleep() {
         SystemClock.sleep(Duration::from_secs(60)).await;
     };
     tokio::select! {
-        failed = watch(vec![watched], Schedule::new(1), &SystemClock, &told, &stop) => assert_eq!(failed, []),
+        failed = watch_all(vec![watched], 1, &told, &stop) => assert_eq!(failed, []),
         () = operator => panic!("it sleeps on for an hour"),
     }
+}
+
+/// What a cycle of this group, which is asked for now, came to; none if nobody says.
+async fn ask(sender: &mpsc::Sender<Order>, name: &str, label: Option<&str>) -> Option<Arc<CycleResult>> {
+    let (answer, answered) = oneshot::channel();
+    let label = label.map(|label| PointLabel::new(label).expect("a label"));
+    let wishes = Wishes { label, consistency: None };
+    sender.send(Order::Now(group(name), Asked { wishes, answer })).await.ok()?;
+    answered.await.ok()
+}
+
+/// The label of the point that it came to.
+async fn ask_for_point(sender: &mpsc::Sender<Order>, name: &str, label: Option<&str>) -> Option<String> {
+    let result = ask(sender, name, label).await.expect("an answer");
+    result.as_ref().as_ref().expect("a point").point.label.as_ref().map(ToString::to_string)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_that_is_asked_for_comes_at_once_with_its_label_and_groups_come_and_go() {
+    let (folder, vault) = (tempfile::tempdir().expect("a folder"), vault("orders").await);
+    let (open, stop) = (Arc::new(Open::default()), CancellationToken::new());
+    let sites = ["a", "b"].map(|name| SimulatedSite::new(&[name]));
+    let slow = |site, name| {
+        let mut watched = watched(&vault, site, name, &open, folder.path());
+        watched.turns.objective.rpo = Duration::from_secs(3_600);
+        Order::Protect(Box::new(watched))
+    };
+    let (sender, orders) = orders();
+    let told = Told::new(&CancellationToken::new(), |_, _| false);
+    let operator = async {
+        sender.send(slow(&sites[0], "a")).await.expect("it runs");
+        // The first cycle is due at once, the next in an hour.
+        let together = tokio::join!(
+            ask_for_point(&sender, "a", Some("before the upgrade")),
+            ask_for_point(&sender, "a", None),
+            ask_for_point(&sender, "a", Some("after it")),
+        );
+        let label = |text: &str| Some(text.to_owned());
+        assert_eq!(together.0, label("before the upgrade"));
+        assert!(together.1 == label("before the upgrade") || together.1.is_none(), "{together:?}");
+        assert_eq!(together.2, label("after it"));
+        // Nobody answers for a group that is not there, or that is not there any more.
+        assert!(ask(&sender, "b", None).await.is_none());
+        sender.send(slow(&sites[1], "b")).await.expect("it runs");
+        assert_eq!(ask_for_point(&sender, "b", None).await, None);
+        sites[1].wait(["at 1 %".to_owned()]);
+        let forget = async {
+            while sites[1].captures() == 0 {
+                SystemClock.sleep(Duration::from_millis(5)).await;
+            }
+            sender.send(Order::Forget(group("b"))).await.expect("it runs");
+        };
+        let ((), stopped) = tokio::join!(forget, ask(&sender, "b", None));
+        let stopped = stopped.expect("an answer");
+        assert!(
+            matches!(&*stopped, Err(ReplicationError::Stopped { .. })),
+            "whoever waits for it hears that it was stopped"
+        );
+        assert_eq!(told.stopped.lock().expect("no panic")[..], [group("b")]);
+        assert_eq!(sites[1].captures(), 0, "its capture is released");
+        assert!(ask(&sender, "b", None).await.is_none());
+        stop.cancel();
+    };
+    let stop_at_once = Stop::at_once(&stop);
+    let (left, ()) = tokio::join!(watch(orders, Schedule::new(4), &SystemClock, &told, &stop_at_once), operator);
+    assert_eq!(left, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cycle_that_runs_may_end_before_the_loop_does() {
+    let (folder, vault) = (tempfile::tempdir().expect("a folder"), vault("drain").await);
+    let (open, stop) = (Arc::new(Open::default()), Stop::at_once(&CancellationToken::new()));
+    let stop = Stop { end_now: CancellationToken::new(), ..stop };
+    let site = SimulatedSite::new(&["a"]);
+    site.wait_each(Duration::from_millis(200), ["at 1 %".to_owned()]);
+    let (sender, orders) = orders();
+    sender.send(Order::Protect(Box::new(watched(&vault, &site, "a", &open, folder.path())))).await.expect("room");
+    let told = Told::new(&CancellationToken::new(), |_, _| false);
+    let operator = async {
+        while site.captures() == 0 {
+            SystemClock.sleep(Duration::from_millis(1)).await;
+        }
+        stop.begin_no_more.cancel();
+        // Whoever asks now is not kept waiting.
+        ask(&sender, "a", None).await
+    };
+    let (left, answer) = tokio::join!(watch(orders, Schedule::new(4), &SystemClock, &told, &stop), operator);
+    assert!(left.is_empty() && answer.is_none());
+    let committed = told.committed.lock().expect("no panic").get(&group("a")).copied();
+    assert_eq!(committed, Some(1), "the cycle that ran became a point, and no other began");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn application_consistent_points_come_on_their_own_schedule_and_a_guest_that_does_not_rest_costs_no_point() {
+    let (folder, vault) = (tempfile::tempdir().expect("a folder"), vault("application").await);
+    let (open, stop) = (Arc::new(Open::default()), CancellationToken::new());
+    let site = SimulatedSite::new(&["a"]);
+    let mut watched = watched(&vault, &site, "a", &open, folder.path());
+    // One is due after every second or third cycle of fifty milliseconds.
+    let every = Duration::from_millis(120);
+    watched.application = Some(ApplicationPoints { every, newest_age: None });
+    let told = Told::new(&stop, |committed, _| committed.values().any(|count| *count > 7));
+    assert_eq!(watch_all(vec![watched], 1, &told, &stop).await, []);
+    let asked = site.asked();
+    assert_eq!(asked.first(), Some(&Consistency::Application), "there was none");
+    let applications = asked.iter().filter(|consistency| **consistency == Consistency::Application).count();
+    assert!((2..asked.len()).contains(&applications), "some are, and some are not: {asked:?}");
+
+    // From now on its file systems do not come to rest.
+    site.never_rests();
+    let (open, stop) = (Arc::new(Open::default()), CancellationToken::new());
+    let mut watched = self::watched(&vault, &site, "a", &open, folder.path());
+    watched.application = Some(ApplicationPoints { every, newest_age: Some(every) });
+    let told = Told::new(&stop, |committed, _| committed.values().any(|count| *count > 4));
+    assert_eq!(watch_all(vec![watched], 1, &told, &stop).await, []);
+    let failed = told.application_failed.lock().expect("no panic").clone();
+    assert!(
+        !failed.is_empty() && failed.iter().all(|(name, _, pause)| *name == group("a") && *pause == every),
+        "{failed:?}"
+    );
+    assert_eq!(told.failed.lock().expect("no panic").len(), 0, "no cycle counts as failed");
 }

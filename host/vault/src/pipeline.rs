@@ -147,6 +147,15 @@ impl Session {
         found
     }
 
+    /// How many of these chunks have another content than these slots.
+    pub(crate) fn count_differing(&self, data: &[u8], slots: &[Option<Slot>]) -> usize {
+        let differs = |(chunk, slot): (&[u8], &Option<Slot>)| match slot {
+            None => chunk != ZERO_CHUNK,
+            Some(slot) => slot.identity != self.content.identify(chunk),
+        };
+        data.chunks_exact(CHUNK).zip(slots).filter(|pair| differs(*pair)).count()
+    }
+
     /// Looks for what is not known yet at other places of the parent point.
     async fn resolve_elsewhere(&self, mut found: Vec<Found>) -> Vec<Found> {
         let unknown = |(number, found): (usize, &Found)| match found {

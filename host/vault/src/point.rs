@@ -1,8 +1,8 @@
 //! A recovery point as the vault keeps it, and what its writer says of it.
 
 use farshore_core::{
-    Basis, CaptureId, Consistency, DiskId, Generation, Instant, LineageId, Machine, MachineId, RunId, Sequence,
-    SessionId, SiteName, Timestamp,
+    Basis, CaptureId, Consistency, DiskId, Generation, Instant, LineageId, Machine, MachineId, PointLabel, RunId,
+    Sequence, SessionId, SiteName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct Point {
     pub capsule: Vec<CapsuleItem>,
     /// What it cost.
     pub stats: PointStats,
+    /// What whoever asked for it calls it; none if nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<PointLabel>,
     /// What the operator should know; may be empty.
     pub note: String,
 }
@@ -136,6 +139,8 @@ pub struct PointDetails {
     pub consistency: Consistency,
     /// The machines of the group: each disk that was added, and no other.
     pub machines: Vec<PointMachineDraft>,
+    /// What whoever asked for it calls it; none if nobody did.
+    pub label: Option<PointLabel>,
     /// What the operator should know; may be empty. At most 4 KiB.
     pub note: String,
 }

@@ -24,6 +24,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -432,6 +433,7 @@ impl PointWriter {
             machines: point_machines(details, &lock(&session.disks))?,
             capsule: lock(&session.items).values().map(WorkingItem::finished).collect::<Vec<CapsuleItem>>(),
             stats,
+            label: details.label.clone(),
             note: details.note.clone(),
         })
     }
@@ -581,24 +583,40 @@ impl DiskWriter {
         if self.disk.is_disk() {
             lock(&self.session.stats).bytes_given += length;
         }
-        let mut data = to_whole_chunks(data);
-        let mut chunk = offset / u64::try_from(CHUNK).unwrap_or(u64::MAX);
-        while !data.is_empty() {
-            let slot = usize::try_from(chunk % SLOTS as u64).unwrap_or(0);
-            let count = (SLOTS - slot).min(data.len() / CHUNK);
-            let part = data.split_to(count * CHUNK);
-            let permits = u32::try_from(count).expect("a leaf has 64 chunks");
+        for (leaf, slots, data) in parts(offset, data) {
+            let permits = u32::try_from(slots.len()).expect("a leaf has 64 chunks");
             let stopped = |_| Error::Stopped { reason: "its writer has gone".to_owned() };
             let room = Arc::clone(&self.session.room).acquire_many_owned(permits).await.map_err(stopped)?;
             self.session.check_open()?;
-            let leaf = chunk / SLOTS as u64;
-            let accepted = self.session.accept(&self.disk, leaf, slot..slot + count).await;
+            let accepted = self.session.accept(&self.disk, leaf, slots.clone()).await;
             let accepted = accepted.inspect_err(|error| self.session.fail(error.clone()))?;
-            let part = Part { disk: Arc::clone(&self.disk), leaf, slot, data: part, accepted, room };
+            let part = Part { disk: Arc::clone(&self.disk), leaf, slot: slots.start, data, accepted, room };
             self.session.spawn(part);
-            chunk += u64::from(permits);
         }
         Ok(())
+    }
+
+    /// Looks whether the disk has these bytes at an offset, as a write there would put them: its parent's, where nothing was written.
+    /// Nothing is changed or stored. It returns how many bytes are in chunks that differ.
+    ///
+    /// # Errors
+    /// As [`DiskWriter::write`].
+    pub async fn compare(&self, offset: u64, data: Bytes) -> Result<u64> {
+        self.session.check_open()?;
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.check_range(offset, length)?;
+        let mut differing = 0;
+        for (leaf, slots, data) in parts(offset, data) {
+            let accepted = self.session.accept(&self.disk, leaf, slots).await;
+            let accepted = accepted.inspect_err(|error| self.session.fail(error.clone()))?;
+            // Given back also when this is dropped while it waits.
+            let _held = Held { disk: &self.disk, leaf };
+            let session = Arc::clone(&self.session);
+            let counting = move || session.count_differing(&data, &accepted.before);
+            let counted = self.session.shared.context.workers.run(counting).await?;
+            differing += u64::try_from(counted.saturating_mul(CHUNK)).unwrap_or(u64::MAX);
+        }
+        Ok(differing.min(length))
     }
 
     /// Writes zeros: whole chunks, except at the disk's end. It costs no data.
@@ -618,6 +636,31 @@ impl DiskWriter {
         let zeroed = self.session.write_zeroes(&self.disk, first, end).await;
         zeroed.inspect_err(|error| self.session.fail(error.clone()))
     }
+}
+
+/// A leaf that is held as by a write that changes nothing.
+struct Held<'a> {
+    disk: &'a WorkingDisk,
+    leaf: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.disk.map().give_back(self.leaf);
+    }
+}
+
+/// Cuts what is at an offset into leaves: each with its slots and their whole chunks.
+fn parts(offset: u64, data: Bytes) -> impl Iterator<Item = (u64, Range<usize>, Bytes)> {
+    let mut data = to_whole_chunks(data);
+    let mut chunk = offset / u64::try_from(CHUNK).unwrap_or(u64::MAX);
+    std::iter::from_fn(move || {
+        let slot = usize::try_from(chunk % SLOTS as u64).unwrap_or(0);
+        let count = (SLOTS - slot).min(data.len() / CHUNK);
+        let part = (count > 0).then(|| (chunk / SLOTS as u64, slot..slot + count, data.split_to(count * CHUNK)));
+        chunk += u64::try_from(count).unwrap_or(u64::MAX);
+        part
+    })
 }
 
 /// Fills the last chunk of a disk with zeros, so that every chunk has 65,536 bytes and a disk can grow.

@@ -159,6 +159,14 @@ impl WorkingMap {
         changed
     }
 
+    /// Ends a write that was accepted and changes nothing.
+    ///
+    /// # Panics
+    /// When the write was not accepted.
+    pub(crate) fn give_back(&mut self, leaf: u64) {
+        self.leaves.get_mut(&leaf).expect("a leaf with a write in flight is held").in_flight -= 1;
+    }
+
     /// Takes out the leaves that can be stored or forgotten now. Those to be stored are returned.
     pub(crate) fn take_leaves(&mut self) -> (Vec<SweptLeaf>, usize) {
         let mut swept = Vec::new();

@@ -27,4 +27,4 @@ def as_aws(environment, start_response):
         return application(environment, start_response)
 
 
-run_simple("127.0.0.1", 0, as_aws, threaded=True, request_handler=MotoRequestHandler)
+run_simple(sys.argv[2], 0, as_aws, threaded=True, request_handler=MotoRequestHandler)

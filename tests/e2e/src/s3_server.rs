@@ -49,10 +49,19 @@ pub struct S3Server {
     server: Server,
     /// What it needs on disk.
     folder: Option<TempDir>,
+    /// The network namespace in which it runs, if not that of the test.
+    namespace: Option<String>,
 }
 
 fn tools() -> PathBuf {
     installed("s3-server/python/bin")
+}
+
+/// A program of the tools, run in a network namespace.
+fn inside(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(tools().join(program));
+    command
 }
 
 impl S3Server {
@@ -74,9 +83,23 @@ impl S3Server {
 
     /// moto, whose time is ahead by the seconds in this file.
     pub fn moto_ahead(ahead: &Path) -> Self {
-        let mut command = Command::new(tools().join("python"));
-        command.arg("-c").arg(include_str!("moto.py")).arg(ahead);
-        Self { kind: S3Kind::Moto, server: Server::start(command, Says::Errors, "http://"), folder: None }
+        let command = Command::new(tools().join("python"));
+        Self::moto_by(command, ahead, "127.0.0.1", None)
+    }
+
+    /// moto in a network namespace, at an address of that.
+    pub fn moto_in(namespace: &str, address: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ahead = folder.path().join("ahead");
+        fs::write(&ahead, "0").expect("written");
+        let mut server = Self::moto_by(inside(namespace, "python"), &ahead, address, Some(namespace.to_owned()));
+        server.folder = Some(folder);
+        server
+    }
+
+    fn moto_by(mut command: Command, ahead: &Path, address: &str, namespace: Option<String>) -> Self {
+        command.arg("-c").arg(include_str!("moto.py")).args([ahead.as_os_str(), address.as_ref()]);
+        Self { kind: S3Kind::Moto, server: Server::start(command, Says::Errors, "http://"), folder: None, namespace }
     }
 
     fn minio(program: &Path) -> Self {
@@ -88,7 +111,8 @@ impl S3Server {
         command.arg(folder.path().join("certs")).arg(folder.path().join("buckets"));
         command.env("MINIO_ROOT_USER", KEY_ID).env("MINIO_ROOT_PASSWORD", SECRET);
         command.env("MINIO_BROWSER", "off").env("MINIO_UPDATE", "off").env("HOME", folder.path());
-        Self { kind: S3Kind::Minio, server: Server::start(command, Says::Errors, "API: http://"), folder: Some(folder) }
+        let server = Server::start(command, Says::Errors, "API: http://");
+        Self { kind: S3Kind::Minio, server, folder: Some(folder), namespace: None }
     }
 
     /// Where it listens, without a scheme.
@@ -104,7 +128,10 @@ impl S3Server {
     /// # Panics
     /// There was no answer.
     pub fn call(&self, operation: &str, parameters: &Value) -> Result<Value, String> {
-        let mut command = Command::new(tools().join("python"));
+        let mut command = match &self.namespace {
+            Some(namespace) => inside(namespace, "python"),
+            None => Command::new(tools().join("python")),
+        };
         command.args(["-c", CALL, &format!("http://{}", self.address()), KEY_ID, SECRET, operation]);
         let output = command.arg(parameters.to_string()).output().expect("Python runs");
         let told: Value = serde_json::from_slice(&output.stdout)

@@ -25,7 +25,7 @@ use farshore_platform::{
 };
 use farshore_plugin::{Binding, Endpoints, Grants, HostOptions, LogObserver, Mode, PluginHost, Templates};
 use farshore_replication::{
-    CopyLimits, CycleEvent, CycleObserver, CycleReport, Protection, ReplicationError, Replicator,
+    CopyLimits, CycleEvent, CycleObserver, CycleReport, Protection, ReplicationError, Replicator, Wishes,
 };
 use farshore_vault::{Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
 use tokio_util::sync::CancellationToken;
@@ -203,7 +203,7 @@ async fn restore(vault: &Vault, group: &GroupName, point: Sequence, target: &Pat
 async fn cycle(replicator: &Replicator, site: &Witnessed, stop: &CancellationToken) -> CycleReport {
     const BROKEN_MAX: usize = 3;
     for _ in 0..BROKEN_MAX {
-        match replicator.cycle(stop).await {
+        match replicator.cycle(Wishes::default(), stop).await {
             Ok(report) => return report,
             Err(ReplicationError::Site { source: SiteError::CaptureBroken { message, .. }, .. }) => {
                 eprintln!("a capture broke: {message}");
@@ -243,6 +243,7 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
             machines: vec![MachineId::new("orders").expect("a name")],
             consistency: Consistency::Crash,
             stall_limit: Duration::from_millis(500),
+            doubt: None,
         },
         capsule: Vec::new(),
         state_folder: world.folder().join("state"),

@@ -244,6 +244,7 @@ async fn replicate(story: &Story, canary: &str) {
             instant: Instant::Group,
             consistency: Consistency::Crash,
             machines: vec![PointMachineDraft { machine, disks }],
+            label: None,
             note: String::new(),
         };
         writer.commit(details).await.expect("committed");

@@ -81,24 +81,30 @@ fn wait_until_captured(journal: &Path, captured: bool) {
     }
 }
 
-/// Kills the watch at a random moment from the beginning of its second capture to a little after its end, which is guessed
-/// from the length of the first. Returns the points that it told of.
-fn kill_in_a_cycle(mut running: Running, journal: &Path, entropy: &SeededEntropy) -> BTreeSet<u64> {
+/// Kills the watch or the daemon at a random moment from the beginning of its second capture to a little after its end, which is
+/// guessed from the length of the first. Returns the points that the watch told of; a daemon tells events only.
+fn kill_in_a_cycle(mut running: Running, is_watch: bool, journal: &Path, entropy: &SeededEntropy) -> BTreeSet<u64> {
     wait_until_captured(journal, true);
     let begun = SystemClock.monotonic();
     wait_until_captured(journal, false);
     let length = SystemClock.monotonic() - begun;
     let none = Stop::default();
-    let (first, mut next) = running.wait_for("a point", 0, CAPTURE_WAIT_MAX, &none, sequence).expect("a point");
+    let tell = |running: &mut Running, next| running.wait_for("a point", next, CAPTURE_WAIT_MAX, &none, sequence);
+    let mut told = BTreeSet::new();
+    let mut next = 0;
+    if is_watch {
+        let (first, after) = tell(&mut running, next).expect("a point");
+        told.insert(first);
+        next = after;
+    }
     let mut random = [0; 4];
     entropy.fill(&mut random);
     let delay = length.mul_f64(1.25 * f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX));
     wait_until_captured(journal, true);
     pause(delay);
     running.kill();
-    let mut told = BTreeSet::from([first]);
     // What it wrote before it was killed can still be read, up to the end.
-    while let Ok((sequence, after)) = running.wait_for("more points", next, CAPTURE_WAIT_MAX, &none, sequence) {
+    while is_watch && let Ok((sequence, after)) = tell(&mut running, next) {
         told.insert(sequence);
         next = after;
     }
@@ -118,11 +124,12 @@ fn nothing_is_lost_and_nothing_is_left() {
     let journal = journal(&world);
     let seed = SystemClock.now().as_unix_milliseconds().unsigned_abs();
     let entropy = SeededEntropy::new(seed);
-    let kills: u32 = if farshore_e2e::is_long() { 30 } else { 12 };
+    let kills: u32 = if farshore_e2e::is_long() { 200 } else { 12 };
     let (mut attached, mut inside) = (0, 0);
     for kill in 0..kills {
-        let running = world.start(&["replicate", "--watch"]).expect("a watch");
-        committed.extend(kill_in_a_cycle(running, &journal, &entropy));
+        let is_watch = kill % 2 == 0;
+        let running = world.start(if is_watch { &["replicate", "--watch"] } else { &["serve"] }).expect("it starts");
+        committed.extend(kill_in_a_cycle(running, is_watch, &journal, &entropy));
         let left = leftovers(world.guest("orders")).expect("QEMU answers");
         attached += u32::from(!left.nothing_attached());
         inside += u32::from(!left.nothing_attached() || is_captured(&journal));

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use farshore_core::{CHUNK_BYTES, Consistency, SeededEntropy};
-use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, Replicator};
+use farshore_replication::{CopyLimits, CycleEvent, CycleObserver, Protection, Replicator, Wishes};
 use farshore_vault::{Grace, Retention};
 use tokio_util::sync::CancellationToken;
 
@@ -150,6 +150,7 @@ impl Group {
                 machines: vec![scene::machine(0)?.id],
                 consistency: Consistency::Crash,
                 stall_limit: Duration::from_millis(250),
+                doubt: None,
             },
             state_folder: folder.path().to_owned(),
             clock: Arc::new(scene.time.clone()),
@@ -173,7 +174,7 @@ impl Group {
             if cycle + 1 == cycles {
                 self.scene.objects.take_log();
             }
-            let report = self.replicator.cycle(&stop).await?;
+            let report = self.replicator.cycle(Wishes::default(), &stop).await?;
             ensure!(report.point.stats.bytes_changed == written * CHUNK_BYTES, "the cycle found what was written");
         }
         Ok((self.scene.objects.requests().since(before), self.scene.objects.take_log()))

@@ -55,6 +55,8 @@ const TEST: &[Row] = &[
     ("nbdkit", "nbdkit", "an NBD server that is not ours"),
     ("libnbd-bin", "nbdcopy", "an NBD client that is not ours"),
     ("python3-venv", "python3", "the toolchain for components in Python"),
+    ("curl", "curl", "an HTTP client that is not ours"),
+    ("iproute2", "ip", "a link that is cut"),
 ];
 
 /// The packages of `cargo xtask sim`.

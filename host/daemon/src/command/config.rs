@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     adapters::{Adapters, Loaded},
+    api::client::Client,
     arguments::ConfigCommand,
     config::{
         Configuration, Examined, Site, format_duration,
@@ -15,6 +16,7 @@ use crate::{
         problem::{LocatedProblem, Problem, Severity},
     },
     context::Context,
+    error::CliError,
     output::{Failure, Table},
 };
 
@@ -61,7 +63,27 @@ struct GroupSummary {
 
 /// Runs it.
 pub async fn run(context: &Context, command: &ConfigCommand) -> Result<(), Failure> {
-    let ConfigCommand::Check = command;
+    match command {
+        ConfigCommand::Check => check(context).await,
+        ConfigCommand::Reload => reload(context).await,
+    }
+}
+
+async fn reload(context: &Context) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let Some(daemon) = Client::find(&configuration).await? else {
+        return Err(CliError::NoDaemon { socket: configuration.socket() }.into());
+    };
+    let report = context.until_stopped("the daemon goes on with what it does", daemon.reload()).await??;
+    let render = || match &report.differences[..] {
+        [] => "Nothing differs.\n".to_owned(),
+        differences => differences.iter().map(|difference| format!("{difference}\n")).collect(),
+    };
+    context.output.result(&report, render)?;
+    Ok(())
+}
+
+async fn check(context: &Context) -> Result<(), Failure> {
     let mut examined = Examined::read(&context.config_file)?;
     // Sites whose words are right are checked further, though something else in the file is wrong.
     let sites = std::mem::take(&mut examined.document.sites);

@@ -5,14 +5,18 @@ mod capsule;
 mod config;
 mod demo;
 mod drill;
+mod events;
 mod explain;
 mod failover;
 mod machine;
+mod point;
 mod points;
 mod replicate;
 mod rescue;
 mod restore;
 mod run;
+mod serve;
+mod status;
 mod vault;
 
 use std::path::PathBuf;
@@ -20,8 +24,9 @@ use std::path::PathBuf;
 use farshore_core::{GroupName, Sequence};
 use farshore_vault::{Lineage, ProofClaim, Vault};
 
+pub use self::points::basis;
 use crate::{
-    arguments::{Arguments, Command, FailoverCommand, PointChoice},
+    arguments::{Arguments, Command, FailoverCommand, PointChoice, PointCommand},
     config::Configuration,
     context::Context,
     error::CliError,
@@ -36,7 +41,11 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<(), Failure>
     match arguments.command {
         Command::Vault(command) => vault::run(context, &command).await,
         Command::Machine(command) => machine::run(context, &command).await,
+        Command::Serve => serve::run(context).await,
+        Command::Status(arguments) => status::run(context, &arguments).await,
+        Command::Events(arguments) => events::run(context, &arguments).await,
         Command::Replicate(arguments) => replicate::run(context, arguments).await,
+        Command::Point(PointCommand::Create(arguments)) => point::create(context, arguments).await,
         Command::Points(arguments) => points::run(context, &arguments).await,
         Command::Restore(arguments) => restore::run(context, &arguments).await,
         Command::Capsule(command) => capsule::run(context, &command).await,
@@ -74,7 +83,7 @@ fn chosen(point: PointChoice) -> Option<Sequence> {
 }
 
 /// The folder of the host's diaries, made if it is not there.
-fn state_folder(configuration: &Configuration) -> Result<PathBuf, CliError> {
+pub fn state_folder(configuration: &Configuration) -> Result<PathBuf, CliError> {
     let path = configuration.path(&configuration.host.state_folder);
     match std::fs::create_dir_all(&path) {
         Ok(()) => Ok(path),

@@ -116,6 +116,7 @@ fn render(all: &[GroupPoints], now: Timestamp) -> String {
         ">CHANGED",
         ">STORED",
         "PROVEN",
+        "LABEL",
         "NOTE",
     ];
     let mut table = Table::new(&head);
@@ -134,6 +135,7 @@ fn render(all: &[GroupPoints], now: Timestamp) -> String {
                 human::bytes(point.stats.bytes_changed),
                 human::bytes(point.stats.bytes_stored),
                 proven(proofs, now),
+                point.label.as_ref().map(ToString::to_string).unwrap_or_default(),
                 point.note.clone(),
             ]);
         }

@@ -7,88 +7,81 @@ use std::{
 };
 
 use farshore_core::{GroupName, Timestamp};
-use farshore_plugin::Mode;
 use farshore_replication::{
-    CopyLimits, CycleReport, Objective, Protection, ReplicationError, Replicator, Schedule, Turns, WatchObserver,
-    Watched, watch,
+    CycleReport, Newest, Order, Protection, ReplicationError, Replicator, Schedule, Stop, Turns, WatchObserver,
+    Watched, Wishes, orders, watch,
 };
-use farshore_vault::{Point, Power};
-use futures::{StreamExt as _, stream};
+use farshore_vault::Point;
+use futures::{StreamExt as _, future, stream};
 use serde::Serialize;
 
 use super::points::basis;
 use crate::{
-    adapters::Adapters,
+    api::client::Client,
     arguments::ReplicateArguments,
-    capsule,
     config::{Configuration, Group, format_duration},
     context::Context,
+    engine::{self, Engine, GROUPS_ASKED_AT_ONCE, site_limits},
     error::CliError,
     observers::Shown,
     output::{Failure, Output, Table, human},
-    vault::{self, Needs},
 };
 
 /// Runs it.
 pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(), Failure> {
+    if arguments.watch {
+        return on_and_on(context, arguments.groups).await;
+    }
+    once(context, arguments.groups, Wishes::default()).await
+}
+
+/// One cycle of each of these groups, or of all if none is named, by the daemon if one runs.
+///
+/// # Errors
+/// Why a group has no new point.
+pub async fn once(context: &Context, names: Vec<GroupName>, wishes: Wishes) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let mut names = arguments.groups;
+    let named = named(&configuration, names)?;
+    let cycles = match Client::find(&configuration).await? {
+        Some(daemon) => by_daemon(context, &daemon, &named, &wishes).await?,
+        None => here(context, &configuration, &named, &wishes).await?,
+    };
+    tell(context, &configuration, cycles)
+}
+
+type Named<'a> = Vec<(GroupName, &'a Group)>;
+
+fn named(configuration: &Configuration, mut names: Vec<GroupName>) -> Result<Named<'_>, CliError> {
     if names.is_empty() {
         names = configuration.groups.keys().cloned().collect();
     }
     // A group that is named twice is replicated once, in the place where it was named first.
     let mut seen = BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
-    let named = names.into_iter().map(|name| configuration.group(&name).map(|group| (name, group)));
-    let named: Vec<(GroupName, &Group)> = named.collect::<Result<_, _>>()?;
-    let vault = vault::open(context, &configuration, Needs::Powers(&[Power::Replicator])).await?;
-    let state_folder = super::state_folder(&configuration)?;
-    let mut adapters = Adapters::new(context, &configuration)?;
-    let capsule = capsule::gather(&configuration);
-    capsule.warnings.iter().for_each(|warning| context.output.warn(warning));
-    let mut groups = Vec::new();
-    for (name, group) in named {
-        // An adapter that is missing or broken is no reason to stop protecting what other sites run.
-        let source = match adapters.open(&configuration, &group.site, Mode::Protect).await {
-            Ok(source) => source,
-            Err(error) => {
-                groups.push(Err(Unusable { group: name, error }));
-                continue;
-            }
-        };
-        let shown = if arguments.watch { Shown::quiet(context.output) } else { Shown::with_progress(context.output) };
-        let shown = Arc::new(shown);
-        let replicator = Replicator {
-            vault: Arc::clone(&vault),
-            source,
-            protection: Protection {
-                group: name.clone(),
-                machines: group.machines.clone(),
-                consistency: group.consistency,
-                stall_limit: group.stall_limit,
-            },
-            capsule: capsule.items.clone(),
-            state_folder: state_folder.clone(),
-            clock: Arc::clone(&context.clock),
-            entropy: Arc::clone(&context.entropy),
-            observer: Arc::clone(&shown) as _,
-            limits: CopyLimits::default(),
-        };
-        let (site, objective) = (group.site.clone(), Objective { rpo: group.rpo });
-        let turns = Turns { site, objective, priority: group.priority, newest_age: None };
-        groups.push(Ok(Replicated { replicator, turns, shown }));
-    }
-    if arguments.watch {
-        on_and_on(context, &configuration, groups).await
-    } else {
-        once(context, &configuration, groups).await
-    }
+    names.into_iter().map(|name| configuration.group(&name).map(|group| (name, group))).collect()
 }
 
-/// The newest points of so many groups are asked for at once when watching begins.
-const GROUPS_ASKED_AT_ONCE: usize = 16;
-/// A vault that does not say in this time how old a group's newest point is, is not waited for.
-const NEWEST_ASKED_MAX: Duration = Duration::from_secs(10);
+/// What replicates these groups in this process. An adapter that is missing or broken is no reason to stop protecting what other
+/// sites run.
+async fn replicated(
+    context: &Context,
+    configuration: &Configuration,
+    named: &Named<'_>,
+    shown: impl Fn() -> Shown,
+) -> Result<Vec<Result<Replicated, Unusable>>, Failure> {
+    let mut engine = Engine::open(context, configuration).await?;
+    let mut groups = Vec::new();
+    for (name, group) in named {
+        let shown = Arc::new(shown());
+        let replicator = engine.replicator(configuration, name, group, Arc::clone(&shown) as _).await;
+        groups.push(match replicator {
+            Ok(replicator) => Ok(Replicated { replicator, turns: engine::turns(group), shown }),
+            Err(error) => Err(Unusable { group: name.clone(), error }),
+        });
+    }
+    Ok(groups)
+}
+
 /// A shorter wait for a turn is not worth a word.
 const WAITED_SHOWN_MIN: Duration = Duration::from_secs(1);
 
@@ -112,11 +105,14 @@ enum Cycle {
     Failed { group: GroupName, error: Failure },
 }
 
-async fn once(
+/// One after the other, in this process.
+async fn here(
     context: &Context,
     configuration: &Configuration,
-    groups: Vec<Result<Replicated, Unusable>>,
-) -> Result<(), Failure> {
+    named: &Named<'_>,
+    wishes: &Wishes,
+) -> Result<Vec<Cycle>, Failure> {
+    let groups = replicated(context, configuration, named, || Shown::with_progress(context.output)).await?;
     let mut cycles = Vec::new();
     for group in groups {
         let Replicated { replicator, shown, .. } = match group {
@@ -126,7 +122,7 @@ async fn once(
                 continue;
             }
         };
-        let result = replicator.cycle(&context.stop).await;
+        let result = replicator.cycle(wishes.clone(), &context.stop).await;
         shown.end();
         match result {
             Ok(report) => cycles.push(Cycle::Committed(Box::new(report))),
@@ -138,6 +134,27 @@ async fn once(
             }
         }
     }
+    Ok(cycles)
+}
+
+/// All at once, as the daemon's limits allow.
+async fn by_daemon(
+    context: &Context,
+    daemon: &Client,
+    named: &Named<'_>,
+    wishes: &Wishes,
+) -> Result<Vec<Cycle>, Failure> {
+    context.output.remark("the daemon of this host is asked");
+    let cycles = future::join_all(named.iter().map(|(group, _)| async {
+        match daemon.cycle(group, wishes).await {
+            Ok(report) => Cycle::Committed(Box::new(report)),
+            Err(error) => Cycle::Failed { group: group.clone(), error },
+        }
+    }));
+    Ok(context.until_stopped("the daemon goes on with what it began", cycles).await?)
+}
+
+fn tell(context: &Context, configuration: &Configuration, mut cycles: Vec<Cycle>) -> Result<(), Failure> {
     // One group that fails is the command's own error.
     if let [Cycle::Failed { .. }] = &cycles[..]
         && let Some(Cycle::Failed { error, .. }) = cycles.pop()
@@ -195,15 +212,17 @@ fn notes(report: &CycleReport) -> String {
     notes.into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-async fn on_and_on(
-    context: &Context,
-    configuration: &Configuration,
-    groups: Vec<Result<Replicated, Unusable>>,
-) -> Result<(), Failure> {
+async fn on_and_on(context: &Context, names: Vec<GroupName>) -> Result<(), Failure> {
+    let configuration = context.configuration()?;
+    let named = named(&configuration, names)?;
+    if Client::find(&configuration).await?.is_some() {
+        return Err(CliError::DaemonRuns { path: configuration.socket() }.into());
+    }
+    let groups = replicated(context, &configuration, &named, || Shown::quiet(context.output)).await?;
     let (mut watched, mut unusable) = (Vec::new(), Vec::new());
     for group in groups {
         match group {
-            Ok(Replicated { replicator, turns, .. }) => watched.push(Watched { replicator, turns }),
+            Ok(Replicated { replicator, turns, .. }) => watched.push(Watched { replicator, turns, application: None }),
             Err(group) => unusable.push(group),
         }
     }
@@ -230,7 +249,7 @@ async fn on_and_on(
         context.output.line(&line, || line.render(context.clock.now()))?;
         failed.push(group);
     }
-    failed.extend(watch_all(context, configuration, watched).await);
+    failed.extend(watch_all(context, &configuration, watched).await?);
     if context.stop.is_cancelled() {
         let left = "the captures were released; the last committed points stand";
         return Err(context.interrupted(left).into());
@@ -240,63 +259,48 @@ async fn on_and_on(
 }
 
 /// Replicates the groups, as many at once as may be, until the operator stops them. Returns those that no later try can help.
-async fn watch_all(context: &Context, configuration: &Configuration, groups: Vec<Watched>) -> Vec<GroupName> {
-    for Watched { replicator, turns } in &groups {
+async fn watch_all(
+    context: &Context,
+    configuration: &Configuration,
+    groups: Vec<Watched>,
+) -> Result<Vec<GroupName>, Failure> {
+    for Watched { replicator, turns, .. } in &groups {
         let Protection { group, machines, .. } = &replicator.protection;
         let rpo = format_duration(turns.objective.rpo);
         context.output.remark(&format!("{group}: {} machines, at most {rpo} old", machines.len()));
     }
     let mut schedule = Schedule::new(configuration.host.concurrent_cycles.into());
-    for (name, site) in &configuration.sites {
-        if let Some(count) = site.concurrent_cycles {
-            schedule.limit_site(name, count.into());
-        }
-    }
-    let mut last = BTreeMap::new();
+    schedule.limit(configuration.host.concurrent_cycles.into(), &site_limits(configuration));
     let asked = stream::iter(groups).map(|watched| async {
-        let newest = tokio::select! {
-            biased;
-            () = context.stop.cancelled() => Newest::Unknown,
-            newest = newest(&watched.replicator) => newest,
-            () = context.clock.sleep(NEWEST_ASKED_MAX) => Newest::Unknown,
-        };
+        let Replicator { vault, protection, .. } = &watched.replicator;
+        let newest = engine::newest(vault, &protection.group, &*context.clock).await;
         (watched, newest)
     });
-    let mut asked: Vec<(Watched, Newest)> = asked.buffered(GROUPS_ASKED_AT_ONCE).collect().await;
-    for (watched, newest) in &mut asked {
-        watched.turns.newest_age = match newest {
-            Newest::Captured(at) => {
-                last.insert(watched.replicator.protection.group.clone(), *at);
-                Some(context.clock.now().since(*at))
-            }
-            Newest::None => None,
-            // Its cycle will tell why. Until then it is no first copy.
-            Newest::Unknown => Some(Duration::ZERO),
-        };
+    let asking = asked.buffered(GROUPS_ASKED_AT_ONCE).collect::<Vec<_>>();
+    let asked = context.until_stopped("nothing was begun", asking).await?;
+    let mut last = BTreeMap::new();
+    for (watched, newest) in &asked {
+        if let Newest::Point(point) = newest {
+            last.insert(watched.replicator.protection.group.clone(), point.captured_at);
+        }
     }
-    let groups = asked.into_iter().map(|(watched, _)| watched).collect();
-    let told = Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: last.into() };
-    watch(groups, schedule, &*context.clock, &told, &context.stop).await
-}
-
-/// When a group's newest point was captured.
-enum Newest {
-    Captured(Timestamp),
-    None,
-    Unknown,
-}
-
-async fn newest(replicator: &Replicator) -> Newest {
-    let read = async {
-        let Some(lineage) = replicator.vault.lineage(&replicator.protection.group).await? else { return Ok(None) };
-        let Some(sequence) = lineage.head().await?.newest_point else { return Ok(None) };
-        Ok::<_, farshore_vault::Error>(Some(lineage.point(sequence).await?.captured_at))
+    let (sender, orders) = orders();
+    let giving = async {
+        for (mut watched, newest) in asked {
+            watched.turns.newest_age = match newest {
+                Newest::Point(point) => Some(context.clock.now().since(point.captured_at)),
+                Newest::None => None,
+                // Its cycle will tell why. Until then it is no first copy.
+                Newest::Unknown => Some(Duration::ZERO),
+            };
+            let _ = sender.send(Order::Protect(Box::new(watched))).await;
+        }
+        drop(sender);
     };
-    match read.await {
-        Ok(Some(at)) => Newest::Captured(at),
-        Ok(None) => Newest::None,
-        Err(_) => Newest::Unknown,
-    }
+    let told = Told { output: context.output, clock: &*context.clock, stop: &context.stop, last: last.into() };
+    let stop = Stop::at_once(&context.stop);
+    let (failed, ()) = tokio::join!(watch(orders, schedule, &*context.clock, &told, &stop), giving);
+    Ok(failed)
 }
 
 /// A line of `--watch --json` for a cycle that failed.
@@ -316,7 +320,7 @@ impl FailedLine<'_> {
         let causes: String = error.causes.iter().map(|cause| format!(": {cause}")).collect();
         let problems: String =
             error.problems.iter().map(|problem| format!("\n{}", problem.render().trim_end())).collect();
-        let next = self.next_try_in_milliseconds.map_or("no later try can help".to_owned(), |pause| {
+        let next = self.next_try_in_milliseconds.map_or("it is not tried again".to_owned(), |pause| {
             format!("next try in {}", human::duration(Duration::from_millis(pause)))
         });
         let age = self.age_milliseconds.map_or(String::new(), |age| {
@@ -365,7 +369,14 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 impl WatchObserver for Told<'_> {
-    fn committed(&self, report: &CycleReport, waited: Duration) {
+    fn begun(&self, _: &GroupName, _: Duration) {}
+
+    fn stopped(&self, _: &GroupName) {}
+
+    // Such points come on a schedule of their own only with the daemon.
+    fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}
+
+    fn committed(&self, report: &CycleReport, waited: Duration, _: Option<Duration>) {
         let before = self.age(&report.group, self.clock.now());
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         last.insert(report.group.clone(), report.point.captured_at);

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use farshore_core::{CredentialName, GroupName, MachineId, SiteName};
+use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::Mode;
 use farshore_vault::Address;
 
 use super::{
-    model::{Adapter, Document, Group, Host, OptionValue, SecretPlace, Site, Vault},
+    model::{Adapter, Alert, Document, Group, Host, OptionValue, SecretPlace, Site, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
     reach::drill_reaches,
@@ -25,6 +25,12 @@ const WORKER_THREADS_MAX: u16 = 1024;
 
 /// The most cycles at once: each holds some tens of MiB of memory.
 const CONCURRENT_CYCLES_MAX: u16 = 1024;
+
+/// The longest that cycles may go on when the daemon is stopped.
+const DRAIN_LIMIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// The most bytes of the path of a Unix socket (`sun_path` of `unix(7)`, without the zero at its end).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Checks what serde cannot. `embedded` are the names of the adapters in this binary.
 pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Problem> {
@@ -74,6 +80,9 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
         check_group(name, group, places, &mut problems);
     }
     check_machines_of_two_groups(&document.groups, places, &mut problems);
+    for (name, alert) in &document.alerts {
+        check_alert(name, alert, places, &mut problems);
+    }
     if !places.contains(&place!["groups"]) {
         problems.push(
             Problem::warning(0..0, "there are no groups: nothing is protected")
@@ -131,6 +140,25 @@ fn check_host(host: &Host, places: &Places, problems: &mut Vec<Problem>) {
             .push(Problem::error(span, format!("{threads} worker threads are not between 1 and {WORKER_THREADS_MAX}")));
     }
     check_cycles(host.concurrent_cycles, &place!["host", "concurrent-cycles"], places, problems);
+    for (index, site) in host.sites.iter().flatten().enumerate() {
+        problems.extend(unknown_site(site.as_str(), &place!["host", "sites", index], places));
+    }
+    if host.drain_limit > DRAIN_LIMIT_MAX {
+        let hours = DRAIN_LIMIT_MAX.as_secs() / 3_600;
+        let message = format!("no cycle is waited for longer than {hours}h");
+        problems.push(Problem::error(places.value(&place!["host", "drain-limit"]), message));
+    }
+    for (key, place) in host.listen.iter().flat_map(|listen| [("key", &listen.key), ("token", &listen.token)]) {
+        if let SecretPlace::Env(variable) = place {
+            problems.extend(check_variable(variable, places.value(&place!["host", "listen", key])));
+        }
+    }
+    if let Some(socket) = &host.socket
+        && socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX
+    {
+        let message = format!("the path of a socket has at most {SOCKET_PATH_BYTES_MAX} bytes");
+        problems.push(Problem::error(places.value(&place!["host", "socket"]), message));
+    }
 }
 
 fn check_cycles(count: u16, at: &Path, places: &Places, problems: &mut Vec<Problem>) {
@@ -243,6 +271,15 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
                 .hint("keep all for at least as long as `rpo`"),
         );
     }
+    if let Some(every) = group.application_every {
+        let span = || places.value(&at("application-every"));
+        if group.consistency == Consistency::Application {
+            let problem = Problem::error(span(), "all points are application-consistent already");
+            problems.push(problem.hint("leave `application-every` out, or `consistency = \"application\"`"));
+        } else if every < group.rpo {
+            problems.push(Problem::error(span(), "points cannot be application-consistent more often than they come"));
+        }
+    }
     if group.stall_limit > STALL_LIMIT_MAX {
         let seconds = STALL_LIMIT_MAX.as_secs();
         problems
@@ -250,24 +287,59 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
     }
 }
 
+fn check_alert(name: &AlertName, alert: &Alert, places: &Places, problems: &mut Vec<Problem>) {
+    let at = |key: &str| -> Path {
+        let keys = key.split('.').filter(|key| !key.is_empty()).map(Part::from);
+        place!["alerts", name.as_str()].into_iter().chain(keys).collect()
+    };
+    let rule = alert.rule();
+    problems.extend(rule.problems().into_iter().map(|(key, message)| Problem::error(places.value(&at(key)), message)));
+    for (index, group) in alert.groups.iter().enumerate() {
+        let groups = place!["groups"];
+        let known = places.names(&groups);
+        if !known.contains(&group.as_str()) {
+            let place: Path = at("groups").into_iter().chain([Part::Index(index)]).collect();
+            let problem = Problem::error(places.value(&place), format!("there is no group {:?}", group.as_str()));
+            problems.push(match closest(group.as_str(), known.iter().copied()) {
+                Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
+                None => problem,
+            });
+        }
+    }
+    if let Some(SecretPlace::Env(variable)) = &alert.secret {
+        problems.extend(check_variable(variable, places.value(&at("secret"))));
+    }
+    if let Some(mail) = &alert.mail
+        && mail.user.is_some() != alert.secret.is_some()
+    {
+        let (has, lacks) = if mail.user.is_some() { ("user", "`secret`") } else { ("secret", "`user` in the mail") };
+        let key = if mail.user.is_some() { "mail.user" } else { "secret" };
+        let problem =
+            Problem::error(places.value(&at(key)), format!("the mail server's {has} has no {lacks} beside it"));
+        problems.push(problem.hint("a mail server that asks who sends wants both"));
+    }
+}
+
 /// Checks that groups name sites that are there. `references` are the places and the names, also of groups that have
 /// other mistakes.
 pub fn check_references(references: &[(Path, String)], places: &Places) -> Vec<Problem> {
+    let right = references.iter().filter(|(_, site)| site.parse::<SiteName>().is_ok());
+    right.filter_map(|(at, site)| unknown_site(site, at, places)).collect()
+}
+
+/// The problem of a name that no site has.
+fn unknown_site(site: &str, at: &[Part], places: &Places) -> Option<Problem> {
     let sites = place!["sites"];
     let known = places.names(&sites);
-    let unknown =
-        references.iter().filter(|(_, site)| site.parse::<SiteName>().is_ok() && !known.contains(&site.as_str()));
-    let problem = |(at, site): &(Path, String)| {
-        let problem = Problem::error(places.value(at), format!("there is no site {site:?}"));
-        match closest(site, known.iter().copied()) {
-            Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
-            None if known.is_empty() => problem.hint(format!("add `[sites.{site}]`")),
-            None => {
-                problem.hint(format!("the sites are \"{}\"; add `[sites.{site}]` for another", known.join("\", \"")))
-            }
-        }
-    };
-    unknown.map(problem).collect()
+    if known.contains(&site) {
+        return None;
+    }
+    let problem = Problem::error(places.value(at), format!("there is no site {site:?}"));
+    Some(match closest(site, known.iter().copied()) {
+        Some(meant) => problem.hint(format!("did you mean {meant:?}?")),
+        None if known.is_empty() => problem.hint(format!("add `[sites.{site}]`")),
+        None => problem.hint(format!("the sites are \"{}\"; add `[sites.{site}]` for another", known.join("\", \""))),
+    })
 }
 
 fn check_machines(name: &GroupName, machines: &[MachineId], at: &Path, places: &Places, problems: &mut Vec<Problem>) {

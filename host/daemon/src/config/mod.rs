@@ -8,6 +8,7 @@
 //! Nothing here contacts a platform or a vault.
 
 mod check;
+pub mod difference;
 pub mod model;
 pub mod places;
 pub mod problem;
@@ -24,14 +25,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use farshore_core::{GroupName, SiteName};
+use farshore_core::{AlertName, GroupName, SiteName};
+use zeroize::Zeroizing;
 
-pub use self::model::{Document, Group, Site, Vault};
+pub use self::model::{Alert, Document, Group, Site, Vault};
 use self::{
+    model::SecretPlace,
     places::Places,
     problem::{LocatedProblem, Problem, Severity},
+    secret::SecretError,
 };
-use crate::{adapters, error::CliError};
+use crate::{adapters, error::CliError, output::Output};
 
 pub use units::{format_duration, parse_bytes, parse_duration};
 
@@ -90,6 +94,7 @@ impl Examined {
             vault: self.document.vault.clone().unwrap_or_else(nowhere),
             sites,
             groups: self.document.groups.clone(),
+            alerts: self.document.alerts.clone(),
             places: self.places.clone(),
             folder: folder_of(&self.file),
             file: self.file.clone(),
@@ -105,13 +110,14 @@ impl Examined {
         let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         let problems = self.located();
         match self.document {
-            Document { host, vault: Some(vault), sites, groups } if errors == 0 => {
+            Document { host, vault: Some(vault), sites, groups, alerts } if errors == 0 => {
                 let folder = folder_of(&self.file);
                 Ok(Configuration {
                     host,
                     vault,
                     sites,
                     groups,
+                    alerts,
                     places: self.places,
                     folder,
                     file: self.file,
@@ -134,6 +140,8 @@ pub struct Configuration {
     pub sites: BTreeMap<SiteName, Site>,
     /// The groups.
     pub groups: BTreeMap<GroupName, Group>,
+    /// Who is told what happens.
+    pub alerts: BTreeMap<AlertName, Alert>,
     /// Where everything stands.
     pub places: Places,
     folder: PathBuf,
@@ -151,6 +159,7 @@ impl Configuration {
             vault,
             sites: BTreeMap::new(),
             groups: BTreeMap::new(),
+            alerts: BTreeMap::new(),
             places: Places::default(),
             folder: folder_of(&file),
             file,
@@ -176,9 +185,42 @@ impl Configuration {
         &self.text
     }
 
+    /// Whether this host replicates the groups of a site.
+    pub fn serves(&self, site: &SiteName) -> bool {
+        self.host.sites.as_ref().is_none_or(|sites| sites.contains(site))
+    }
+
+    /// The groups that this host replicates.
+    pub fn served_groups(&self) -> impl Iterator<Item = (&GroupName, &Group)> {
+        self.groups.iter().filter(|(_, group)| self.serves(&group.site))
+    }
+
+    /// Where the daemon listens for commands of this machine.
+    pub fn socket(&self) -> PathBuf {
+        match &self.host.socket {
+            Some(socket) => self.path(socket),
+            None => self.path(&self.host.state_folder).join("farshore.sock"),
+        }
+    }
+
     /// A path of the configuration: a relative one counts from the folder of the file.
     pub fn path(&self, written: &Path) -> PathBuf {
         self.folder.join(written)
+    }
+
+    /// What a secret's place holds, all of it. The operator hears if others can read its file.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn secret(&self, output: Output, place: &SecretPlace) -> Result<Zeroizing<String>, SecretError> {
+        match place {
+            SecretPlace::Env(variable) => secret::read_variable(variable),
+            SecretPlace::File(file) => {
+                let read = secret::read_file(&self.path(file))?;
+                read.warning.iter().for_each(|warning| output.warn(warning));
+                Ok(read.secret)
+            }
+        }
     }
 
     /// The error for problems that were found after the file was accepted, such as settings that an adapter refuses.

@@ -7,13 +7,16 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use farshore_core::{Consistency, CredentialName, GroupName, MachineId, SiteName};
+use farshore_alerts::{AlertRule, MailTarget, WebhookTarget};
+use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
 use farshore_replication::Priority;
+use farshore_state::Severity;
 use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -36,6 +39,9 @@ pub struct Document {
     /// Machines that are protected and recovered together.
     #[serde(default)]
     pub groups: BTreeMap<GroupName, Group>,
+    /// Who is told what happens.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alerts: BTreeMap<AlertName, Alert>,
 }
 
 /// This host's own folders and threads.
@@ -51,6 +57,32 @@ pub struct Host {
     pub worker_threads: Option<u16>,
     /// How many groups are replicated at once, at most.
     pub concurrent_cycles: u16,
+    /// The sites whose groups this host replicates; all of them when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sites: Option<Vec<SiteName>>,
+    /// How long cycles that run may go on when the daemon is stopped.
+    #[serde(with = "units::duration")]
+    pub drain_limit: Duration,
+    /// Where the daemon listens for commands of this machine; `farshore.sock` in the state folder when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// Where it listens for others; nowhere when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+}
+
+/// A TCP address of the daemon's API: with TLS and a token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Listen {
+    /// `IP:PORT`.
+    pub address: SocketAddr,
+    /// A PEM file of its certificate and those that lead to an authority.
+    pub certificate: PathBuf,
+    /// The certificate's key, as PEM.
+    pub key: SecretPlace,
+    /// What whoever asks has to show: `authorization: Bearer TOKEN`.
+    pub token: SecretPlace,
 }
 
 impl Default for Host {
@@ -60,6 +92,10 @@ impl Default for Host {
             cache_folder: Path::new("/var/cache/farshore").to_owned(),
             worker_threads: None,
             concurrent_cycles: 32,
+            sites: None,
+            drain_limit: Duration::from_secs(30),
+            socket: None,
+            listen: None,
         }
     }
 }
@@ -88,6 +124,39 @@ pub struct Vault {
     /// Where its data is, if that is another address. Then this one is of its metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<VaultData>,
+}
+
+/// Who is told of which events: a program by a webhook, or people by mail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Alert {
+    /// Events as severe as this, or more.
+    #[serde(default = "default_severity")]
+    pub severity: Severity,
+    /// Events about these groups. If empty: about all, and about the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupName>,
+    /// The program; or
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookTarget>,
+    /// the people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailTarget>,
+    /// The webhook's bearer token, or the password of the mail server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretPlace>,
+}
+
+impl Alert {
+    /// The same without its secret.
+    pub fn rule(&self) -> AlertRule {
+        let Self { severity, groups, webhook, mail, secret: _ } = self.clone();
+        AlertRule { severity, groups, webhook, mail }
+    }
+}
+
+const fn default_severity() -> Severity {
+    Severity::Warning
 }
 
 /// Where the data of a vault with two addresses is kept.
@@ -359,6 +428,12 @@ pub struct Group {
     /// What the guests are asked to do before the instant.
     #[serde(default = "default_consistency")]
     pub consistency: Consistency,
+    /// All that is said to be unchanged is read again and compared in so long, a part with each cycle.
+    #[serde(with = "units::duration", default = "default_verify_within")]
+    pub verify_within: Duration,
+    /// One point is application-consistent in so long, beside the others that are not.
+    #[serde(with = "units::duration::optional", default, skip_serializing_if = "Option::is_none")]
+    pub application_every: Option<Duration>,
     /// Which of its recovery points stand when the vault is pruned; without it all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionRules>,
@@ -393,6 +468,10 @@ impl From<RetentionRules> for Retention {
         let RetentionRules { all, hourly, daily, weekly, monthly, yearly } = rules;
         Self { all_seconds: all.as_secs(), hourly, daily, weekly, monthly, yearly }
     }
+}
+
+const fn default_verify_within() -> Duration {
+    Duration::from_secs(30 * 86_400)
 }
 
 const fn default_stall_limit() -> Duration {

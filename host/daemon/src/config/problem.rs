@@ -5,10 +5,10 @@
 
 use std::{fmt::Write as _, ops::Range};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// The configuration cannot be used.
@@ -57,7 +57,7 @@ impl Problem {
 }
 
 /// A problem with its place worked out, as it is shown and as `--json` gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocatedProblem {
     /// How bad it is.
     pub severity: Severity,

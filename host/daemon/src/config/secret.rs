@@ -1,4 +1,4 @@
-//! Reading a secret from the place that the configuration names: a file or an environment variable.
+//! Reading a secret from the place that the configuration names, a file or an environment variable; and certificates.
 
 use std::{
     fs::File,
@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 
 /// The most bytes of a file that holds a secret: a cloud's key file has a few KiB.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// The most bytes of a file of certificates.
+const CERTIFICATES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A secret that cannot be had. No variant holds any of it.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,19 @@ pub fn read_variable(name: &str) -> Result<Zeroizing<String>, SecretError> {
         Ok(value) if !value.is_empty() => Ok(Zeroizing::new(value)),
         _ => Err(SecretError::Variable { name: name.to_owned() }),
     }
+}
+
+/// Reads a PEM file of certificates. It holds no secret.
+///
+/// # Errors
+/// When it cannot be read, or is larger than a list of authorities can be.
+pub fn read_certificates(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(CERTIFICATES_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > CERTIFICATES_BYTES_MAX {
+        return Err(std::io::Error::other("the file is larger than 4 MiB, which no list of authorities is"));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -337,6 +337,54 @@ fn the_shipped_configurations_are_right_and_the_largest_has_every_key() {
 }
 
 #[test]
+fn application_consistent_points_have_a_schedule_of_their_own_or_none() {
+    let group = |more: &str| told(&GOOD.replace("rpo = \"5s\"", &format!("rpo = \"5s\"\n{more}")));
+    assert_eq!(group("application-every = \"1h\""), Vec::<String>::new());
+    for (more, part) in [
+        (
+            "application-every = \"1h\"\nconsistency = \"application\"",
+            "all points are application-consistent already | leave",
+        ),
+        ("application-every = \"4s\"", "more often than they come"),
+        ("application-every = \"hourly\"", "is not a length of time"),
+        ("verify-within = \"0s\"", "no time at all"),
+    ] {
+        let problems = group(more);
+        assert!(problems.len() == 1 && problems[0].contains(part), "{more}: {problems:?}");
+    }
+}
+
+#[test]
+fn what_the_daemon_goes_by_is_checked() {
+    let alert = "\n[alerts.on-call]\nsecret = { env = \"HOOK\" }\nwebhook.address = \"https://hooks.example.org\"\n";
+    let mail = "\n[alerts.team]\ngroups = [\"shop\"]\nmail = { server = \"mail.example.org\", from = \"a@b.org\", to = [\"c@d.org\"] }\n";
+    let listen =
+        "address = \"127.0.0.1:7443\", certificate = \"crt\", key = { file = \"key\" }, token = { env = \"TOKEN\" }";
+    let host = format!("[host]\nsites = [\"farm\"]\ndrain-limit = \"5m\"\nlisten = {{ {listen} }}\n");
+    let fine = format!("{host}{GOOD}{alert}{mail}");
+    assert_eq!(told(&fine), Vec::<String>::new());
+    for (from, to, part) in [
+        ("sites = [\"farm\"]", "sites = [\"farn\"]", "there is no site \"farn\" | did you mean \"farm\"?"),
+        ("\"5m\"", "\"25h\"", "no cycle is waited for longer than 24h"),
+        ("{ env = \"TOKEN\" }", "\"hunter2\"", "a secret never stands in this file itself"),
+        ("{ env = \"TOKEN\" }", "{ env = \"hunter 2\" }", "cannot be the name of an environment variable"),
+        ("127.0.0.1:7443", "localhost", "invalid socket address"),
+        ("{ env = \"HOOK\" }", "\"hunter2\"", "a secret never stands in this file itself"),
+        ("https://hooks", "http://hooks", "the address has no TLS"),
+        ("webhook.address = \"https://hooks.example.org\"\n", "", "webhook"),
+        ("groups = [\"shop\"]", "groups = [\"shoo\"]", "there is no group \"shoo\" | did you mean \"shop\"?"),
+        ("\"c@d.org\"", "\"nobody\"", "\"nobody\" is no mail address"),
+        ("to = [", "user = \"me\", to = [", "the mail server's user has no `secret` beside it"),
+        ("[alerts.on-call]", "[alerts.on-call]\nseverity = \"bad\"", "unknown variant `bad`"),
+        ("[host]", "[host]\nsocket = \"/[LONG]\"", "the path of a socket has at most 107 bytes"),
+    ] {
+        let problems = told(&fine.replacen(from, to, 1).replace("[LONG]", &"x".repeat(107)));
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{to}: {problems:?}");
+        assert!(!problems.iter().any(|problem| problem.contains("hunter")), "{problems:?}");
+    }
+}
+
+#[test]
 fn credentials_and_endpoints_are_checked() {
     let site = |more: &str| {
         GOOD.replace("[sites.shelter]\nadapter = \"qemu\"\n", &format!("[sites.shelter]\nadapter = \"qemu\"\n{more}\n"))

@@ -13,7 +13,7 @@
 use std::{any::Any, error::Error, fmt::Write as _};
 
 use farshore_core::{Code, Coded};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::human::clean;
 use crate::{
@@ -43,7 +43,8 @@ pub enum Status {
 }
 
 /// An error at the edge.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Told")]
 pub struct Failure {
     /// What can be looked up.
     pub code: Code,
@@ -59,6 +60,23 @@ pub struct Failure {
     /// The exit status.
     #[serde(skip)]
     pub status: Status,
+}
+
+/// An error as another process tells it.
+#[derive(Deserialize)]
+struct Told {
+    code: Code,
+    message: String,
+    causes: Vec<String>,
+    advice: Option<String>,
+    #[serde(default)]
+    problems: Vec<LocatedProblem>,
+}
+
+impl From<Told> for Failure {
+    fn from(Told { code, message, causes, advice, problems }: Told) -> Self {
+        Self { code, message, causes, advice, problems, status: status_of(code) }
+    }
 }
 
 impl<E: Coded + 'static> From<E> for Failure {
@@ -97,9 +115,9 @@ impl Failure {
 
 fn status_of(code: Code) -> Status {
     let is_one_of = |numbers: &[u16]| numbers.iter().any(|number| Code::new(*number) == code);
-    if is_one_of(&[3001, 6001, 6002, 6003, 6004, 6005, 6006, 6007, 6008, 6010, 6014]) {
+    if is_one_of(&[3001, 6001, 6002, 6003, 6004, 6005, 6006, 6007, 6008, 6010, 6014, 6042]) {
         Status::Usage
-    } else if is_one_of(&[6015, 6016, 6035, 6041]) {
+    } else if is_one_of(&[6015, 6016, 6035, 6036, 6041]) {
         Status::Findings
     } else {
         Status::Failed
@@ -122,6 +140,12 @@ fn causes(message: &str, mut source: Option<&(dyn Error + 'static)>) -> Vec<Stri
 }
 
 impl Failure {
+    /// What happened and why, in a line.
+    pub fn in_a_line(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        std::iter::once(self.message.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
+    }
+
     /// The text for a person, each line ended. What others said is cleaned piece by piece, because the colours are control
     /// characters too.
     pub fn render(&self, style: &super::Style) -> String {

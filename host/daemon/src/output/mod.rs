@@ -7,6 +7,7 @@
 pub mod failure;
 pub mod human;
 pub mod progress;
+pub mod repeats;
 pub mod table;
 
 use std::{
@@ -20,6 +21,7 @@ use serde::Serialize;
 pub use self::{
     failure::{Failure, Status},
     progress::Progress,
+    repeats::Repeats,
     table::Table,
 };
 use crate::error::CliError;
@@ -88,6 +90,14 @@ impl Output {
     pub fn line<T: Serialize>(self, value: &T, human: impl FnOnce() -> String) -> Result<(), CliError> {
         let text = if self.json { serde_json::to_string(value).map_err(unwritable)? } else { human::clean(&human()) };
         write_out(&format!("{text}\n"))
+    }
+
+    /// Writes what a terminal obeys.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn clear(self, sequence: &str) -> Result<(), CliError> {
+        write_out(sequence)
     }
 
     /// Tells the operator something that is no result. Nothing with `--json`.

@@ -51,7 +51,9 @@ struct World {
     /// So many questions whether a capture held are not answered.
     silent: u32,
     /// What is said of captures before they are ready.
-    waits: VecDeque<String>,
+    waits: VecDeque<(Duration, String)>,
+    asked: Vec<Consistency>,
+    never_rests: bool,
 }
 
 /// A clock that goes as far as somebody sleeps.
@@ -83,6 +85,8 @@ pub enum Lie {
     ExtentsPastTheEnd,
     /// The context leaves chunks out.
     GapsBetweenExtents,
+    /// The context leaves out every second chunk that changed.
+    ChangesLeftOut,
     /// Machines have a disk more than their captures.
     DiskLeftOut,
 }
@@ -177,19 +181,33 @@ impl SimulatedSite {
         locked(&self.world).silent = questions;
     }
 
-    /// Captures are ready only when all this was said of them, one with each question.
+    /// Captures are ready only when all this was said of them, one with each question, a minute after the one before.
     pub fn wait(&self, said: impl IntoIterator<Item = String>) {
-        locked(&self.world).waits = said.into_iter().collect();
+        self.wait_each(Duration::from_secs(60), said);
+    }
+
+    /// The same, with another pause.
+    pub fn wait_each(&self, pause: Duration, said: impl IntoIterator<Item = String>) {
+        locked(&self.world).waits = said.into_iter().map(|doing| (pause, doing)).collect();
     }
 
     fn waiting(&self, ready: Step<CaptureReport>) -> Step<CaptureReport> {
         match locked(&self.world).waits.pop_front() {
             None => ready,
-            Some(doing) => {
-                let poll_after = Duration::from_secs(60);
+            Some((poll_after, doing)) => {
                 Step { state: ready.state, status: StepStatus::Pending(Pending { doing, poll_after }) }
             }
         }
+    }
+
+    /// What guests were asked to do before each capture so far.
+    pub fn asked(&self) -> Vec<Consistency> {
+        locked(&self.world).asked.clone()
+    }
+
+    /// From now on no file system comes to rest.
+    pub fn never_rests(&self) {
+        locked(&self.world).never_rests = true;
     }
 
     pub fn captures(&self) -> usize {
@@ -227,6 +245,7 @@ impl SimulatedSite {
 
     fn begin(&self, request: &CaptureRequest) -> Step<CaptureReport> {
         let mut world = locked(&self.world);
+        world.asked.push(request.consistency);
         let of_these_machines =
             |capture: &Capture| capture.bytes.keys().any(|machine| request.machines.contains(machine));
         world.captures.retain(|_, capture| capture.owner != request.owner || !of_these_machines(capture));
@@ -247,23 +266,19 @@ impl SimulatedSite {
             capture.changed.insert(machine.clone(), changed);
             world.tracking.insert((machine.clone(), new_token.clone()), BTreeSet::new());
         }
+        let consistency = request.consistency;
         world.frozen_at = Some(SystemClock.now());
         if let Some(happens) = &world.meanwhile {
             happens();
         }
         let id = request.id.to_string();
         world.captures.insert(id.clone(), capture);
-        ready(AdapterState(id.into_bytes()))
+        ready(AdapterState(id.into_bytes()), consistency)
     }
 }
 
-fn ready(state: AdapterState) -> Step<CaptureReport> {
-    let report = CaptureReport {
-        instant: Instant::Group,
-        consistency: Consistency::Crash,
-        held_microseconds: 1,
-        note: String::new(),
-    };
+fn ready(state: AdapterState, consistency: Consistency) -> Step<CaptureReport> {
+    let report = CaptureReport { instant: Instant::Group, consistency, held_microseconds: 1, note: String::new() };
     Step { state, status: StepStatus::Ready(report) }
 }
 
@@ -298,6 +313,9 @@ impl Source for SimulatedSite {
 
     async fn begin_capture(&self, request: &CaptureRequest) -> Result<Step<CaptureReport>, SiteError> {
         self.passing().await;
+        if request.consistency == Consistency::Application && locked(&self.world).never_rests {
+            return self.fail("a file system does not come to rest");
+        }
         let step = self.begin(request);
         self.passing().await;
         Ok(self.waiting(step))
@@ -305,10 +323,10 @@ impl Source for SimulatedSite {
 
     async fn continue_capture(
         &self,
-        _: &CaptureRequest,
+        request: &CaptureRequest,
         state: &AdapterState,
     ) -> Result<Step<CaptureReport>, SiteError> {
-        Ok(self.waiting(ready(state.clone())))
+        Ok(self.waiting(ready(state.clone(), request.consistency)))
     }
 
     async fn captured_disks(
@@ -469,7 +487,10 @@ impl DiskTransport for SimulatedDisk {
         let chunk = extent.offset / CHUNK_BYTES;
         let length = CHUNK_BYTES.min(extent.length);
         let flags = match context {
-            "changed" => u32::from(self.changed.as_ref().is_some_and(|changed| changed.contains(&chunk))),
+            "changed" => {
+                let is_left_out = self.lie == Lie::ChangesLeftOut && chunk.is_multiple_of(2);
+                u32::from(!is_left_out && self.changed.as_ref().is_some_and(|changed| changed.contains(&chunk)))
+            }
             _ => {
                 let start = usize::try_from(extent.offset).expect("small");
                 let bytes = &self.bytes[start..start + usize::try_from(length).expect("small")];

@@ -117,3 +117,39 @@ async fn a_disk_that_is_another_as_a_whole_is_read_with_as_many_requests() {
     }
     assert_eq!(requests[2], requests[3], "once what is kept is kept: {requests:?}");
 }
+
+#[tokio::test]
+async fn what_a_disk_is_said_to_have_is_compared_without_a_change() {
+    let vault = vault_on(store(&Arc::new(InMemory::new())), context()).await;
+    let lineage = lineage(&vault).await;
+    // Two leaves and a bit: noise, then zeros, and a last chunk that is cut off.
+    let length = 130 * CHUNK + 512;
+    let mut content = noise(1, 100 * CHUNK);
+    content.resize(length, 0);
+    content[130 * CHUNK..].fill(7);
+    let before = commit_disk(&lineage, &content).await.expect("a point");
+    let (_, writer) = begin_next(&lineage).await.expect("a writer");
+    let disk = writer.add_disk(&machine_id(), &disk_id("d"), length as u64).await.expect("a disk");
+    let compare = async |from: usize, bytes: &[u8]| {
+        disk.compare((from * CHUNK) as u64, Bytes::copy_from_slice(bytes)).await.expect("compared")
+    };
+    for (from, to) in [(0, 10), (60, 70), (95, 105), (110, 130)] {
+        assert_eq!(compare(from, &content[from * CHUNK..to * CHUNK]).await, 0, "{from}");
+    }
+    assert_eq!(compare(130, &content[130 * CHUNK..]).await, 0);
+    // One byte in each of three chunks, of noise, of zeros, and of the end.
+    let mut other = content.clone();
+    for at in [63 * CHUNK + 5, 64 * CHUNK, 120 * CHUNK] {
+        other[at] ^= 1;
+    }
+    assert_eq!(compare(60, &other[60 * CHUNK..130 * CHUNK]).await, 3 * CHUNK_BYTES);
+    assert_eq!(compare(130, &[8; 512]).await, 512);
+    assert_eq!(compare(0, &vec![0; CHUNK]).await, CHUNK_BYTES);
+    // What was written counts, as soon as it is; and comparing has changed nothing.
+    disk.write(0, Bytes::from(vec![9; CHUNK])).await.expect("written");
+    assert!(disk.compare(1, Bytes::from(vec![0; CHUNK])).await.is_err(), "only whole chunks");
+    let point = writer.commit(details(&[(&machine_id(), &["d"])])).await.expect("a point");
+    assert_eq!((point.parent, point.stats.bytes_changed), (Some(before.sequence), CHUNK_BYTES));
+    content[..CHUNK].fill(9);
+    assert!(restore(&lineage, &point).await.expect("restored") == content);
+}

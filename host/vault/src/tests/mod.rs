@@ -155,6 +155,7 @@ pub(crate) fn details(machines: &[(&MachineId, &[&str])]) -> PointDetails {
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: machines.iter().map(draft).collect(),
+        label: None,
         note: String::new(),
     }
 }

@@ -1,0 +1,187 @@
+//! `status`: who is protected, how well, and what is done about the rest. It is read in three seconds.
+
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+
+use farshore_core::{Clock, Timestamp};
+use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest};
+use farshore_vault::Vault;
+use futures::{StreamExt as _, stream};
+
+use crate::{
+    api::{DaemonStatus, HostStatus, Source, client::Client},
+    arguments::StatusArguments,
+    config::{Configuration, Examined},
+    context::Context,
+    engine::{GROUPS_ASKED_AT_ONCE, newest_of},
+    error::CliError,
+    output::{Failure, Table, human},
+    serve::newest_proven,
+    vault::{self, Needs},
+};
+
+/// How often it is shown anew.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Clears a terminal and begins at its top (ECMA-48: CUP, ED).
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// Runs it.
+pub async fn run(context: &Context, arguments: &StatusArguments) -> Result<(), Failure> {
+    let configuration = configuration(context).await?;
+    let mut vault = None;
+    loop {
+        let status = ask(context, &configuration, &mut vault).await?;
+        if !arguments.watch {
+            context.output.result(&status, || render(&status))?;
+            return judged(&status).map_err(Failure::from);
+        }
+        // A program or a file gets one status after the other.
+        let clear = if std::io::stdout().is_terminal() && !context.output.json { CLEAR } else { "" };
+        context.output.clear(clear)?;
+        context.output.line(&status, || render(&status))?;
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = context.clock.sleep(WATCH_EVERY) => {}
+        }
+    }
+}
+
+/// The configuration. A daemon that runs goes on though its file has mistakes by now, and can be asked all the same.
+async fn configuration(context: &Context) -> Result<Configuration, Failure> {
+    let error = match context.configuration() {
+        Ok(configuration) => return Ok(configuration),
+        Err(error) => error,
+    };
+    let Ok(mut examined) = Examined::read(&context.config_file) else { return Err(error.into()) };
+    let sites = std::mem::take(&mut examined.document.sites);
+    let right = examined.preview(sites);
+    if Client::find(&right).await?.is_some() { Ok(right) } else { Err(error.into()) }
+}
+
+async fn ask(
+    context: &Context,
+    configuration: &Configuration,
+    vault: &mut Option<Arc<Vault>>,
+) -> Result<HostStatus, Failure> {
+    let nothing_done = "nothing was changed";
+    if let Some(daemon) = Client::find(configuration).await? {
+        return context.until_stopped(nothing_done, daemon.status()).await?;
+    }
+    let opened = match vault.take() {
+        Some(vault) => vault,
+        None => vault::open(context, configuration, Needs::Powers(&[])).await?,
+    };
+    let status = context.until_stopped(nothing_done, of_vault(&opened, configuration, &context.clock)).await?;
+    *vault = Some(opened);
+    Ok(status)
+}
+
+/// What the vault says of all groups of the configuration.
+async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn Clock>) -> HostStatus {
+    let board = Board::new(Arc::clone(clock));
+    configuration.groups.iter().for_each(|(name, group)| board.put(name, &group.site, group.rpo));
+    let asking = stream::iter(configuration.groups.keys()).map(|name| {
+        let board = &board;
+        async move {
+            let Ok(lineage) = vault.lineage(name).await else { return };
+            let Some(lineage) = lineage else { return board.read(name, Newest::None) };
+            board.read(name, newest_of(&lineage).await.unwrap_or(Newest::Unknown));
+            board.proven(name, newest_proven(&lineage).await.unwrap_or_default());
+        }
+    });
+    asking.buffer_unordered(GROUPS_ASKED_AT_ONCE).collect::<Vec<()>>().await;
+    let groups = board.all().into_iter().map(|(status, _)| status).collect();
+    HostStatus { source: Source::Vault, at: clock.now(), groups }
+}
+
+/// Whether all is well.
+fn judged(status: &HostStatus) -> Result<(), CliError> {
+    let unwell: Vec<&str> =
+        status.groups.iter().filter(|group| group.state != GroupState::Ok).map(|group| group.group.as_str()).collect();
+    match unwell.len() {
+        0 => Ok(()),
+        count => Err(CliError::Unwell { count, groups: unwell.join(", ") }),
+    }
+}
+
+fn render(status: &HostStatus) -> String {
+    let HostStatus { source, at, groups } = status;
+    let mut text = match source {
+        Source::Daemon(daemon) => render_daemon(daemon, *at),
+        Source::Vault => "No daemon runs here: what follows is what the vault says.\n".to_owned(),
+    };
+    let mut table = Table::new(&["GROUP", "STATE", ">AGE", ">OBJECTIVE", ">POINT", "PROVEN", "NOW"]);
+    // What needs somebody stands first.
+    let mut groups: Vec<&GroupStatus> = groups.iter().collect();
+    groups.sort_by_key(|group| (urgency(group.state), group.failing.is_none()));
+    for group in &groups {
+        let age = |milliseconds: Option<u64>| {
+            milliseconds.map_or("-".to_owned(), |milliseconds| human::duration(Duration::from_millis(milliseconds)))
+        };
+        table.row([
+            group.group.to_string(),
+            state(group.state).to_owned(),
+            age(group.age_milliseconds),
+            age(Some(group.objective_milliseconds)),
+            group.newest.as_ref().map_or("-".to_owned(), |newest| newest.point.to_string()),
+            group
+                .proven
+                .as_ref()
+                .map_or("-".to_owned(), |proven| format!("{} by {}", age(group.proven_age_milliseconds), proven.by)),
+            now(group, *at),
+        ]);
+    }
+    text += &if table.is_empty() { "There are no groups: nothing is protected.\n".to_owned() } else { table.render() };
+    text
+}
+
+fn render_daemon(daemon: &DaemonStatus, at: Timestamp) -> String {
+    let DaemonStatus { version, process, started_at, waits_for, is_stopping, configuration } = daemon;
+    let since = human::duration(at.since(*started_at));
+    let stopping = if *is_stopping { ", stopping" } else { "" };
+    let mut text = format!("Daemon {version}, process {process}, for {since}{stopping}.\n");
+    if let Some(why) = &configuration.refused {
+        text += &format!("The configuration's file is not taken as it is now: {why}\n");
+    }
+    waits_for.iter().for_each(|waited| text += &format!("Waits for {waited}\n"));
+    text
+}
+
+const fn urgency(state: GroupState) -> u8 {
+    match state {
+        GroupState::Late => 0,
+        GroupState::Unprotected => 1,
+        GroupState::Unknown => 2,
+        GroupState::Ok => 3,
+    }
+}
+
+const fn state(state: GroupState) -> &'static str {
+    match state {
+        GroupState::Ok => "ok",
+        GroupState::Late => "LATE",
+        GroupState::Unprotected => "UNPROTECTED",
+        GroupState::Unknown => "UNKNOWN",
+    }
+}
+
+fn now(group: &GroupStatus, at: Timestamp) -> String {
+    let mut parts = Vec::new();
+    match &group.activity {
+        Activity::None => {}
+        Activity::Waiting { due_in_milliseconds: 0 } => parts.push("waits for its turn".to_owned()),
+        Activity::Waiting { due_in_milliseconds } => {
+            parts.push(format!("next in {}", human::duration(Duration::from_millis(*due_in_milliseconds))));
+        }
+        Activity::Replicating { running_milliseconds, read_bytes, doing } => {
+            let running = human::duration(Duration::from_millis(*running_milliseconds));
+            let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
+            parts.push(format!("replicates for {running}, {} read{doing}", human::bytes(*read_bytes)));
+        }
+    }
+    if let Some(Failing { failures, since, code, message, is_final }) = &group.failing {
+        let times = if *failures == 1 { " once".to_owned() } else { format!(" {failures} times") };
+        let more = if *is_final { "; no later try helps" } else { "" };
+        parts.push(format!("failed{times}, for {}: [{code}] {message}{more}", human::duration(at.since(*since))));
+    }
+    parts.join("; ")
+}

@@ -1,0 +1,161 @@
+//! What replicates groups, put together from a configuration: the vault, the adapters, the capsule.
+//!
+//! A command that replicates once and the daemon that runs for years use the same.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName};
+use farshore_plugin::Mode;
+use farshore_replication::{
+    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Newest, Objective, PointStatus, Protection, Replicator, Turns,
+};
+use farshore_vault::{CapsuleDraft, Lineage, Power, Vault};
+
+use crate::{
+    adapters::Adapters,
+    capsule,
+    command::state_folder,
+    config::{Configuration, Group},
+    context::Context,
+    output::Failure,
+    vault::{self, Needs},
+};
+
+/// A vault that does not say in this time how old a group's newest point is, is not waited for.
+const NEWEST_ASKED_MAX: Duration = Duration::from_secs(10);
+
+/// So many groups are asked for in the vault at once.
+pub const GROUPS_ASKED_AT_ONCE: usize = 16;
+
+/// After a long pause a cycle reads no more again than falls to so many objectives.
+const DOUBTED_OBJECTIVES_MAX: u32 = 4;
+
+/// What replicates groups.
+pub struct Engine {
+    /// Where the points go.
+    pub vault: Arc<Vault>,
+    adapters: Adapters,
+    capsule: Vec<CapsuleDraft>,
+    state_folder: PathBuf,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Engine {
+    /// Opens the vault as a replicator, and puts the rest together.
+    ///
+    /// # Errors
+    /// When the vault cannot be opened, or the machine cannot run components.
+    pub async fn open(context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
+        let vault = vault::open(context, configuration, Needs::Powers(&[Power::Replicator])).await?;
+        Self::of(context, configuration, vault)
+    }
+
+    /// Puts together what replicates into an open vault.
+    ///
+    /// # Errors
+    /// When the machine cannot run components, or a folder cannot be made.
+    pub fn of(context: &Context, configuration: &Configuration, vault: Arc<Vault>) -> Result<Self, Failure> {
+        let state_folder = state_folder(configuration)?;
+        let adapters = Adapters::new(context, configuration)?;
+        let capsule = capsule::gather(configuration);
+        capsule.warnings.iter().for_each(|warning| context.output.warn(warning));
+        let (clock, entropy) = (Arc::clone(&context.clock), Arc::clone(&context.entropy));
+        Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy })
+    }
+
+    /// What replicates a group. Contacts no platform.
+    ///
+    /// # Errors
+    /// When its site's adapter or settings cannot be used.
+    pub async fn replicator(
+        &mut self,
+        configuration: &Configuration,
+        name: &GroupName,
+        group: &Group,
+        observer: Arc<dyn CycleObserver>,
+    ) -> Result<Replicator, Failure> {
+        let source = self.adapters.open(configuration, &group.site, Mode::Protect).await?;
+        Ok(Replicator {
+            vault: Arc::clone(&self.vault),
+            source,
+            protection: Protection {
+                group: name.clone(),
+                machines: group.machines.clone(),
+                consistency: group.consistency,
+                stall_limit: group.stall_limit,
+                doubt: Some(Doubt {
+                    within: group.verify_within,
+                    at_once_max: group.rpo.saturating_mul(DOUBTED_OBJECTIVES_MAX),
+                }),
+            },
+            capsule: self.capsule.clone(),
+            state_folder: self.state_folder.clone(),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            observer,
+            limits: CopyLimits::default(),
+        })
+    }
+}
+
+/// How a group's turns are given. Until more is known it is no first copy.
+pub fn turns(group: &Group) -> Turns {
+    let (site, objective) = (group.site.clone(), Objective { rpo: group.rpo });
+    Turns { site, objective, priority: group.priority, newest_age: Some(Duration::ZERO) }
+}
+
+/// How many of a group's newest points are looked through for one that is application-consistent.
+const APPLICATION_LOOKED_FOR_MAX: usize = 100;
+
+/// The application-consistent points of a group, if they have a schedule of their own.
+pub async fn application(
+    vault: &Vault,
+    name: &GroupName,
+    group: &Group,
+    clock: &dyn Clock,
+) -> Option<ApplicationPoints> {
+    let every = group.application_every?;
+    let newest = async {
+        let lineage = vault.lineage(name).await.ok()??;
+        let points = lineage.list_points(None, APPLICATION_LOOKED_FOR_MAX).await.ok()?;
+        let mut points = points.into_iter().filter_map(|(_, point)| point.ok());
+        points.find(|point| point.consistency == Consistency::Application).map(|point| point.captured_at)
+    };
+    // A vault that does not say is like one that has none: such a point more is no harm.
+    let newest = tokio::select! {
+        newest = newest => newest,
+        () = clock.sleep(NEWEST_ASKED_MAX) => None,
+    };
+    Some(ApplicationPoints { every, newest_age: newest.map(|captured_at| clock.now().since(captured_at)) })
+}
+
+/// How many groups of each site are replicated at once, where the configuration says it.
+pub fn site_limits(configuration: &Configuration) -> BTreeMap<SiteName, usize> {
+    let sites = configuration.sites.iter();
+    sites.filter_map(|(name, site)| Some((name.clone(), site.concurrent_cycles?.into()))).collect()
+}
+
+/// What the vault says of a group's newest point.
+pub async fn newest(vault: &Vault, group: &GroupName, clock: &dyn Clock) -> Newest {
+    let read = async {
+        let Some(lineage) = vault.lineage(group).await? else { return Ok(Newest::None) };
+        newest_of(&lineage).await
+    };
+    tokio::select! {
+        biased;
+        read = read => read.unwrap_or(Newest::Unknown),
+        () = clock.sleep(NEWEST_ASKED_MAX) => Newest::Unknown,
+    }
+}
+
+/// What a lineage says of its newest point.
+///
+/// # Errors
+/// What the vault says.
+pub async fn newest_of(lineage: &Lineage) -> farshore_vault::Result<Newest> {
+    match lineage.head().await?.newest_point {
+        Some(sequence) => Ok(Newest::Point(PointStatus::from(&lineage.point(sequence).await?))),
+        None => Ok(Newest::None),
+    }
+}

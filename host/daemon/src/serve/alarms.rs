@@ -1,0 +1,146 @@
+//! Who outside is told of events, as `[alerts.NAME]` says.
+//!
+//! Nobody waits for them: each has a queue and a task of its own. That somebody could not be told is kept and printed, and told nobody.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use farshore_alerts::{AlertError, AlertRule, Outbox, OutboxObserver, Sender};
+use farshore_core::{AlertName, Clock, Coded as _, Passphrase};
+use farshore_state::{Event, Severity};
+use serde_json::json;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{diary::Kept, events};
+use crate::{
+    config::{Alert, Configuration, secret},
+    context::Context,
+    error::CliError,
+    output::Failure,
+};
+
+/// A rule, and who is told.
+pub struct Made {
+    name: AlertName,
+    rule: AlertRule,
+    sender: Sender,
+}
+
+/// What all rules of a configuration make. Contacts nobody.
+///
+/// # Errors
+/// When a secret or a certificate cannot be had, or a target cannot be used.
+pub fn make(context: &Context, configuration: &Configuration) -> Result<Vec<Made>, Failure> {
+    let make = |(name, alert): (&AlertName, &Alert)| {
+        let sender = sender(context, configuration, name, alert)?;
+        Ok(sender.map(|sender| Made { name: name.clone(), rule: alert.rule(), sender }))
+    };
+    configuration.alerts.iter().filter_map(|entry| make(entry).transpose()).collect()
+}
+
+fn sender(
+    context: &Context,
+    configuration: &Configuration,
+    name: &AlertName,
+    alert: &Alert,
+) -> Result<Option<Sender>, Failure> {
+    let refused = |source| CliError::Secret { what: format!("the secret of the alert {name}"), source };
+    let secret = alert.secret.as_ref().map(|place| configuration.secret(context.output, place).map_err(refused));
+    let secret = secret.transpose()?.map(|secret| Passphrase::new(secret.as_str()));
+    let certificates = |file: &Option<PathBuf>| {
+        let Some(file) = file else { return Ok(None) };
+        let path = configuration.path(file);
+        secret::read_certificates(&path).map(Some).map_err(|source| CliError::CertificatesUnreadable { path, source })
+    };
+    Ok(match (&alert.webhook, &alert.mail) {
+        (Some(webhook), _) => Some(Sender::webhook(webhook, secret, certificates(&webhook.certificates)?)?),
+        (None, Some(mail)) => Some(Sender::mail(mail, secret, certificates(&mail.certificates)?)?),
+        // The file's check refuses a rule that tells nobody.
+        (None, None) => None,
+    })
+}
+
+struct Target {
+    rule: AlertRule,
+    outbox: Arc<Outbox>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// All who are told.
+#[derive(Default)]
+pub struct Alarms(RwLock<Vec<Target>>);
+
+impl Alarms {
+    /// Tells whoever wants to hear of events that are so severe. Who heard of a trouble hears of its end, which is as severe here.
+    pub fn tell(&self, event: &Event, severity: Severity) {
+        let as_trouble = Event { severity, ..event.clone() };
+        for Target { rule, outbox, .. } in &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            if rule.wants(&as_trouble) {
+                outbox.put(event.clone());
+            }
+        }
+    }
+
+    /// From now on these are told. Those who were before get what waits for them, within seconds.
+    pub fn replace(&self, made: Vec<Made>, kept: &Kept, clock: &Arc<dyn Clock>) {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let targets = made.into_iter().map(|Made { name, rule, sender }| {
+            let outbox = Arc::new(Outbox::new(sender, host.clone(), Arc::clone(clock)));
+            let stop = CancellationToken::new();
+            let heard = Heard { alert: name, kept: kept.clone() };
+            let (of_task, stop_task) = (Arc::clone(&outbox), stop.clone());
+            let task = tokio::spawn(async move { of_task.run(&stop_task, &heard).await });
+            Target { rule, outbox, stop, task }
+        });
+        let targets = targets.collect();
+        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), targets);
+        before.iter().for_each(|target| target.stop.cancel());
+    }
+
+    /// Ends all. What waits is tried once more, within seconds.
+    pub async fn end(&self) {
+        let targets = std::mem::take(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner));
+        targets.iter().for_each(|target| target.stop.cancel());
+        for target in targets {
+            // A panic of the task was printed when it came.
+            let _ = target.task.await;
+        }
+    }
+}
+
+/// Hears how a target fares.
+struct Heard {
+    alert: AlertName,
+    kept: Kept,
+}
+
+impl Heard {
+    fn warn(&self, target: &str, text: &str, details: serde_json::Value) {
+        let text = format!("alert {}: {target} {text}", self.alert);
+        self.kept.tell(events::ALERT_FAILED, Severity::Warning, None, text, details);
+    }
+}
+
+impl OutboxObserver for Heard {
+    fn failed(&self, target: &str, error: &AlertError, given_up: bool) {
+        // It is tried again for an hour: only the end of that is worth a word.
+        if given_up {
+            let details = json!({ "alert": self.alert, "code": error.code() });
+            self.warn(target, &format!("was not told: {error}"), details);
+        } else {
+            tracing::warn!(alert = %self.alert, "{target} is told again later: {error}");
+        }
+    }
+
+    fn sent(&self, target: &str) {
+        tracing::debug!(alert = %self.alert, "{target} was told");
+    }
+
+    fn dropped(&self, target: &str, count: u64) {
+        self.warn(target, &format!("was not told of {count} events"), json!({ "alert": self.alert, "events": count }));
+    }
+}

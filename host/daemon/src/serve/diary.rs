@@ -1,0 +1,206 @@
+//! What the daemon remembers and tells: each event is printed, written into the state file and handed to whoever is alerted.
+//!
+//! Whoever tells something does not wait: records go to a thread of their own, which writes many at once. If that thread is behind by
+//! [`RECORDS_MAX`], records are dropped and counted. A file that cannot be written is no reason to stop protecting machines: it is said
+//! once, and tried again with the next records.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use farshore_core::{Clock, GroupName, Timestamp};
+use farshore_state::{CycleRecord, Event, Record, Severity, State};
+use serde_json::{Map, Value};
+
+use super::alarms::Alarms;
+use crate::output::{Output, human};
+
+/// Records that wait to be written, at most.
+const RECORDS_MAX: usize = 16_384;
+/// Records that are written together, at most.
+const BATCH_MAX: usize = 1_024;
+/// How often old records are deleted, and how old they become.
+const TRIM_EVERY: Duration = Duration::from_secs(3_600);
+const KEPT_FOR: Duration = Duration::from_secs(90 * 86_400);
+/// The most rows of each kind.
+const ROWS_MAX: u64 = 2_000_000;
+
+/// Where events are printed and kept, and cycles kept.
+#[derive(Clone)]
+pub struct Kept {
+    output: Output,
+    clock: Arc<dyn Clock>,
+    records: SyncSender<Note>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Where events are told to all who hear of them, and cycles kept.
+#[derive(Clone)]
+pub struct Diary {
+    kept: Kept,
+    alarms: Arc<Alarms>,
+}
+
+/// What the diary's thread is sent.
+enum Note {
+    Record(Record),
+    End,
+}
+
+/// The diary's thread.
+pub struct Writing {
+    thread: Option<JoinHandle<()>>,
+    notes: SyncSender<Note>,
+}
+
+impl Writing {
+    /// Waits until everything that was told before is written. What is told later is not kept.
+    pub fn end(self) {
+        let Some(thread) = self.thread else { return };
+        // Both fail only if the thread panicked, which was printed when it came.
+        let _ = self.notes.send(Note::End);
+        let _ = thread.join();
+    }
+}
+
+impl Kept {
+    /// In this file.
+    pub fn new(output: Output, clock: Arc<dyn Clock>, state: Arc<State>) -> (Self, Writing) {
+        let (records, received) = sync_channel(RECORDS_MAX);
+        let of_thread = Arc::clone(&clock);
+        let thread = std::thread::Builder::new()
+            .name("diary".to_owned())
+            .spawn(move || Writer { output, clock: of_thread, state, is_failing: false }.run(&received));
+        if let Err(error) = &thread {
+            output.warn(&format!("events are not kept, because a thread could not be started: {error}"));
+        }
+        let writing = Writing { thread: thread.ok(), notes: records.clone() };
+        (Self { output, clock, records, dropped: Arc::default() }, writing)
+    }
+
+    /// Something happened. Nobody is alerted.
+    pub fn tell(
+        &self,
+        name: &str,
+        severity: Severity,
+        group: Option<&GroupName>,
+        text: String,
+        details: Value,
+    ) -> Event {
+        let details = match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        };
+        let event =
+            Event { at: self.clock.now(), name: name.to_owned(), severity, group: group.cloned(), text, details };
+        // Nobody may read what the daemon prints.
+        let _ = self.output.line(&event, || render(&event));
+        self.keep(Record::Event(event.clone()));
+        event
+    }
+
+    fn keep(&self, record: Record) {
+        if self.records.try_send(Note::Record(record)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Diary {
+    /// One that keeps here, and alerts there.
+    pub const fn new(kept: Kept, alarms: Arc<Alarms>) -> Self {
+        Self { kept, alarms }
+    }
+
+    /// Something happened.
+    pub fn tell(&self, name: &str, severity: Severity, group: Option<&GroupName>, text: String, details: Value) {
+        let event = self.kept.tell(name, severity, group, text, details);
+        self.alarms.tell(&event, severity);
+    }
+
+    /// A trouble is over that was so severe.
+    pub fn tell_end(&self, trouble: Severity, name: &str, group: Option<&GroupName>, text: String, details: Value) {
+        let event = self.kept.tell(name, Severity::Info, group, text, details);
+        self.alarms.tell(&event, trouble);
+    }
+
+    /// A cycle has ended.
+    pub fn cycle(&self, cycle: CycleRecord) {
+        self.kept.keep(Record::Cycle(cycle));
+    }
+
+    /// How many records were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.kept.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// An event as a line for people.
+pub fn render(event: &Event) -> String {
+    let Event { at, name, severity, group, text, .. } = event;
+    let group = group.as_ref().map(|group| format!("  {group}")).unwrap_or_default();
+    let severity = if *severity == Severity::Info { String::new() } else { format!("{severity}: ") };
+    format!("{at}  {name}{group}  {severity}{}", human::clean(text).replace('\n', "\n    "))
+}
+
+struct Writer {
+    output: Output,
+    clock: Arc<dyn Clock>,
+    state: Arc<State>,
+    is_failing: bool,
+}
+
+impl Writer {
+    fn run(&mut self, received: &Receiver<Note>) {
+        let mut trimmed_at = None;
+        loop {
+            let now = self.clock.monotonic();
+            if trimmed_at.is_none_or(|at| now.saturating_sub(at) >= TRIM_EVERY) {
+                trimmed_at = Some(now);
+                self.trim();
+            }
+            let first = match received.recv_timeout(TRIM_EVERY) {
+                Ok(note) => note,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let (mut batch, mut is_end) = (Vec::new(), false);
+            for note in std::iter::once(first).chain(received.try_iter()).take(BATCH_MAX) {
+                match note {
+                    Note::Record(record) => batch.push(record),
+                    Note::End => is_end = true,
+                }
+            }
+            let written = self.state.record(&batch);
+            self.look(written.map_err(|error| error.to_string()));
+            if is_end {
+                return;
+            }
+        }
+    }
+
+    fn trim(&mut self) {
+        let now = self.clock.now().as_unix_milliseconds();
+        let kept_for = i64::try_from(KEPT_FOR.as_millis()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_unix_milliseconds(now.saturating_sub(kept_for));
+        let trimmed = self.state.trim(before, ROWS_MAX);
+        self.look(trimmed.map(|_| ()).map_err(|error| error.to_string()));
+    }
+
+    fn look(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.is_failing = false,
+            Err(why) if !self.is_failing => {
+                self.is_failing = true;
+                self.output.warn(&format!("what happens is not kept for now: {why}"));
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the daemon hears of its cycles: onto the board, and into the diary.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use farshore_core::{Basis, Clock, Coded as _, GroupName, Timestamp};
+use farshore_replication::{Board, CycleEvent, CycleObserver, CycleReport, ReplicationError, WatchObserver};
+use farshore_state::{CycleOutcome, CycleRecord, Severity};
+use serde_json::json;
+
+use super::{diary::Diary, events};
+use crate::{
+    command::basis,
+    output::{Failure, Repeats, human},
+};
+
+/// Hears the loop.
+pub struct Loop {
+    board: Arc<Board>,
+    diary: Diary,
+    clock: Arc<dyn Clock>,
+    began: Mutex<BTreeMap<GroupName, Timestamp>>,
+    said: Repeats,
+}
+
+impl Loop {
+    /// Tells this board and this diary.
+    pub fn new(board: Arc<Board>, diary: Diary, clock: Arc<dyn Clock>) -> Self {
+        Self { board, diary, clock, began: Mutex::default(), said: Repeats::default() }
+    }
+
+    fn keep(&self, group: &GroupName, outcome: CycleOutcome) {
+        let ended_at = self.clock.now();
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.diary.cycle(CycleRecord { group: group.clone(), begun_at: began.unwrap_or(ended_at), ended_at, outcome });
+    }
+}
+
+impl WatchObserver for Loop {
+    fn begun(&self, group: &GroupName, _: Duration) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), self.clock.now());
+        self.board.begun(group);
+    }
+
+    fn committed(&self, report: &CycleReport, waited: Duration, pause: Option<Duration>) {
+        let (failing, age_before) = self.board.committed(report, pause);
+        let (group, point) = (&report.group, &report.point);
+        self.keep(
+            group,
+            CycleOutcome::Committed {
+                point: point.sequence,
+                captured_at: point.captured_at,
+                basis: basis(point),
+                bytes_read: report.read_bytes,
+                bytes_changed: point.stats.bytes_changed,
+                bytes_stored: point.stats.bytes_stored,
+                held_microseconds: report.held_microseconds,
+                lag_milliseconds: report.lag_milliseconds,
+                age_before_milliseconds: age_before.map(milliseconds),
+                waited_milliseconds: milliseconds(waited),
+            },
+        );
+        if let Some(failing) = failing {
+            let since = human::duration(self.clock.now().since(failing.since));
+            let text = format!("point {} after {} tries that failed, for {since}", point.sequence, failing.failures);
+            let details = json!({ "point": point.sequence, "failures": failing.failures });
+            self.diary.tell_end(Severity::Warning, events::CYCLE_RECOVERED, Some(group), text, details);
+        }
+        if let Some(label) = &point.label {
+            let text = format!("point {}, {:?}, is durable", point.sequence, label.as_str());
+            let details = json!({ "point": point.sequence, "label": label });
+            self.diary.tell(events::POINT_CREATED, Severity::Info, Some(group), text, details);
+        }
+    }
+
+    fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>) {
+        let failure = Failure::describe(error);
+        let message = failure.in_a_line();
+        let is_final = error.is_final();
+        let is_new = self.board.failed(group, error.code(), message.clone(), is_final, failures, pause);
+        self.keep(group, CycleOutcome::Failed { code: error.code().to_string(), message: message.clone() });
+        if is_new {
+            let advice = failure.advice.as_ref().map(|advice| format!("\nhint: {advice}")).unwrap_or_default();
+            let text = format!("[{}] {message}{advice}", failure.code);
+            let details = json!({ "code": failure.code, "failures": failures, "final": is_final });
+            self.diary.tell(events::CYCLE_FAILED, Severity::Warning, Some(group), text, details);
+        }
+    }
+
+    fn application_failed(&self, group: &GroupName, error: &ReplicationError, pause: Duration) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.board.stopped(group);
+        let failure = Failure::describe(error);
+        let next = human::duration(pause);
+        let text = format!(
+            "[{}] {}; an ordinary point takes its place, and the next is tried in {next}",
+            failure.code,
+            failure.in_a_line()
+        );
+        if self.said.is_new(&format!("{group}: {text}"), self.clock.monotonic()) {
+            self.diary.tell(
+                events::APPLICATION_FAILED,
+                Severity::Warning,
+                Some(group),
+                text,
+                json!({ "code": failure.code }),
+            );
+        }
+    }
+
+    fn stopped(&self, group: &GroupName) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.board.stopped(group);
+    }
+}
+
+/// Hears the cycles of one group.
+pub struct Cycles {
+    group: GroupName,
+    board: Arc<Board>,
+    diary: Diary,
+    clock: Arc<dyn Clock>,
+    said: Repeats,
+}
+
+impl Cycles {
+    /// Tells this board and this diary.
+    pub fn new(group: &GroupName, board: &Arc<Board>, diary: &Diary, clock: &Arc<dyn Clock>) -> Self {
+        let (board, diary, clock) = (Arc::clone(board), diary.clone(), Arc::clone(clock));
+        Self { group: group.clone(), board, diary, clock, said: Repeats::default() }
+    }
+
+    fn warn(&self, text: String) {
+        if self.said.is_new(&text, self.clock.monotonic()) {
+            self.diary.tell(events::CYCLE_WARNING, Severity::Warning, Some(&self.group), text, json!({}));
+        }
+    }
+}
+
+impl CycleObserver for Cycles {
+    fn event(&self, event: CycleEvent) {
+        match event {
+            CycleEvent::Leftover(text) | CycleEvent::Warning(text) => self.warn(text),
+            CycleEvent::Waiting(text) => self.board.does(&self.group, &text),
+            CycleEvent::Captured(report) => {
+                self.board.does(&self.group, "");
+                if !report.note.is_empty() {
+                    self.warn(report.note);
+                }
+            }
+            CycleEvent::Disk { machine, disk, size_bytes, basis, reason } => {
+                let size = human::bytes(size_bytes);
+                self.board.does(&self.group, &format!("{machine} {disk} ({size}, {})", word(basis)));
+                if !reason.is_empty() {
+                    self.warn(format!("{machine} {disk}: {reason}"));
+                }
+            }
+            CycleEvent::Untracked { machine, disk, bytes } => {
+                let text = format!(
+                    "{machine} {disk}: change tracking left out {} that had changed; all of the disk is compared now. Points since it was \
+                     last compared may lack changes",
+                    human::bytes(bytes)
+                );
+                let details = json!({ "machine": machine, "disk": disk, "bytes": bytes });
+                self.diary.tell(events::TRACKING_WRONG, Severity::Error, Some(&self.group), text, details);
+            }
+            CycleEvent::Moved(bytes) => self.board.moved(&self.group, bytes),
+            CycleEvent::Committed(_) => {}
+        }
+    }
+}
+
+const fn word(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Tracked => "tracked",
+        Basis::Compared => "compared",
+        Basis::Full => "full",
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

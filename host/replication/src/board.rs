@@ -1,0 +1,447 @@
+//! What is known of each group: how old its newest point is against its objective, and what its cycles do.
+//!
+//! *Honesty.* Nobody sets a group's state. It is worked out when somebody asks, from the time of the newest point that this host has
+//! seen committed or has read in the vault, so that it gets worse while nothing happens at all. A group of which nothing is known is
+//! `unknown`, never `ok`; that its cycles fail stands beside its state, and changes it only when its point gets too old.
+//!
+//! *Clocks.* A point's age is the greater of two: by the civil clock, and by what it was when this host learnt of the point with the
+//! time that has passed since. So a clock that is put back makes no point young.
+//!
+//! *Misses.* [`Board::judge`] says once when a group passes its objective, and once when it is back. A group without a point passes it
+//! when that long has gone since it came.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use farshore_core::{Basis, Clock, Code, GroupName, PointLabel, Sequence, SiteName, Timestamp};
+use farshore_vault::Point;
+use serde::{Deserialize, Serialize};
+
+use crate::CycleReport;
+
+/// How a group stands against its objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupState {
+    /// Its newest point is no older than its objective.
+    Ok,
+    /// Its newest point is older.
+    Late,
+    /// It has no point.
+    Unprotected,
+    /// The vault has not said yet whether it has one.
+    Unknown,
+}
+
+/// A point of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointStatus {
+    /// Its number.
+    pub point: Sequence,
+    /// When it was captured.
+    pub captured_at: Timestamp,
+    /// How its disks were obtained, each kind once.
+    pub bases: Vec<Basis>,
+    /// What whoever asked for it calls it.
+    pub label: Option<PointLabel>,
+}
+
+impl From<&Point> for PointStatus {
+    fn from(point: &Point) -> Self {
+        let mut bases: Vec<Basis> = Vec::new();
+        for disk in point.machines.iter().flat_map(|machine| &machine.disks) {
+            if !bases.contains(&disk.basis) {
+                bases.push(disk.basis);
+            }
+        }
+        Self { point: point.sequence, captured_at: point.captured_at, bases, label: point.label.clone() }
+    }
+}
+
+/// What the vault says of a group's newest point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Newest {
+    /// This is it.
+    Point(PointStatus),
+    /// There is none.
+    None,
+    /// It did not answer.
+    Unknown,
+}
+
+/// The newest point of which a reader has proven something, and nothing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProvenStatus {
+    /// Its number.
+    pub point: Sequence,
+    /// When it was captured.
+    pub captured_at: Timestamp,
+    /// What was proven of it, in a word.
+    pub by: String,
+    /// When.
+    pub proven_at: Timestamp,
+}
+
+/// What a group's cycles do now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "activity", rename_all = "kebab-case")]
+pub enum Activity {
+    /// It has no turns here.
+    None,
+    /// It is due, or will be in so long.
+    Waiting {
+        /// Until it is due, in milliseconds.
+        due_in_milliseconds: u64,
+    },
+    /// A cycle runs.
+    Replicating {
+        /// For how long, in milliseconds.
+        running_milliseconds: u64,
+        /// Bytes read by it.
+        read_bytes: u64,
+        /// What it waits for or does, in the site's words; may be empty.
+        doing: String,
+    },
+}
+
+/// Cycles that fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// How many in a row.
+    pub failures: u32,
+    /// Since when.
+    pub since: Timestamp,
+    /// The newest one's code, such as `FS3001`.
+    pub code: String,
+    /// What it said, with its causes.
+    pub message: String,
+    /// No later try helps before somebody changes something.
+    pub is_final: bool,
+}
+
+/// What is known of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its name.
+    pub group: GroupName,
+    /// Where its machines run.
+    pub site: SiteName,
+    /// How it stands.
+    pub state: GroupState,
+    /// How old its newest point may become.
+    pub objective_milliseconds: u64,
+    /// How old its newest point is; none if it has none.
+    pub age_milliseconds: Option<u64>,
+    /// Its newest point.
+    pub newest: Option<PointStatus>,
+    /// Its newest proven point.
+    pub proven: Option<ProvenStatus>,
+    /// How old that is; none if nothing was proven.
+    pub proven_age_milliseconds: Option<u64>,
+    /// What its cycles do.
+    #[serde(flatten)]
+    pub activity: Activity,
+    /// Why they fail, if they do.
+    pub failing: Option<Failing>,
+}
+
+/// What a group's cycles did since this host began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Cycles that became points.
+    pub committed: u64,
+    /// Cycles that failed.
+    pub failed: u64,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Bytes that the points stored.
+    pub stored_bytes: u64,
+    /// The longest hold of a guest by the newest capture, in microseconds.
+    pub held_microseconds: u64,
+    /// From the newest point's instant until it was durable, in milliseconds.
+    pub lag_milliseconds: u64,
+}
+
+/// That a group passed its objective, or is back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// Which group.
+    pub group: GroupName,
+    /// Whether it is late now.
+    pub is_late: bool,
+    /// How it stands.
+    pub status: GroupStatus,
+    /// For how long it was late, if it is back.
+    pub late_for: Duration,
+}
+
+#[derive(Debug)]
+enum Doing {
+    Nothing,
+    Waiting { due: Duration },
+    Replicating { since: Duration, read_bytes: u64, text: String },
+}
+
+#[derive(Debug)]
+struct Known {
+    site: SiteName,
+    rpo: Duration,
+    came: Duration,
+    newest: Newest,
+    /// How old the newest point was when it became known, and when that was.
+    learnt: (Duration, Duration),
+    proven: Option<ProvenStatus>,
+    doing: Doing,
+    failing: Option<Failing>,
+    totals: Totals,
+    late_since: Option<Duration>,
+}
+
+impl Known {
+    /// The newest point is at least so old now.
+    fn learn(&mut self, newest: Newest, age_min: Duration, clock: &dyn Clock) {
+        if let Newest::Point(point) = &newest {
+            self.learnt = (clock.now().since(point.captured_at).max(age_min), clock.monotonic());
+        }
+        self.newest = newest;
+    }
+
+    fn age(&self, clock: &dyn Clock) -> Option<Duration> {
+        let Newest::Point(point) = &self.newest else { return None };
+        let (age, at) = self.learnt;
+        let passed = age.saturating_add(clock.monotonic().saturating_sub(at));
+        Some(clock.now().since(point.captured_at).max(passed))
+    }
+}
+
+/// What is known of all groups of a host.
+pub struct Board {
+    clock: Arc<dyn Clock>,
+    groups: Mutex<BTreeMap<GroupName, Known>>,
+}
+
+impl Board {
+    /// One without groups.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, groups: Mutex::default() }
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<GroupName, Known>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with(&self, group: &GroupName, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.groups().get_mut(group) {
+            change(known);
+        }
+    }
+
+    /// A group comes, or has another site or objective from now on.
+    pub fn put(&self, group: &GroupName, site: &SiteName, rpo: Duration) {
+        let mut groups = self.groups();
+        match groups.get_mut(group) {
+            Some(known) => (known.site, known.rpo) = (site.clone(), rpo),
+            None => {
+                let known = Known {
+                    site: site.clone(),
+                    rpo,
+                    came: self.clock.monotonic(),
+                    newest: Newest::Unknown,
+                    learnt: Default::default(),
+                    proven: None,
+                    doing: Doing::Nothing,
+                    failing: None,
+                    totals: Totals::default(),
+                    late_since: None,
+                };
+                groups.insert(group.clone(), known);
+            }
+        }
+    }
+
+    /// A group goes.
+    pub fn remove(&self, group: &GroupName) {
+        self.groups().remove(group);
+    }
+
+    /// What the vault says of a group's newest point. One that is newer is known already if a cycle has ended meanwhile.
+    pub fn read(&self, group: &GroupName, newest: Newest) {
+        self.with(group, |known| match (&known.newest, &newest) {
+            (_, Newest::Unknown) | (Newest::Point(_), Newest::None) => {}
+            (Newest::Point(one), Newest::Point(other)) if one.point >= other.point => {}
+            _ => known.learn(newest, Duration::ZERO, &*self.clock),
+        });
+    }
+
+    /// What was proven of a group, as the vault says now.
+    pub fn proven(&self, group: &GroupName, proven: Option<ProvenStatus>) {
+        self.with(group, |known| known.proven = proven);
+    }
+
+    /// A cycle has begun.
+    pub fn begun(&self, group: &GroupName) {
+        let since = self.clock.monotonic();
+        self.with(group, |known| known.doing = Doing::Replicating { since, read_bytes: 0, text: String::new() });
+    }
+
+    /// A cycle has read so many bytes more.
+    pub fn moved(&self, group: &GroupName, bytes: u64) {
+        self.with(group, |known| {
+            if let Doing::Replicating { read_bytes, .. } = &mut known.doing {
+                *read_bytes = read_bytes.saturating_add(bytes);
+            }
+        });
+    }
+
+    /// What a cycle does or waits for now.
+    pub fn does(&self, group: &GroupName, what: &str) {
+        self.with(group, |known| {
+            if let Doing::Replicating { text, .. } = &mut known.doing {
+                what.clone_into(text);
+            }
+        });
+    }
+
+    /// A cycle became a point; the next is due after `pause`. What had failed before it, and how old the point before it had become.
+    pub fn committed(&self, report: &CycleReport, pause: Option<Duration>) -> (Option<Failing>, Option<Duration>) {
+        let due = self.due(pause);
+        let mut before = (None, None);
+        self.with(&report.group, |known| {
+            before = (known.failing.take(), known.age(&*self.clock));
+            let passed = report.lag_milliseconds.saturating_add(report.times.release_milliseconds);
+            let newest = Newest::Point(PointStatus::from(&report.point));
+            known.learn(newest, Duration::from_millis(passed), &*self.clock);
+            known.doing = due;
+            let totals = &mut known.totals;
+            totals.committed = totals.committed.saturating_add(1);
+            totals.read_bytes = totals.read_bytes.saturating_add(report.read_bytes);
+            totals.stored_bytes = totals.stored_bytes.saturating_add(report.point.stats.bytes_stored);
+            (totals.held_microseconds, totals.lag_milliseconds) = (report.held_microseconds, report.lag_milliseconds);
+        });
+        before
+    }
+
+    /// A cycle failed for the `failures`th time in a row; the next try is after `pause`. Whether it is the first, or fails otherwise than
+    /// the one before.
+    pub fn failed(
+        &self,
+        group: &GroupName,
+        code: Code,
+        message: String,
+        is_final: bool,
+        failures: u32,
+        pause: Option<Duration>,
+    ) -> bool {
+        let (due, now, code) = (self.due(pause), self.clock.now(), code.to_string());
+        let mut is_new = false;
+        self.with(group, |known| {
+            is_new = known.failing.as_ref().is_none_or(|failing| failing.code != code);
+            let since = known.failing.as_ref().map_or(now, |failing| failing.since);
+            known.failing = Some(Failing { failures, since, code, message, is_final });
+            known.totals.failed = known.totals.failed.saturating_add(1);
+            known.doing = due;
+        });
+        is_new
+    }
+
+    /// A cycle was ended on request.
+    pub fn stopped(&self, group: &GroupName) {
+        self.with(group, |known| known.doing = Doing::Nothing);
+    }
+
+    fn due(&self, pause: Option<Duration>) -> Doing {
+        match pause {
+            Some(pause) => Doing::Waiting { due: self.clock.monotonic().saturating_add(pause) },
+            None => Doing::Nothing,
+        }
+    }
+
+    /// All groups, by name.
+    pub fn all(&self) -> Vec<(GroupStatus, Totals)> {
+        let groups = self.groups();
+        groups.iter().map(|(group, known)| (self.status(group, known), known.totals)).collect()
+    }
+
+    /// Whether there is such a group.
+    pub fn has(&self, group: &GroupName) -> bool {
+        self.groups().contains_key(group)
+    }
+
+    /// The groups of which the vault has not said whether they have a point.
+    pub fn unknown(&self) -> Vec<GroupName> {
+        let groups = self.groups();
+        let unknown = groups.iter().filter(|(_, known)| known.newest == Newest::Unknown);
+        unknown.map(|(group, _)| group.clone()).collect()
+    }
+
+    /// Those that have passed their objective since this was asked last, and those that are back.
+    pub fn judge(&self) -> Vec<Judged> {
+        let (mut groups, now) = (self.groups(), self.clock.monotonic());
+        let mut judged = Vec::new();
+        for (group, known) in &mut *groups {
+            let status = self.status(group, known);
+            let is_late = match status.state {
+                GroupState::Ok => false,
+                GroupState::Late => true,
+                GroupState::Unprotected | GroupState::Unknown => now.saturating_sub(known.came) > known.rpo,
+            };
+            if is_late == known.late_since.is_some() {
+                continue;
+            }
+            let late_for = known.late_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            known.late_since = is_late.then_some(now);
+            judged.push(Judged { group: group.clone(), is_late, status, late_for });
+        }
+        judged
+    }
+
+    fn status(&self, group: &GroupName, known: &Known) -> GroupStatus {
+        let (age, monotonic) = (known.age(&*self.clock), self.clock.monotonic());
+        let newest = match &known.newest {
+            Newest::Point(point) => Some(point.clone()),
+            Newest::None | Newest::Unknown => None,
+        };
+        let state = match (&known.newest, age) {
+            (Newest::Unknown, _) => GroupState::Unknown,
+            (_, Some(age)) if age <= known.rpo => GroupState::Ok,
+            (_, Some(_)) => GroupState::Late,
+            (_, None) => GroupState::Unprotected,
+        };
+        let activity = match &known.doing {
+            Doing::Nothing => Activity::None,
+            Doing::Waiting { due } => {
+                Activity::Waiting { due_in_milliseconds: milliseconds(due.saturating_sub(monotonic)) }
+            }
+            Doing::Replicating { since, read_bytes, text } => Activity::Replicating {
+                running_milliseconds: milliseconds(monotonic.saturating_sub(*since)),
+                read_bytes: *read_bytes,
+                doing: text.clone(),
+            },
+        };
+        GroupStatus {
+            group: group.clone(),
+            site: known.site.clone(),
+            state,
+            objective_milliseconds: milliseconds(known.rpo),
+            age_milliseconds: age.map(milliseconds),
+            newest,
+            proven: known.proven.clone(),
+            proven_age_milliseconds: known
+                .proven
+                .as_ref()
+                .map(|proven| milliseconds(self.clock.now().since(proven.captured_at))),
+            activity,
+            failing: known.failing.clone(),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! A group is never called `ok` while its newest point is older than its objective, whatever its clock says.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use farshore_core::{Consistency, Generation, Instant, LineageId, SessionId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::PhaseTimes;
+
+/// A clock of two hands: the civil one can be put anywhere.
+#[derive(Default)]
+struct TwoHands {
+    passed_milliseconds: AtomicI64,
+    civil_ahead_milliseconds: AtomicI64,
+}
+
+impl TwoHands {
+    fn pass(&self, milliseconds: u32) {
+        self.passed_milliseconds.fetch_add(milliseconds.into(), Ordering::SeqCst);
+    }
+
+    fn put(&self, by_milliseconds: i64) {
+        self.civil_ahead_milliseconds.fetch_add(by_milliseconds, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl Clock for TwoHands {
+    fn now(&self) -> Timestamp {
+        let passed = self.passed_milliseconds.load(Ordering::SeqCst);
+        let civil = 1_800_000_000_000 + passed + self.civil_ahead_milliseconds.load(Ordering::SeqCst);
+        Timestamp::from_unix_milliseconds(civil)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.passed_milliseconds.load(Ordering::SeqCst).unsigned_abs())
+    }
+
+    async fn sleep(&self, _: Duration) {
+        unreachable!("nothing here waits");
+    }
+}
+
+fn group() -> GroupName {
+    GroupName::new("shop").expect("a name")
+}
+
+fn board(clock: &Arc<TwoHands>, rpo: Duration) -> Board {
+    let board = Board::new(Arc::clone(clock) as _);
+    board.put(&group(), &SiteName::new("production").expect("a name"), rpo);
+    board
+}
+
+fn report(sequence: u64, captured_at: Timestamp, lag: Duration) -> CycleReport {
+    let point = Point {
+        sequence: Sequence::new(sequence),
+        generation: Generation::FIRST,
+        lineage: LineageId::from_bytes([1; 16]),
+        site: SiteName::new("production").expect("a name"),
+        session: SessionId::from_bytes([2; 16]),
+        parent: None,
+        capture: None,
+        captured_at,
+        committed_at: captured_at,
+        instant: Instant::Group,
+        consistency: Consistency::Crash,
+        machines: Vec::new(),
+        capsule: Vec::new(),
+        stats: Default::default(),
+        label: None,
+        note: String::new(),
+    };
+    CycleReport {
+        group: group(),
+        point,
+        read_bytes: 10,
+        zero_bytes: 0,
+        untracked_bytes: 0,
+        held_microseconds: 7,
+        lag_milliseconds: milliseconds(lag),
+        times: PhaseTimes::default(),
+        release_note: String::new(),
+    }
+}
+
+fn only(board: &Board) -> GroupStatus {
+    let mut all = board.all();
+    all.pop().expect("a group").0
+}
+
+#[test]
+fn nothing_is_ok_before_it_is_known_and_a_group_gets_late_while_nothing_happens() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    assert_eq!((only(&board).state, board.unknown()), (GroupState::Unknown, vec![group()]));
+    assert_eq!(board.judge(), [], "it has just come");
+    board.read(&group(), Newest::Unknown);
+    clock.pass(60_001);
+    let judged = board.judge();
+    assert!(judged.len() == 1 && judged[0].is_late && judged[0].status.state == GroupState::Unknown);
+    assert_eq!(board.judge(), [], "it is told once");
+    board.read(&group(), Newest::None);
+    assert_eq!(only(&board).state, GroupState::Unprotected);
+    assert_eq!(board.judge(), []);
+
+    board.begun(&group());
+    clock.pass(500);
+    let captured_at = clock.now();
+    clock.pass(1_500);
+    let (failing, age) =
+        board.committed(&report(1, captured_at, Duration::from_millis(1_500)), Some(Duration::from_secs(9)));
+    assert_eq!((failing, age), (None, None));
+    let status = only(&board);
+    assert_eq!((status.state, status.age_milliseconds), (GroupState::Ok, Some(1_500)));
+    assert_eq!(status.activity, Activity::Waiting { due_in_milliseconds: 9_000 });
+    let judged = board.judge();
+    assert!(
+        judged.len() == 1 && !judged[0].is_late && judged[0].late_for == Duration::from_millis(2_000),
+        "{judged:?}"
+    );
+    clock.pass(58_500);
+    assert_eq!((only(&board).state, board.judge().len()), (GroupState::Ok, 0), "the objective itself is met");
+    clock.pass(1);
+    assert_eq!((only(&board).state, board.judge().len()), (GroupState::Late, 1));
+}
+
+#[test]
+fn what_the_vault_said_before_a_cycle_ended_does_not_count_after_it() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    let old = PointStatus::from(&report(3, clock.now(), Duration::ZERO).point);
+    clock.pass(1_000);
+    board.committed(&report(4, clock.now(), Duration::ZERO), None);
+    for said in [Newest::Point(old), Newest::None, Newest::Unknown] {
+        board.read(&group(), said);
+        assert_eq!(only(&board).newest.map(|newest| newest.point), Some(Sequence::new(4)));
+    }
+    let newer = PointStatus::from(&report(5, clock.now(), Duration::ZERO).point);
+    board.read(&group(), Newest::Point(newer));
+    assert_eq!(only(&board).newest.map(|newest| newest.point), Some(Sequence::new(5)), "another host made one");
+}
+
+#[test]
+fn failures_stand_beside_the_state_until_a_point_comes() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    let fail = |code, failures| board.failed(&group(), Code::new(code), "why".to_owned(), false, failures, None);
+    board.committed(&report(1, clock.now(), Duration::ZERO), None);
+    let since = clock.now();
+    assert!(fail(3001, 1) && !fail(3001, 2) && fail(3002, 3), "another code is news");
+    clock.pass(10);
+    let status = only(&board);
+    let failing = status.failing.expect("it fails");
+    assert_eq!((status.state, failing.failures, failing.since), (GroupState::Ok, 3, since));
+    assert_eq!(failing.code, "FS3002");
+    let (failing, _) = board.committed(&report(2, clock.now(), Duration::ZERO), None);
+    assert_eq!((failing.map(|failing| failing.failures), only(&board).failing), (Some(3), None));
+    assert_eq!(
+        board.all()[0].1,
+        Totals { committed: 2, failed: 3, read_bytes: 20, held_microseconds: 7, ..Totals::default() }
+    );
+    // Of a group that has gone nothing is kept.
+    board.remove(&group());
+    board.committed(&report(3, clock.now(), Duration::ZERO), None);
+    assert!(board.all().is_empty() && !board.has(&group()));
+}
+
+/// What happens: time passes, the civil clock is put, a cycle begins, ends well, or fails.
+#[derive(Debug, Clone)]
+enum Step {
+    Pass(u32),
+    Put(i64),
+    Begin,
+    Commit,
+    Fail,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1_u32..90_000).prop_map(Step::Pass),
+        1 => (-100_000_000_i64..100_000_000).prop_map(Step::Put),
+        2 => Just(Step::Begin),
+        3 => Just(Step::Commit),
+        1 => Just(Step::Fail),
+    ]
+}
+
+proptest! {
+    /// The oracle knows when each capture really was.
+    #[test]
+    fn no_group_is_ok_while_its_point_is_older_than_its_objective(steps in prop::collection::vec(step(), 1..80), rpo in 1_u32..120_000) {
+        let clock = Arc::new(TwoHands::default());
+        let rpo = Duration::from_millis(rpo.into());
+        let board = board(&clock, rpo);
+        let (mut capture, mut newest, mut sequence, mut is_late) = (None, None, 0, false);
+        for step in steps {
+            match step {
+                Step::Pass(milliseconds) => clock.pass(milliseconds),
+                Step::Put(by) => clock.put(by),
+                Step::Begin => {
+                    board.begun(&group());
+                    capture = Some((clock.now(), clock.monotonic()));
+                }
+                Step::Commit => if let Some((captured_at, captured)) = capture.take() {
+                    sequence += 1;
+                    board.committed(&report(sequence, captured_at, clock.monotonic() - captured), None);
+                    newest = Some(captured);
+                },
+                Step::Fail => {
+                    capture = None;
+                    board.failed(&group(), Code::new(3001), String::new(), false, 1, None);
+                }
+            }
+            let true_age = newest.map(|captured| clock.monotonic() - captured);
+            let status = only(&board);
+            prop_assert!(status.state != GroupState::Ok || true_age.is_some_and(|age| age <= rpo), "{status:?} {true_age:?}");
+            // Every miss is told at the first look after it, and never twice.
+            for judged in board.judge() {
+                prop_assert!(judged.is_late != is_late);
+                is_late = judged.is_late;
+            }
+            prop_assert!(is_late || true_age.unwrap_or(clock.monotonic()) <= rpo);
+        }
+    }
+}
