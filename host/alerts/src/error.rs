@@ -65,6 +65,11 @@ impl AlertError {
             Self::MailRefused { status, .. } => *status >= 500,
         }
     }
+
+    /// The target was tried and did not answer, so that it would not have taken another event either.
+    pub(crate) const fn is_silence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
 }
 
 impl Coded for AlertError {

@@ -9,7 +9,8 @@
 //! 2. The target's [`Outbox`] takes the event without waiting. It holds a limited number and gives up the oldest first:
 //!    when everything fails, the newest news counts most.
 //! 3. [`Outbox::run`] hands the events to the [`Sender`] one after the other, and tries again what may succeed later, up
-//!    to an hour after the event was handed over. So an event may arrive twice, if an answer was lost on the way, or never.
+//!    to an hour after the event was handed over. An event that the target refuses for now does not hold up the others. So
+//!    an event may arrive after one that is newer, twice, if an answer was lost on the way, or never.
 //!
 //! ## What may leak
 //! To a target goes the event and the host's name, and nothing else of the host. The bearer of a webhook and the password

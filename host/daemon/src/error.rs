@@ -264,6 +264,12 @@ pub enum CliError {
         /// Why.
         why: &'static str,
     },
+    /// The daemon cannot do what it was asked for now.
+    #[error("the daemon cannot do that now: {why}")]
+    NotDone {
+        /// Why.
+        why: String,
+    },
     /// There is no daemon to ask.
     #[error("no daemon runs here: nobody listens at {socket}", socket = socket.display())]
     NoDaemon {
@@ -364,7 +370,11 @@ impl Coded for CliError {
             Self::Unwell { .. } => 6036,
             Self::ListenUnusable { .. } => 6042,
             Self::Unauthorised => 6043,
-            Self::Daemon { .. } | Self::NotServed { .. } | Self::NotBegun { .. } | Self::NoDaemon { .. } => 6037,
+            Self::Daemon { .. }
+            | Self::NotServed { .. }
+            | Self::NotBegun { .. }
+            | Self::NotDone { .. }
+            | Self::NoDaemon { .. } => 6037,
             Self::DaemonRuns { .. } => 6038,
             Self::NeedsRestart { .. } => 6039,
             Self::NoCapsule { .. } => 6040,

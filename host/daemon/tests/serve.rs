@@ -240,6 +240,13 @@ fn a_vault_that_is_not_there_is_waited_for_and_a_bad_file_is_refused_whole() {
     assert!(told["waits_for"].to_string().contains("the vault"), "{told}");
     let missed = daemon.event("objective-missed");
     assert_eq!(missed["details"]["state"], "unknown", "what is not known is not called good: {missed}");
+    assert!(missed["text"].as_str().expect("a text").contains("the vault has not said"), "{missed}");
+    // A file that is changed meanwhile counts at once.
+    let text = CONFIGURATION.replace("rpo = \"5s\"", "rpo = \"6s\"");
+    world.write("farshore.toml", &text);
+    let report = success(world.run(&["--json", "config", "reload"]));
+    assert!(report.contains("groups.shop.rpo"), "{report}");
+    world.write("farshore.toml", CONFIGURATION);
     std::fs::rename(world.path("elsewhere"), &vault).expect("moved back");
     daemon.event("vault-opened");
 
@@ -278,6 +285,27 @@ fn a_vault_that_is_not_there_is_waited_for_and_a_bad_file_is_refused_whole() {
     let told: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(told["groups"][0]["group"], "harbour");
     assert_eq!(told["groups"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(daemon.end().0, Some(0));
+}
+
+#[test]
+fn a_state_file_of_a_later_version_is_left_alone_and_all_else_goes_on() {
+    let world = world("");
+    let daemon = Daemon::start(&world);
+    daemon.event("vault-opened");
+    assert_eq!(daemon.end().0, Some(0));
+    let file = world.path("state/farshore.db");
+    let changed = std::process::Command::new("python3")
+        .args(["-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('pragma user_version = 999')"])
+        .arg(&file)
+        .status();
+    assert!(changed.expect("Python runs").success());
+    let daemon = Daemon::start(&world);
+    let unusable = daemon.event("diary-unusable");
+    assert!(unusable["text"].as_str().expect("a text").contains("FS6201"), "{unusable}");
+    daemon.event("vault-opened");
+    let refused = world.run(&["--json", "events"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("FS6201"));
     assert_eq!(daemon.end().0, Some(0));
 }
 

@@ -11,7 +11,7 @@
 //! when that long has gone since it came.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub enum GroupState {
     Ok,
     /// Its newest point is older.
     Late,
+    /// The newest of its points of which something was proven is damaged, so that it may have none that can be restored.
+    Hurt,
     /// It has no point.
     Unprotected,
     /// The vault has not said yet whether it has one.
@@ -194,8 +196,11 @@ struct Known {
     /// How old the newest point was when it became known, and when that was.
     learnt: (Duration, Duration),
     proven: Option<ProvenStatus>,
+    hurt: Option<Sequence>,
     doing: Doing,
     failing: Option<Failing>,
+    /// The codes of its failures since the last good cycle.
+    codes: BTreeSet<Code>,
     totals: Totals,
     late_since: Option<Duration>,
 }
@@ -252,8 +257,10 @@ impl Board {
                     newest: Newest::Unknown,
                     learnt: Default::default(),
                     proven: None,
+                    hurt: None,
                     doing: Doing::Nothing,
                     failing: None,
+                    codes: BTreeSet::new(),
                     totals: Totals::default(),
                     late_since: None,
                 };
@@ -276,9 +283,10 @@ impl Board {
         });
     }
 
-    /// What was proven of a group, as the vault says now.
-    pub fn proven(&self, group: &GroupName, proven: Option<ProvenStatus>) {
-        self.with(group, |known| known.proven = proven);
+    /// What was proven of a group, as the vault says now: its newest proven point, and its newest of which something was proven, if that
+    /// is damaged.
+    pub fn proven(&self, group: &GroupName, proven: Option<ProvenStatus>, hurt: Option<Sequence>) {
+        self.with(group, |known| (known.proven, known.hurt) = (proven, hurt));
     }
 
     /// A cycle has begun.
@@ -311,6 +319,7 @@ impl Board {
         let mut before = (None, None);
         self.with(&report.group, |known| {
             before = (known.failing.take(), known.age(&*self.clock));
+            known.codes.clear();
             let passed = report.lag_milliseconds.saturating_add(report.times.release_milliseconds);
             let newest = Newest::Point(PointStatus::from(&report.point));
             known.learn(newest, Duration::from_millis(passed), &*self.clock);
@@ -324,8 +333,7 @@ impl Board {
         before
     }
 
-    /// A cycle failed for the `failures`th time in a row; the next try is after `pause`. Whether it is the first, or fails otherwise than
-    /// the one before.
+    /// A cycle failed for the `failures`th time in a row; the next try is after `pause`. Whether none in the row has failed like it.
     pub fn failed(
         &self,
         group: &GroupName,
@@ -335,11 +343,12 @@ impl Board {
         failures: u32,
         pause: Option<Duration>,
     ) -> bool {
-        let (due, now, code) = (self.due(pause), self.clock.now(), code.to_string());
+        let (due, now) = (self.due(pause), self.clock.now());
         let mut is_new = false;
         self.with(group, |known| {
-            is_new = known.failing.as_ref().is_none_or(|failing| failing.code != code);
+            is_new = known.codes.insert(code);
             let since = known.failing.as_ref().map_or(now, |failing| failing.since);
+            let code = code.to_string();
             known.failing = Some(Failing { failures, since, code, message, is_final });
             known.totals.failed = known.totals.failed.saturating_add(1);
             known.doing = due;
@@ -365,6 +374,11 @@ impl Board {
         groups.iter().map(|(group, known)| (self.status(group, known), known.totals)).collect()
     }
 
+    /// Whether the vault or a cycle has said how old a group's newest point is, or that it has none.
+    pub fn knows(&self, group: &GroupName) -> bool {
+        self.groups().get(group).is_some_and(|known| known.newest != Newest::Unknown)
+    }
+
     /// Whether there is such a group.
     pub fn has(&self, group: &GroupName) -> bool {
         self.groups().contains_key(group)
@@ -385,7 +399,7 @@ impl Board {
             let status = self.status(group, known);
             let is_late = match status.state {
                 GroupState::Ok => false,
-                GroupState::Late => true,
+                GroupState::Late | GroupState::Hurt => true,
                 GroupState::Unprotected | GroupState::Unknown => now.saturating_sub(known.came) > known.rpo,
             };
             if is_late == known.late_since.is_some() {
@@ -406,6 +420,7 @@ impl Board {
         };
         let state = match (&known.newest, age) {
             (Newest::Unknown, _) => GroupState::Unknown,
+            _ if known.hurt.is_some() => GroupState::Hurt,
             (_, Some(age)) if age <= known.rpo => GroupState::Ok,
             (_, Some(_)) => GroupState::Late,
             (_, None) => GroupState::Unprotected,

@@ -9,4 +9,5 @@ farshore_core::code_pages! {
     4005 "The journal of captures cannot be used",
     4006 "The group is being replicated by another process",
     4007 "Stopped on request",
+    4008 "The guests were not brought to rest",
 }

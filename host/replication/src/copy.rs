@@ -1,8 +1,9 @@
 //! Moving a captured disk's bytes into the vault.
 //!
 //! Extents come from the transport a bounded number at a time, checked to cover the disk without gaps or overlaps: a gap
-//! would silently be taken for zeros or for unchanged. A part of what is said to be unchanged may be read all the same, and compared. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's writer pushes back when its pipeline is full, which
-//! stops new reads: memory is bounded by `reads_in_flight * read_bytes` here and by the vault's own limit there.
+//! would silently be taken for zeros or for unchanged. A part of what is said to be unchanged may be read all the same, and
+//! compared. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's
+//! writer pushes back when its pipeline is full, which stops new reads: memory is bounded by `reads_in_flight * read_bytes` here and by the vault's own limit there.
 
 use std::sync::{
     Arc,
@@ -260,7 +261,15 @@ pub(crate) async fn copy_disk(
                 if treatment == Treatment::Move {
                     writer.write(extent.offset, data).await.map_err(CopyError::Vault)?;
                 } else {
-                    let differing = writer.compare(extent.offset, data).await.map_err(CopyError::Vault)?;
+                    let differing = match writer.compare(extent.offset, data).await {
+                        Ok(differing) => differing,
+                        // What the vault has lost is its own proof's to find, and no reason to make no points.
+                        Err(error) if error.is_damage() => {
+                            tracing::warn!(?extent, "nothing to compare with: {error}");
+                            0
+                        }
+                        Err(error) => return Err(CopyError::Vault(error)),
+                    };
                     untracked_bytes.fetch_add(differing, Ordering::Relaxed);
                 }
                 read_bytes.fetch_add(extent.length, Ordering::Relaxed);

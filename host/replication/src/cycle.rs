@@ -234,7 +234,7 @@ impl Replicator {
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
         let begun = Begun { lineage: &lineage, writer, parent: parent.as_ref(), machines };
-        let stored = self.store(&capture, begun, wishes, &mut meter, stop).await;
+        let stored = self.store(&mut journal, &capture, begun, wishes, &mut meter, stop).await;
         let (point, copied, copy_end) = match stored {
             Ok(stored) => stored,
             Err(error) => {
@@ -245,6 +245,10 @@ impl Replicator {
         };
         let committed = self.clock.monotonic();
         self.observer.event(CycleEvent::Committed(point.sequence));
+        // A disk that was not believed was compared for this point.
+        if let Err(error) = journal.trust_again() {
+            self.observer.event(CycleEvent::Warning(format!("disks are compared once more: {error}")));
+        }
         let lag = committed.saturating_sub(capture.captured);
         let release_note = self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
         Ok(CycleReport {
@@ -403,6 +407,7 @@ impl Replicator {
     #[expect(clippy::too_many_arguments, reason = "they are what a cycle has gathered by then")]
     async fn store(
         &self,
+        journal: &mut CaptureJournal,
         capture: &Capture,
         begun: Begun<'_>,
         wishes: Wishes,
@@ -426,7 +431,7 @@ impl Replicator {
         let mut copied = DiskCopy::default();
         let mut bases = Vec::with_capacity(disks.len());
         for disk in &disks {
-            let (basis, moved) = self.store_disk(capture, &writer, parent, disk, meter, stop).await?;
+            let (basis, moved) = self.store_disk(journal, capture, &writer, parent, disk, meter, stop).await?;
             bases.push(basis);
             copied.read_bytes += moved.read_bytes;
             copied.zero_bytes += moved.zero_bytes;
@@ -486,8 +491,10 @@ impl Replicator {
         (point.capture == Some(capture.entry.request.id)).then_some(point)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
     async fn store_disk(
         &self,
+        journal: &mut CaptureJournal,
         capture: &Capture,
         writer: &PointWriter,
         parent: Option<&Point>,
@@ -508,7 +515,8 @@ impl Replicator {
             });
         }
         let known = before.map(|before| (before.size_bytes, before.tracking_token.is_some()));
-        let (mut basis, reason, mut plan) = plan_disk(known, disk);
+        let is_distrusted = journal.distrusts(&disk.machine, &disk.disk);
+        let (mut basis, reason, mut plan) = plan_disk(known, is_distrusted, disk);
         self.observer.event(CycleEvent::Disk {
             machine: disk.machine.clone(),
             disk: disk.disk.clone(),
@@ -539,6 +547,8 @@ impl Replicator {
         if let Ok(tracked) = &copied
             && tracked.untracked_bytes > 0
         {
+            // Whatever becomes of the comparison, this is not forgotten.
+            journal.distrust(&disk.machine, &disk.disk)?;
             let (machine, id, bytes) = (disk.machine.clone(), disk.disk.clone(), tracked.untracked_bytes);
             self.observer.event(CycleEvent::Untracked { machine, disk: id, bytes });
             let read_before = tracked.read_bytes;
@@ -623,12 +633,15 @@ fn note(captured: &str, untracked_bytes: u64) -> String {
 }
 
 /// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.
-fn plan_disk(known: Option<(u64, bool)>, disk: &CapturedDisk) -> (Basis, String, CopyPlan) {
+fn plan_disk(known: Option<(u64, bool)>, is_distrusted: bool, disk: &CapturedDisk) -> (Basis, String, CopyPlan) {
     let everything = || CopyPlan::Everything { allocation_context: disk.allocation_context.clone() };
     match (known, &disk.changes) {
         (None, _) => (Basis::Full, String::new(), everything()),
         (Some((before_bytes, _)), _) if before_bytes != disk.size_bytes => {
             (Basis::Compared, format!("the disk grew from {before_bytes} bytes"), everything())
+        }
+        (Some(_), Changes::Context(_)) if is_distrusted => {
+            (Basis::Compared, "its change tracking was found wrong".to_owned(), everything())
         }
         (Some((_, true)), Changes::Context(context)) => {
             let doubted = [Extent { offset: 0, length: 0 }; 2];

@@ -114,6 +114,14 @@ pub enum ReplicationError {
         /// The lock file.
         path: PathBuf,
     },
+    /// The platform made the point, and did not bring the guests to rest first.
+    #[error("group {group:?}: the point is crash-consistent only{}{note}", if note.is_empty() { "" } else { ": " }, group = group.as_str())]
+    NotAtRest {
+        /// The group.
+        group: GroupName,
+        /// What the platform says; may be empty.
+        note: String,
+    },
     /// The operator asked to stop.
     #[error("group {group:?}: stopped on request; the capture was released", group = group.as_str())]
     Stopped {
@@ -147,6 +155,7 @@ impl Coded for ReplicationError {
             Self::Journal { .. } => Code::new(4005),
             Self::Busy { .. } => Code::new(4006),
             Self::Stopped { .. } => Code::new(4007),
+            Self::NotAtRest { .. } => Code::new(4008),
         }
     }
 

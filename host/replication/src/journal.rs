@@ -9,12 +9,13 @@
 //! beside it keeps two processes of one host apart.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use farshore_core::{GroupName, LineageId, VaultId};
+use farshore_core::{DiskId, GroupName, LineageId, MachineId, VaultId};
 use farshore_platform::{AdapterState, CaptureRequest};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub struct JournalEntry {
 #[serde(deny_unknown_fields)]
 struct Content {
     entries: Vec<JournalEntry>,
+    /// Disks whose change tracking was found wrong, and that no point has compared since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    distrusted: BTreeSet<(MachineId, DiskId)>,
 }
 
 /// The journal of one group, held by this process alone.
@@ -112,6 +116,31 @@ impl CaptureJournal {
             }
             None => entries.push(entry),
         }
+        self.store()
+    }
+
+    /// Whether a disk's change tracking was found wrong, and no point has compared the disk since.
+    pub fn distrusts(&self, machine: &MachineId, disk: &DiskId) -> bool {
+        self.content.distrusted.contains(&(machine.clone(), disk.clone()))
+    }
+
+    /// A disk's change tracking was found wrong: until a point compares it, it is not believed. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Journal`]; the file is then as it was.
+    pub fn distrust(&mut self, machine: &MachineId, disk: &DiskId) -> Result<(), ReplicationError> {
+        if self.content.distrusted.insert((machine.clone(), disk.clone())) { self.store() } else { Ok(()) }
+    }
+
+    /// A point has compared all disks that were not believed. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Journal`]; the file is then as it was, and they are compared once more.
+    pub fn trust_again(&mut self) -> Result<(), ReplicationError> {
+        if self.content.distrusted.is_empty() {
+            return Ok(());
+        }
+        self.content.distrusted.clear();
         self.store()
     }
 

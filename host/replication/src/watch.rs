@@ -26,6 +26,9 @@ use crate::{
 /// Orders that were not taken yet, at most.
 const ORDERS_MAX: usize = 1_024;
 
+/// Requests for cycles of one group that wait, at most. More are not answered.
+const ASKED_MAX: usize = 64;
+
 /// What a cycle came to.
 pub type CycleResult = Result<CycleReport, ReplicationError>;
 
@@ -41,7 +44,8 @@ pub trait WatchObserver: Send + Sync {
     /// A cycle failed for the `failures`th time in a row; the next try is after `pause`, or never if that is `None`.
     fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>);
 
-    /// An application-consistent point failed, and a cycle of the usual kind begins in its place. The next one is tried after `pause`.
+    /// An application-consistent point failed, and a cycle of the usual kind begins in its place; or it came, and is not
+    /// application-consistent. The next one is tried after `pause`.
     fn application_failed(&self, group: &GroupName, error: &ReplicationError, pause: Duration);
 
     /// A cycle was ended on request, and its capture released.
@@ -216,7 +220,9 @@ impl Watching<'_> {
             }
             Order::Now(name, asked) => {
                 let Some(member) = self.members.get(&name) else { return };
-                if let Some(group) = self.groups.get_mut(member) {
+                if let Some(group) = self.groups.get_mut(member)
+                    && group.asked.len() < ASKED_MAX
+                {
                     group.asked.push_back(asked);
                     self.schedule.hurry(*member, now);
                 }
@@ -272,23 +278,28 @@ impl Watching<'_> {
         let Ended { begun: Begun { member, waited }, began, is_application, group: name, answers, result } = ended;
         let end = match &result {
             Ok(_) => CycleEnd::Committed,
-            Err(error) if error.is_final() => CycleEnd::Final,
             // The vault and the journal are no guests.
             Err(ReplicationError::Site { .. }) if is_application => CycleEnd::Otherwise,
+            Err(error) if error.is_final() => CycleEnd::Final,
             Err(_) => CycleEnd::Failed,
         };
         let pause = self.schedule.end(member, end, self.clock.monotonic());
         if let Some(group) = self.groups.get_mut(&member) {
             group.is_hopeless = end == CycleEnd::Final && !group.end_cycle.is_cancelled();
             let every = group.application.map_or(Duration::MAX, |(every, _)| every);
+            let retry_pause = every.min(APPLICATION_RETRY_PAUSE);
             match &result {
                 Ok(report) if report.point.consistency == Consistency::Application => {
                     group.next_application(every, began);
                 }
+                Ok(report) if is_application => {
+                    group.next_application(retry_pause, self.clock.monotonic());
+                    let error = ReplicationError::NotAtRest { group: name.clone(), note: report.point.note.clone() };
+                    self.observer.application_failed(&name, &error, retry_pause);
+                }
                 Err(error) if end == CycleEnd::Otherwise => {
-                    let pause = every.min(APPLICATION_RETRY_PAUSE);
-                    group.next_application(pause, self.clock.monotonic());
-                    self.observer.application_failed(&name, error, pause);
+                    group.next_application(retry_pause, self.clock.monotonic());
+                    self.observer.application_failed(&name, error, retry_pause);
                 }
                 _ => {}
             }

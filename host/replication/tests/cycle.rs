@@ -625,7 +625,24 @@ async fn tracking_that_lies_is_found_and_the_point_that_finds_it_is_right() {
     assert_eq!(restored(&vault, found.point.sequence, "web").await, site.content("web"));
     assert_eq!(untracked.0.lock().expect("no panic")[..], [2 * CHUNK_BYTES]);
 
+    // What was found is not forgotten when the comparison does not come to its end, though the next window is elsewhere.
+    site.write("web", 0, &noise(9, 4 * CHUNK_BYTES));
+    replicator.protection.doubt = None;
+    cycle(&replicator).await;
+    replicator.protection.doubt = Some(Doubt { within, at_once_max: Duration::from_secs(60) });
+    SystemClock.sleep(2 * within).await;
+    site.break_after_a_lie();
+    replicator.cycle(Wishes::default(), &stop).await.expect_err("the comparison failed");
+    assert_eq!(untracked.0.lock().expect("no panic").len(), 2, "the lie was found again");
+    site.mend();
+    replicator.protection.doubt = None;
+    let compared = cycle(&replicator).await;
+    assert_eq!((compared.untracked_bytes, basis(&compared)), (0, Basis::Compared));
+    assert_eq!(restored(&vault, compared.point.sequence, "web").await, site.content("web"));
+    assert_eq!(basis(&cycle(&replicator).await), Basis::Tracked, "then it is believed again");
+
     // What is right is not accused, whatever changes.
+    replicator.protection.doubt = Some(Doubt { within, at_once_max: Duration::from_secs(60) });
     site.lie(Lie::None);
     for seed in 3..8 {
         site.write("web", u64::from(seed) * CHUNK_BYTES, &noise(seed, CHUNK_BYTES));
@@ -636,7 +653,7 @@ async fn tracking_that_lies_is_found_and_the_point_that_finds_it_is_right() {
         assert_eq!(honest.read_bytes, DISK_BYTES, "all of it was read");
         assert_eq!(restored(&vault, honest.point.sequence, "web").await, site.content("web"));
     }
-    assert_eq!(untracked.0.lock().expect("no panic").len(), 1);
+    assert_eq!(untracked.0.lock().expect("no panic").len(), 2);
 }
 
 fn basis(report: &CycleReport) -> Basis {

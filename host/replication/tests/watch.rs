@@ -376,4 +376,16 @@ async fn application_consistent_points_come_on_their_own_schedule_and_a_guest_th
         "{failed:?}"
     );
     assert_eq!(told.failed.lock().expect("no panic").len(), 0, "no cycle counts as failed");
+
+    // A platform that does something else without a word of failure is not believed either.
+    site.rests_not_and_says_nothing();
+    let (open, stop) = (Arc::new(Open::default()), CancellationToken::new());
+    let mut watched = self::watched(&vault, &site, "a", &open, folder.path());
+    watched.application = Some(ApplicationPoints { every, newest_age: Some(every) });
+    let told = Told::new(&stop, |committed, _| committed.values().any(|count| *count > 4));
+    assert_eq!(watch_all(vec![watched], 1, &told, &stop).await, []);
+    let failed = told.application_failed.lock().expect("no panic").clone();
+    let committed = told.committed.lock().expect("no panic").values().sum::<usize>();
+    assert!(failed.iter().all(|(_, code, _)| *code == Code::new(4008)), "{failed:?}");
+    assert!((1..committed).contains(&failed.len()), "{} of {committed}", failed.len());
 }

@@ -33,7 +33,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use farshore_core::{DiskId, Extent, Generation, MachineId, Sequence, SessionId, SiteName, Timestamp};
-use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -584,9 +584,7 @@ impl DiskWriter {
             lock(&self.session.stats).bytes_given += length;
         }
         for (leaf, slots, data) in parts(offset, data) {
-            let permits = u32::try_from(slots.len()).expect("a leaf has 64 chunks");
-            let stopped = |_| Error::Stopped { reason: "its writer has gone".to_owned() };
-            let room = Arc::clone(&self.session.room).acquire_many_owned(permits).await.map_err(stopped)?;
+            let room = self.session.take_room(slots.len()).await?;
             self.session.check_open()?;
             let accepted = self.session.accept(&self.disk, leaf, slots.clone()).await;
             let accepted = accepted.inspect_err(|error| self.session.fail(error.clone()))?;
@@ -607,8 +605,8 @@ impl DiskWriter {
         self.check_range(offset, length)?;
         let mut differing = 0;
         for (leaf, slots, data) in parts(offset, data) {
-            let accepted = self.session.accept(&self.disk, leaf, slots).await;
-            let accepted = accepted.inspect_err(|error| self.session.fail(error.clone()))?;
+            let _room = self.session.take_room(slots.len()).await?;
+            let accepted = self.session.accept(&self.disk, leaf, slots).await?;
             // Given back also when this is dropped while it waits.
             let _held = Held { disk: &self.disk, leaf };
             let session = Arc::clone(&self.session);
@@ -635,6 +633,15 @@ impl DiskWriter {
         let (first, end) = (extent.offset / chunk, extent.end().unwrap_or(u64::MAX).div_ceil(chunk));
         let zeroed = self.session.write_zeroes(&self.disk, first, end).await;
         zeroed.inspect_err(|error| self.session.fail(error.clone()))
+    }
+}
+
+impl Session {
+    /// Room for so many chunks of one leaf. Whoever has all of it knows that nothing is under way.
+    async fn take_room(&self, chunks: usize) -> Result<OwnedSemaphorePermit> {
+        let permits = u32::try_from(chunks).expect("a leaf has 64 chunks");
+        let stopped = |_| Error::Stopped { reason: "its writer has gone".to_owned() };
+        Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(stopped)
     }
 }
 

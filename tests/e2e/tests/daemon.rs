@@ -87,7 +87,10 @@ fn edit(world: &World, from: &str, to: &str) {
     let file = world.site.configuration_file();
     let text = std::fs::read_to_string(&file).expect("the file");
     assert!(text.contains(from), "{from:?} stands in {text}");
-    std::fs::write(&file, text.replacen(from, to, 1)).expect("written");
+    // The daemon may look at any moment.
+    let next = file.with_extension("next");
+    std::fs::write(&next, text.replacen(from, to, 1)).expect("written");
+    std::fs::rename(&next, &file).expect("renamed");
 }
 
 #[test]
@@ -107,9 +110,7 @@ fn it_keeps_a_group_at_its_objective_and_is_honest_when_it_cannot() {
 
     let mut daemon = world.start(&["serve"]).expect("a daemon");
     let (_, next) = event(&mut daemon, "vault-opened", 0);
-    status_when(&world, "ok", |group| group["state"] == "ok");
-    let (finished, group) = status(&world);
-    assert_eq!(finished.exit_code(), Some(0), "{finished:?}");
+    let group = status_when(&world, "ok", |group| group["state"] == "ok");
     assert_eq!((&group["objective_milliseconds"], &group["site"]), (&8_000.into(), &"production".into()), "{group}");
     assert_eq!(ask(&socket(&world), "GET", "/healthz"), (200, "alive\n".to_owned()));
     assert_eq!(ask(&socket(&world), "GET", "/readyz"), (200, "ready\n".to_owned()));
@@ -161,7 +162,7 @@ fn it_keeps_a_group_at_its_objective_and_is_honest_when_it_cannot() {
     assert_eq!(failed["group"], "orders");
     let (missed, _) = event(&mut daemon, "objective-missed", next);
     let age = missed["details"]["age_milliseconds"].as_u64().expect("an age");
-    assert!((7_000..20_000).contains(&age), "told when it happens: {missed}");
+    assert!((7_000..67_000).contains(&age), "told within a minute: {missed}");
     let (finished, group) = status(&world);
     assert_eq!((finished.exit_code(), &group["state"]), (Some(3), &"late".into()));
     assert!(group["failing"]["code"].as_str().is_some_and(|code| code.starts_with("FS3")), "{group}");
@@ -180,6 +181,10 @@ fn it_keeps_a_group_at_its_objective_and_is_honest_when_it_cannot() {
     assert_eq!((names.first(), names.last()), (Some(&"daemon-started"), Some(&"daemon-stopped")), "{names:?}");
     let missed = world.succeed(&["events", "orders", "--name", "objective-missed"]).expect("events");
     assert_eq!(missed["name"], "objective-missed", "one: {missed}");
+
+    let told = world.run(&["status", "--achieved", "1h"]).expect("it runs");
+    let achieved = &json(&told).expect("a status")["achieved"]["orders"];
+    assert!(achieved["points"].as_u64() > Some(1) && achieved["age_max_milliseconds"].is_u64(), "{achieved}");
 
     // What it remembers of its doings is a diary: a damaged one is set aside, and nothing else is lost.
     let before = world.succeed(&["points", "orders"]).expect("points");

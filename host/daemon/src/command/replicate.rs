@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{GroupName, Timestamp};
+use farshore_core::{Consistency, GroupName, Timestamp};
 use farshore_replication::{
     CycleReport, Newest, Order, Protection, ReplicationError, Replicator, Schedule, Stop, Turns, WatchObserver,
     Watched, Wishes, orders, watch,
@@ -46,14 +46,14 @@ pub async fn once(context: &Context, names: Vec<GroupName>, wishes: Wishes) -> R
         Some(daemon) => by_daemon(context, &daemon, &named, &wishes).await?,
         None => here(context, &configuration, &named, &wishes).await?,
     };
-    tell(context, &configuration, cycles)
+    tell(context, &configuration, cycles, &wishes)
 }
 
 type Named<'a> = Vec<(GroupName, &'a Group)>;
 
 fn named(configuration: &Configuration, mut names: Vec<GroupName>) -> Result<Named<'_>, CliError> {
     if names.is_empty() {
-        names = configuration.groups.keys().cloned().collect();
+        names = configuration.served_groups().map(|(name, _)| name.clone()).collect();
     }
     // A group that is named twice is replicated once, in the place where it was named first.
     let mut seen = BTreeSet::new();
@@ -154,7 +154,12 @@ async fn by_daemon(
     Ok(context.until_stopped("the daemon goes on with what it began", cycles).await?)
 }
 
-fn tell(context: &Context, configuration: &Configuration, mut cycles: Vec<Cycle>) -> Result<(), Failure> {
+fn tell(
+    context: &Context,
+    configuration: &Configuration,
+    mut cycles: Vec<Cycle>,
+    wishes: &Wishes,
+) -> Result<(), Failure> {
     // One group that fails is the command's own error.
     if let [Cycle::Failed { .. }] = &cycles[..]
         && let Some(Cycle::Failed { error, .. }) = cycles.pop()
@@ -171,10 +176,20 @@ fn tell(context: &Context, configuration: &Configuration, mut cycles: Vec<Cycle>
             }
         }
     }
-    if failed.is_empty() {
-        return Ok(());
+    if !failed.is_empty() {
+        let what = format!("these groups have no new point: {}", failed.join(", "));
+        return Err(CliError::EndedWithErrors { what }.into());
     }
-    Err(CliError::EndedWithErrors { what: format!("these groups have no new point: {}", failed.join(", ")) }.into())
+    // A point that was made is told above. Whoever asked for more than it is hears that, too.
+    for cycle in cycles {
+        if let Cycle::Committed(report) = cycle
+            && wishes.consistency == Some(Consistency::Application)
+            && report.point.consistency != Consistency::Application
+        {
+            return Err(ReplicationError::NotAtRest { group: report.group, note: report.point.note }.into());
+        }
+    }
+    Ok(())
 }
 
 fn render(cycles: &[Cycle], configuration: &Configuration, now: Timestamp) -> String {

@@ -1,11 +1,13 @@
 //! `status`: who is protected, how well, and what is done about the rest. It is read in three seconds.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, sync::Arc, time::Duration};
 
-use farshore_core::{Clock, Timestamp};
+use farshore_core::{Clock, GroupName, Timestamp};
 use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest};
+use farshore_state::{Achieved, State};
 use farshore_vault::Vault;
 use futures::{StreamExt as _, stream};
+use serde::Serialize;
 
 use crate::{
     api::{DaemonStatus, HostStatus, Source, client::Client},
@@ -15,7 +17,7 @@ use crate::{
     engine::{GROUPS_ASKED_AT_ONCE, newest_of},
     error::CliError,
     output::{Failure, Table, human},
-    serve::newest_proven,
+    serve::{Proven, STATE_FILE, proven},
     vault::{self, Needs},
 };
 
@@ -29,10 +31,19 @@ pub async fn run(context: &Context, arguments: &StatusArguments) -> Result<(), F
     let configuration = configuration(context).await?;
     let mut vault = None;
     loop {
-        let status = ask(context, &configuration, &mut vault).await?;
+        let status = match ask(context, &configuration, &mut vault).await {
+            Ok(status) => Shown { achieved: achieved(context, &configuration, arguments, &status)?, status },
+            // A daemon that is being restarted is there again in a moment.
+            Err(failure) if arguments.watch && !context.stop.is_cancelled() => {
+                context.output.fail(&failure);
+                context.clock.sleep(WATCH_EVERY).await;
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
         if !arguments.watch {
             context.output.result(&status, || render(&status))?;
-            return judged(&status).map_err(Failure::from);
+            return judged(&status.status).map_err(Failure::from);
         }
         // A program or a file gets one status after the other.
         let clear = if std::io::stdout().is_terminal() && !context.output.json { CLEAR } else { "" };
@@ -43,6 +54,36 @@ pub async fn run(context: &Context, arguments: &StatusArguments) -> Result<(), F
             () = context.clock.sleep(WATCH_EVERY) => {}
         }
     }
+}
+
+/// A status, and what was achieved.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: HostStatus,
+    /// By group, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    achieved: Option<BTreeMap<GroupName, Achieved>>,
+}
+
+/// What the daemon of this host remembers to have achieved.
+fn achieved(
+    context: &Context,
+    configuration: &Configuration,
+    arguments: &StatusArguments,
+    status: &HostStatus,
+) -> Result<Option<BTreeMap<GroupName, Achieved>>, Failure> {
+    let Some(span) = arguments.achieved else { return Ok(None) };
+    let milliseconds = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let since = context.clock.now().as_unix_milliseconds().saturating_sub(milliseconds);
+    let since = Timestamp::from_unix_milliseconds(since);
+    let mut achieved = BTreeMap::new();
+    if let Some(state) = State::open_to_read(&super::state_folder(configuration)?.join(STATE_FILE))? {
+        for group in &status.groups {
+            achieved.insert(group.group.clone(), state.achieved(&group.group, since)?);
+        }
+    }
+    Ok(Some(achieved))
 }
 
 /// The configuration. A daemon that runs goes on though its file has mistakes by now, and can be asked all the same.
@@ -85,7 +126,8 @@ async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn 
             let Ok(lineage) = vault.lineage(name).await else { return };
             let Some(lineage) = lineage else { return board.read(name, Newest::None) };
             board.read(name, newest_of(&lineage).await.unwrap_or(Newest::Unknown));
-            board.proven(name, newest_proven(&lineage).await.unwrap_or_default());
+            let Proven { whole, hurt } = proven(&lineage).await.unwrap_or_default();
+            board.proven(name, whole, hurt);
         }
     });
     asking.buffer_unordered(GROUPS_ASKED_AT_ONCE).collect::<Vec<()>>().await;
@@ -103,13 +145,12 @@ fn judged(status: &HostStatus) -> Result<(), CliError> {
     }
 }
 
-fn render(status: &HostStatus) -> String {
-    let HostStatus { source, at, groups } = status;
+fn render(Shown { status: HostStatus { source, at, groups }, achieved }: &Shown) -> String {
     let mut text = match source {
         Source::Daemon(daemon) => render_daemon(daemon, *at),
         Source::Vault => "No daemon runs here: what follows is what the vault says.\n".to_owned(),
     };
-    let mut table = Table::new(&["GROUP", "STATE", ">AGE", ">OBJECTIVE", ">POINT", "PROVEN", "NOW"]);
+    let mut table = Table::new(&["GROUP", "STATE", ">AGE", ">OBJECTIVE", ">P99", ">MOST", ">POINT", "PROVEN", "NOW"]);
     // What needs somebody stands first.
     let mut groups: Vec<&GroupStatus> = groups.iter().collect();
     groups.sort_by_key(|group| (urgency(group.state), group.failing.is_none()));
@@ -117,11 +158,18 @@ fn render(status: &HostStatus) -> String {
         let age = |milliseconds: Option<u64>| {
             milliseconds.map_or("-".to_owned(), |milliseconds| human::duration(Duration::from_millis(milliseconds)))
         };
+        // Without the question the columns are empty, and not shown.
+        let reached = |of: fn(&Achieved) -> Option<u64>| {
+            let achieved = achieved.as_ref().map(|achieved| achieved.get(&group.group).and_then(of));
+            achieved.map_or(String::new(), age)
+        };
         table.row([
             group.group.to_string(),
             state(group.state).to_owned(),
             age(group.age_milliseconds),
             age(Some(group.objective_milliseconds)),
+            reached(|achieved| achieved.age_p99_milliseconds),
+            reached(|achieved| achieved.age_max_milliseconds),
             group.newest.as_ref().map_or("-".to_owned(), |newest| newest.point.to_string()),
             group
                 .proven
@@ -148,7 +196,7 @@ fn render_daemon(daemon: &DaemonStatus, at: Timestamp) -> String {
 
 const fn urgency(state: GroupState) -> u8 {
     match state {
-        GroupState::Late => 0,
+        GroupState::Hurt | GroupState::Late => 0,
         GroupState::Unprotected => 1,
         GroupState::Unknown => 2,
         GroupState::Ok => 3,
@@ -159,6 +207,7 @@ const fn state(state: GroupState) -> &'static str {
     match state {
         GroupState::Ok => "ok",
         GroupState::Late => "LATE",
+        GroupState::Hurt => "HURT",
         GroupState::Unprotected => "UNPROTECTED",
         GroupState::Unknown => "UNKNOWN",
     }

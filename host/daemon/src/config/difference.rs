@@ -119,6 +119,12 @@ fn shown(path: &[Part], value: &Value) -> String {
     if is_secret {
         return "(not shown)".to_owned();
     }
+    // Of a webhook's address the path may be the secret.
+    let is_webhook = matches!(path, [Part::Key(table), .., Part::Key(kind), Part::Key(key)] if table == "alerts" && kind == "webhook" && key == "address");
+    if let Some(address) = value.as_str().filter(|_| is_webhook) {
+        let host = address.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        return format!("\"{host}/...\"");
+    }
     let text = value.to_string();
     match text.char_indices().nth(SHOWN_CHARACTERS_MAX) {
         Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
@@ -172,6 +178,13 @@ rpo = "5s"
         assert_eq!(told(&more, TEXT), ["- [groups.new]"]);
         let retention = TEXT.to_owned() + "retention.all = \"24h\"\n";
         assert!(told(TEXT, &retention).contains(&"+ groups.shop.retention.all = \"24h\"".to_owned()));
+    }
+
+    #[test]
+    fn of_a_webhook_only_the_host_is_shown() {
+        let with = |path: &str| format!("{TEXT}[alerts.a]\nwebhook.address = \"https://hooks.example.org/{path}\"\n");
+        let shown = "\"https://hooks.example.org/...\"";
+        assert_eq!(told(&with("one"), &with("two")), [format!("~ alerts.a.webhook.address = {shown} (was {shown})")]);
     }
 
     #[test]

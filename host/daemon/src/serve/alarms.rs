@@ -4,7 +4,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use farshore_alerts::{AlertError, AlertRule, Outbox, OutboxObserver, Sender};
@@ -91,7 +94,7 @@ impl Alarms {
         let targets = made.into_iter().map(|Made { name, rule, sender }| {
             let outbox = Arc::new(Outbox::new(sender, host.clone(), Arc::clone(clock)));
             let stop = CancellationToken::new();
-            let heard = Heard { alert: name, kept: kept.clone() };
+            let heard = Heard { alert: name, kept: kept.clone(), is_failing: AtomicBool::new(false) };
             let (of_task, stop_task) = (Arc::clone(&outbox), stop.clone());
             let task = tokio::spawn(async move { of_task.run(&stop_task, &heard).await });
             Target { rule, outbox, stop, task }
@@ -116,6 +119,7 @@ impl Alarms {
 struct Heard {
     alert: AlertName,
     kept: Kept,
+    is_failing: AtomicBool,
 }
 
 impl Heard {
@@ -127,17 +131,18 @@ impl Heard {
 
 impl OutboxObserver for Heard {
     fn failed(&self, target: &str, error: &AlertError, given_up: bool) {
-        // It is tried again for an hour: only the end of that is worth a word.
+        let details = json!({ "alert": self.alert, "code": error.code(), "given_up": given_up });
         if given_up {
-            let details = json!({ "alert": self.alert, "code": error.code() });
-            self.warn(target, &format!("was not told: {error}"), details);
-        } else {
-            tracing::warn!(alert = %self.alert, "{target} is told again later: {error}");
+            self.warn(target, &format!("was not told of an event: {error}"), details);
+        } else if !self.is_failing.swap(true, Ordering::Relaxed) {
+            self.warn(target, &format!("cannot be told now, and is tried again: {error}"), details);
         }
     }
 
     fn sent(&self, target: &str) {
-        tracing::debug!(alert = %self.alert, "{target} was told");
+        if self.is_failing.swap(false, Ordering::Relaxed) {
+            self.warn(target, "can be told again", json!({ "alert": self.alert }));
+        }
     }
 
     fn dropped(&self, target: &str, count: u64) {

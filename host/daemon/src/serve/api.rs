@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     diary::Diary,
+    judge::Judge,
     keeper::{Known, ReloadAsked},
     metrics,
     tcp::{Identity, TlsListener, check_token},
@@ -40,8 +41,10 @@ const ROWS_MAX: u32 = 10_000;
 pub struct Served {
     pub board: Arc<Board>,
     pub diary: Diary,
-    pub state: Arc<farshore_state::State>,
+    /// None if it cannot be used.
+    pub state: Option<Arc<farshore_state::State>>,
     pub known: Arc<Known>,
+    pub judge: Arc<Judge>,
     pub clock: Arc<dyn Clock>,
     pub orders: mpsc::Sender<Order>,
     pub reloads: mpsc::Sender<ReloadAsked>,
@@ -74,7 +77,7 @@ pub fn unauthorised() -> Response {
 
 fn router(served: Arc<Served>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(tell_metrics))
         .route("/v1/status", get(status))
@@ -127,6 +130,13 @@ fn usage(message: impl Into<String>) -> CliError {
 
 type Shared = State<Arc<Served>>;
 
+async fn healthy(State(served): Shared) -> Response {
+    match served.judge.is_awake() {
+        true => "alive\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "nobody looks whether objectives are met\n").into_response(),
+    }
+}
+
 async fn ready(State(served): Shared) -> Response {
     let mut why = served.known.waits_for();
     if served.stop.is_cancelled() {
@@ -145,7 +155,10 @@ async fn tell_metrics(State(served): Shared) -> Response {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(error) => Refused::new(StatusCode::INTERNAL_SERVER_ERROR, usage(error.to_string())).into_response(),
+        Err(error) => {
+            let failure = CliError::NotDone { why: error.to_string() };
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, failure).into_response()
+        }
     }
 }
 
@@ -212,10 +225,12 @@ async fn read<T: Send + 'static>(
     served: Arc<Served>,
     query: impl FnOnce(&farshore_state::State) -> Result<T, StateError> + Send + 'static,
 ) -> Result<Json<T>, Refused> {
-    match tokio::task::spawn_blocking(move || query(&served.state)).await {
+    let unusable = |why: String| Refused::new(StatusCode::SERVICE_UNAVAILABLE, CliError::NotDone { why });
+    let Some(state) = served.state.clone() else { return Err(unusable("the state file cannot be used".to_owned())) };
+    match tokio::task::spawn_blocking(move || query(&state)).await {
         Ok(Ok(rows)) => Ok(Json(rows)),
         Ok(Err(error)) => Err(Failure::from(error).into()),
-        Err(error) => Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, usage(error.to_string()))),
+        Err(error) => Err(unusable(error.to_string())),
     }
 }
 
@@ -249,18 +264,18 @@ async fn begin_cycle(
             }
         },
         _ if served.stop.is_cancelled() => Err(not_begun("the daemon was told to stop")),
-        _ => Err(not_begun("its site cannot be used, or it was just taken out of the configuration")),
+        _ => Err(not_begun("its turn has not been given yet, its site cannot be used, or too many ask for the same")),
     }
 }
 
 async fn reload(State(served): Shared) -> Result<Json<ReloadReport>, Refused> {
     let (answer, answered) = oneshot::channel();
-    let gone = || {
-        let why = if served.known.is_open() { "the daemon was told to stop" } else { "the vault is not open yet" };
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, usage(why))
+    let not_done = |why: &str| {
+        let failure = CliError::NotDone { why: why.to_owned() };
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, failure)
     };
-    served.reloads.try_send(answer).map_err(|_| gone())?;
-    Ok(Json(answered.await.map_err(|_| gone())??))
+    served.reloads.try_send(answer).map_err(|_| not_done("too many ask for the same"))?;
+    Ok(Json(answered.await.map_err(|_| not_done("it was told to stop"))??))
 }
 
 /// How long the last answers may take when the daemon ends.

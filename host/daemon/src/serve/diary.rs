@@ -1,8 +1,8 @@
 //! What the daemon remembers and tells: each event is printed, written into the state file and handed to whoever is alerted.
 //!
-//! Whoever tells something does not wait: records go to a thread of their own, which writes many at once. If that thread is behind by
-//! [`RECORDS_MAX`], records are dropped and counted. A file that cannot be written is no reason to stop protecting machines: it is said
-//! once, and tried again with the next records.
+//! Whoever tells something does not wait: records go to a thread of their own, which prints and writes many at once. If that thread is
+//! behind by [`RECORDS_MAX`], or the file cannot be written, records are dropped and counted: a disk that is full is no reason to stop
+//! protecting machines. It is said once.
 
 use std::{
     sync::{
@@ -34,7 +34,6 @@ const ROWS_MAX: u64 = 2_000_000;
 /// Where events are printed and kept, and cycles kept.
 #[derive(Clone)]
 pub struct Kept {
-    output: Output,
     clock: Arc<dyn Clock>,
     records: SyncSender<Note>,
     dropped: Arc<AtomicU64>,
@@ -71,17 +70,16 @@ impl Writing {
 
 impl Kept {
     /// In this file.
-    pub fn new(output: Output, clock: Arc<dyn Clock>, state: Arc<State>) -> (Self, Writing) {
+    pub fn new(output: Output, clock: Arc<dyn Clock>, state: Option<Arc<State>>) -> (Self, Writing) {
         let (records, received) = sync_channel(RECORDS_MAX);
-        let of_thread = Arc::clone(&clock);
-        let thread = std::thread::Builder::new()
-            .name("diary".to_owned())
-            .spawn(move || Writer { output, clock: of_thread, state, is_failing: false }.run(&received));
+        let (of_thread, dropped) = (Arc::clone(&clock), Arc::new(AtomicU64::new(0)));
+        let mut writer = Writer { output, clock: of_thread, state, dropped: Arc::clone(&dropped), is_failing: false };
+        let thread = std::thread::Builder::new().name("diary".to_owned()).spawn(move || writer.run(&received));
         if let Err(error) = &thread {
             output.warn(&format!("events are not kept, because a thread could not be started: {error}"));
         }
         let writing = Writing { thread: thread.ok(), notes: records.clone() };
-        (Self { output, clock, records, dropped: Arc::default() }, writing)
+        (Self { clock, records, dropped }, writing)
     }
 
     /// Something happened. Nobody is alerted.
@@ -99,8 +97,6 @@ impl Kept {
         };
         let event =
             Event { at: self.clock.now(), name: name.to_owned(), severity, group: group.cloned(), text, details };
-        // Nobody may read what the daemon prints.
-        let _ = self.output.line(&event, || render(&event));
         self.keep(Record::Event(event.clone()));
         event
     }
@@ -152,7 +148,9 @@ pub fn render(event: &Event) -> String {
 struct Writer {
     output: Output,
     clock: Arc<dyn Clock>,
-    state: Arc<State>,
+    /// None if it cannot be used.
+    state: Option<Arc<State>>,
+    dropped: Arc<AtomicU64>,
     is_failing: bool,
 }
 
@@ -177,19 +175,34 @@ impl Writer {
                     Note::End => is_end = true,
                 }
             }
-            let written = self.state.record(&batch);
-            self.look(written.map_err(|error| error.to_string()));
+            self.write(&batch);
             if is_end {
                 return;
             }
         }
     }
 
+    fn write(&mut self, batch: &[Record]) {
+        for record in batch {
+            if let Record::Event(event) = record {
+                // Nobody may read what the daemon prints.
+                let _ = self.output.line(event, || render(event));
+            }
+        }
+        let Some(state) = &self.state else { return };
+        let written = state.record(batch).map_err(|error| error.to_string());
+        if written.is_err() {
+            self.dropped.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        self.look(written);
+    }
+
     fn trim(&mut self) {
+        let Some(state) = &self.state else { return };
         let now = self.clock.now().as_unix_milliseconds();
         let kept_for = i64::try_from(KEPT_FOR.as_millis()).unwrap_or(i64::MAX);
         let before = Timestamp::from_unix_milliseconds(now.saturating_sub(kept_for));
-        let trimmed = self.state.trim(before, ROWS_MAX);
+        let trimmed = state.trim(before, ROWS_MAX);
         self.look(trimmed.map(|_| ()).map_err(|error| error.to_string()));
     }
 

@@ -8,6 +8,8 @@ pub const DAEMON_STOPPING: &str = "daemon-stopping";
 pub const DAEMON_STOPPED: &str = "daemon-stopped";
 /// What the daemon remembers of its doings was damaged, and begins anew.
 pub const DIARY_SET_ASIDE: &str = "diary-set-aside";
+/// What the daemon remembers of its doings cannot be kept. Everything else goes on.
+pub const DIARY_UNUSABLE: &str = "diary-unusable";
 /// Somebody outside could not be told of an event. Nobody is alerted of this.
 pub const ALERT_FAILED: &str = "alert-failed";
 /// The vault is open.
@@ -20,7 +22,9 @@ pub const CONFIGURATION_CHANGED: &str = "configuration-changed";
 pub const CONFIGURATION_REFUSED: &str = "configuration-refused";
 /// A group cannot be replicated, because its site's adapter or settings cannot be used. It is tried again.
 pub const GROUP_UNUSABLE: &str = "group-unusable";
-/// A group's newest point is older than its objective, or it has none.
+/// A group that could not be replicated can be.
+pub const GROUP_USABLE: &str = "group-usable";
+/// A group's newest point is older than its objective, or it has none, or what was proven of it last is that it is damaged.
 pub const OBJECTIVE_MISSED: &str = "objective-missed";
 /// A group's newest point is within its objective again.
 pub const OBJECTIVE_MET: &str = "objective-met";

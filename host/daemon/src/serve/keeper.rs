@@ -9,7 +9,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -33,7 +32,10 @@ use super::{
 };
 use crate::{
     api::{ConfigurationStatus, ReloadReport},
-    config::{Configuration, Group, difference::differences},
+    config::{
+        Configuration, Group,
+        difference::{Difference, differences},
+    },
     context::Context,
     engine::{Engine, GROUPS_ASKED_AT_ONCE, application, newest, site_limits, turns},
     error::CliError,
@@ -43,7 +45,8 @@ use crate::{
 /// How often what cannot be used is tried again, and the file looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const RETRY_EVERY: Duration = Duration::from_secs(30);
-/// Keys that a running daemon does not change.
+/// Keys that a running daemon does not change; the first, only while the vault is not open.
+const FIXED_WITH_VAULT: usize = 1;
 const FIXED: [&str; 7] = [
     "vault.",
     "host.state-folder",
@@ -110,8 +113,30 @@ pub struct Keeper<'a> {
     pub identity: Option<Identity>,
     pub known: Arc<Known>,
     pub orders: mpsc::Sender<Order>,
-    /// The file's text that was refused last.
-    pub refused: Option<String>,
+    /// What was refused last, if it was not mended since.
+    pub refused: Option<Refused>,
+    /// What the system said of the file when it was looked at last. None before: it may have changed since it was read.
+    pub modified: Option<(SystemTime, u64)>,
+}
+
+/// The text of a file that was refused; none if it could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refused(Option<String>);
+
+/// Who wants the file to be taken.
+pub struct Wanted {
+    /// Through the API.
+    pub asked: mpsc::Receiver<ReloadAsked>,
+    /// By SIGHUP.
+    pub hangups: mpsc::Receiver<()>,
+}
+
+/// A configuration in which nothing is wrong, and what it makes.
+struct Accepted {
+    configuration: Configuration,
+    /// None while nothing is replicated.
+    engine: Option<Engine>,
+    alarms: Vec<Made>,
 }
 
 impl Keeper<'_> {
@@ -119,60 +144,67 @@ impl Keeper<'_> {
     ///
     /// # Errors
     /// When the vault cannot be opened because of what the operator wrote or did not give.
-    pub async fn run(
-        mut self,
-        mut asked: mpsc::Receiver<ReloadAsked>,
-        mut hangups: mpsc::Receiver<()>,
-    ) -> Result<(), Failure> {
-        for (name, group) in self.configuration.served_groups() {
-            self.board.put(name, &group.site, group.rpo);
-        }
-        let mut engine = self.open().await?;
-        let (vault, board, clock) =
-            (Arc::clone(&engine.vault), Arc::clone(&self.board), Arc::clone(&self.context.clock));
-        let stop = self.context.stop.clone();
+    pub async fn run(mut self, mut wanted: Wanted) -> Result<(), Failure> {
+        self.show_groups();
+        let mut engine = self.open(&mut wanted).await?;
+        let (vault, board) = (Arc::clone(&engine.vault), Arc::clone(&self.board));
+        let (clock, stop) = (Arc::clone(&self.context.clock), self.context.stop.clone());
         tokio::spawn(async move { proofs::look(&vault, &board, &*clock, &stop).await });
         self.limit().await;
-        let groups: Vec<(GroupName, Group)> = self.served();
-        self.protect(&mut engine, groups).await;
-        let mut modified = self.modified();
+        self.protect(&mut engine, self.served()).await;
         let mut retried_at = self.context.clock.monotonic();
         loop {
-            tokio::select! {
-                biased;
-                Some(answer) = asked.recv() => {
-                    let taken = self.reload(&mut engine).await;
-                    let _ = answer.send(taken);
-                }
-                Some(()) = hangups.recv() => {
-                    // What came of it is told as an event.
-                    let _ = self.reload(&mut engine).await;
-                }
-                () = self.context.clock.sleep(LOOK_EVERY) => {
-                    let now = self.modified();
-                    if now != modified {
-                        modified = now;
-                        let _ = self.reload(&mut engine).await;
-                    }
-                }
-            }
+            self.wait_and_reload(&mut wanted, LOOK_EVERY, Some(&mut engine)).await;
             let now = self.context.clock.monotonic();
             if now.saturating_sub(retried_at) >= RETRY_EVERY {
                 retried_at = now;
-                let unusable: Vec<GroupName> = self.known.lock().unusable.keys().cloned().collect();
-                let groups = self.served().into_iter().filter(|(name, _)| unusable.contains(name)).collect();
-                self.protect(&mut engine, groups).await;
-                let asking = stream::iter(self.board.unknown()).map(|group| {
-                    let (board, vault, clock) = (&self.board, &engine.vault, &self.context.clock);
-                    async move { board.read(&group, newest(vault, &group, &**clock).await) }
-                });
-                asking.buffer_unordered(GROUPS_ASKED_AT_ONCE).collect::<Vec<()>>().await;
+                self.retry(&mut engine).await;
             }
         }
     }
 
+    /// Waits for so long, or until somebody wants the file to be taken; takes it then, or if it was changed.
+    async fn wait_and_reload(&mut self, wanted: &mut Wanted, length: Duration, engine: Option<&mut Engine>) {
+        tokio::select! {
+            biased;
+            Some(answer) = wanted.asked.recv() => {
+                let taken = self.reload(engine).await;
+                let _ = answer.send(taken);
+            }
+            Some(()) = wanted.hangups.recv() => {
+                // What came of it is told as an event.
+                let _ = self.reload(engine).await;
+            }
+            () = self.context.clock.sleep(length) => {
+                let now = self.modified();
+                if now != self.modified {
+                    self.modified = now;
+                    let _ = self.reload(engine).await;
+                }
+            }
+        }
+    }
+
+    /// Tries again what could not be used, and asks again what was not known.
+    async fn retry(&self, engine: &mut Engine) {
+        let unusable: Vec<GroupName> = self.known.lock().unusable.keys().cloned().collect();
+        let groups = self.served().into_iter().filter(|(name, _)| unusable.contains(name)).collect();
+        self.protect(engine, groups).await;
+        let asking = stream::iter(self.board.unknown()).map(|group| {
+            let (board, vault, clock) = (&self.board, &engine.vault, &self.context.clock);
+            async move { board.read(&group, newest(vault, &group, &**clock).await) }
+        });
+        asking.buffer_unordered(GROUPS_ASKED_AT_ONCE).collect::<Vec<()>>().await;
+    }
+
     fn served(&self) -> Vec<(GroupName, Group)> {
         self.configuration.served_groups().map(|(name, group)| (name.clone(), group.clone())).collect()
+    }
+
+    fn show_groups(&self) {
+        for (name, group) in self.configuration.served_groups() {
+            self.board.put(name, &group.site, group.rpo);
+        }
     }
 
     /// What the system says of the file, as long as it stays the same; reading it is for when it does not.
@@ -181,8 +213,8 @@ impl Keeper<'_> {
         Some((metadata.modified().ok()?, metadata.len()))
     }
 
-    /// Opens the vault, however long that takes.
-    async fn open(&self) -> Result<Engine, Failure> {
+    /// Opens the vault, however long that takes. A file that is changed meanwhile is taken, with another vault too.
+    async fn open(&mut self, wanted: &mut Wanted) -> Result<Engine, Failure> {
         let mut was_told = false;
         loop {
             let failure = match Engine::open(self.context, &self.configuration).await {
@@ -196,7 +228,7 @@ impl Keeper<'_> {
                     return Ok(engine);
                 }
                 // Waiting mends no mistake of the operator's.
-                Err(failure) if failure.status == Status::Usage => return Err(failure),
+                Err(failure) if failure.status == Status::Usage && !was_told => return Err(failure),
                 Err(failure) => failure,
             };
             let why = format!("[{}] {}", failure.code, failure.in_a_line());
@@ -205,7 +237,7 @@ impl Keeper<'_> {
                 let details = json!({ "code": failure.code });
                 self.told.diary.tell(events::VAULT_UNREACHABLE, Severity::Error, None, why, details);
             }
-            self.context.clock.sleep(RETRY_EVERY).await;
+            self.wait_and_reload(wanted, RETRY_EVERY, None).await;
         }
     }
 
@@ -226,7 +258,7 @@ impl Keeper<'_> {
             let cycles = Arc::new(Cycles::new(&name, &self.board, &self.told.diary, &self.context.clock));
             match engine.replicator(&self.configuration, &name, &group, cycles).await {
                 Ok(replicator) => {
-                    self.known.lock().unusable.remove(&name);
+                    self.can(&name);
                     usable.push((name, group, replicator));
                 }
                 Err(failure) => self.cannot(&name, &failure),
@@ -239,7 +271,14 @@ impl Keeper<'_> {
 
     async fn give(&self, vault: &Vault, name: GroupName, group: Group, replicator: Replicator) {
         let clock = &*self.context.clock;
-        let (newest, application) = tokio::join!(newest(vault, &name, clock), application(vault, &name, &group, clock));
+        let asking = async {
+            // What is known already only gets better by cycles.
+            match self.board.knows(&name) {
+                true => Newest::Unknown,
+                false => newest(vault, &name, clock).await,
+            }
+        };
+        let (newest, application) = tokio::join!(asking, application(vault, &name, &group, clock));
         let newest_age = match &newest {
             Newest::Point(point) => Some(clock.now().since(point.captured_at)),
             Newest::None => None,
@@ -251,6 +290,13 @@ impl Keeper<'_> {
         self.order(Order::Protect(Box::new(Watched { replicator, turns, application }))).await;
     }
 
+    fn can(&self, group: &GroupName) {
+        if self.known.lock().unusable.remove(group).is_some() {
+            let text = "it can be replicated again".to_owned();
+            self.told.diary.tell_end(Severity::Error, events::GROUP_USABLE, Some(group), text, json!({}));
+        }
+    }
+
     fn cannot(&self, group: &GroupName, failure: &Failure) {
         let why = format!("[{}] {}", failure.code, failure.in_a_line());
         let before = self.known.lock().unusable.insert(group.clone(), why.clone());
@@ -260,90 +306,105 @@ impl Keeper<'_> {
         }
     }
 
-    /// Takes the file as it is now, or refuses it.
-    async fn reload(&mut self, engine: &mut Engine) -> Result<ReloadReport, Failure> {
+    /// Takes the file as it is now, or refuses it. Without an engine nothing is replicated yet.
+    async fn reload(&mut self, engine: Option<&mut Engine>) -> Result<ReloadReport, Failure> {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
         }
-        let taken = self.take(engine).await;
+        let taken = match self.examine(engine.as_deref()).await {
+            Ok(Some(accepted)) => Ok(self.take(accepted, engine).await),
+            Ok(None) => Ok(self.keep()),
+            Err(failure) => {
+                self.refuse(&failure);
+                Err(failure)
+            }
+        };
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         taken
     }
 
-    async fn take(&mut self, engine: &mut Engine) -> Result<ReloadReport, Failure> {
-        let file: PathBuf = self.configuration.file().to_owned();
-        let (next, next_engine, alarms) = match self.examine(&file, engine).await {
-            Ok(Some(examined)) => examined,
-            Ok(None) => {
-                self.known.lock().configuration.refused = None;
-                self.refused = None;
-                return Ok(ReloadReport { differences: Vec::new() });
-            }
-            Err(failure) => {
-                self.refuse(&file, &failure);
-                return Err(failure);
-            }
-        };
-        let differences = differences(&self.configuration, &next);
-        let before = std::mem::replace(&mut self.configuration, next);
-        *engine = next_engine;
-        self.told.alarms.replace(alarms, &self.told.kept, &self.context.clock);
-        let was_refused = self.refused.take().is_some();
-        {
-            let mut inner = self.known.lock();
-            inner.configuration.taken_at = self.context.clock.now();
-            inner.configuration.refused = None;
-            inner.unusable.retain(|name, _| self.configuration.groups.contains_key(name));
-        }
-        self.limit().await;
-        for (name, _) in before.served_groups() {
-            if !self.configuration.served_groups().any(|(now, _)| now == name) {
-                self.board.remove(name);
-                self.order(Order::Forget(name.clone())).await;
-            }
-        }
-        for (name, group) in self.configuration.served_groups() {
-            self.board.put(name, &group.site, group.rpo);
-        }
-        // Also those that are as they were: their points carry the file's new text.
-        self.protect(engine, self.served()).await;
-        let lines: String = differences.iter().map(|difference| format!("\n{difference}")).collect();
-        let text = match differences.len() {
-            0 => format!("{} was written anew, and means the same", file.display()),
-            count => format!("{} differs in {count} key{}:{lines}", file.display(), if count == 1 { "" } else { "s" }),
-        };
-        let details = json!({ "differences": differences });
-        let trouble = if was_refused { Severity::Error } else { Severity::Info };
-        self.told.diary.tell_end(trouble, events::CONFIGURATION_CHANGED, None, text, details);
-        Ok(ReloadReport { differences })
-    }
-
     /// The file as it is now, with what it makes; none if it is as it was.
-    async fn examine(
-        &self,
-        file: &std::path::Path,
-        engine: &Engine,
-    ) -> Result<Option<(Configuration, Engine, Vec<Made>)>, Failure> {
-        let next = Configuration::load(file)?;
+    async fn examine(&self, engine: Option<&Engine>) -> Result<Option<Accepted>, Failure> {
+        let next = Configuration::load(self.configuration.file())?;
         // Certificates and tokens are in other files, which change when this one does not.
         let identity = Identity::read(self.context, &next)?;
         if next.text() == self.configuration.text() {
             self.renew(identity.as_ref());
             return Ok(None);
         }
-        let fixed = differences(&self.configuration, &next).into_iter().map(|difference| difference.key);
-        let fixed: Vec<String> = fixed.filter(|key| FIXED.iter().any(|fixed| key.starts_with(fixed))).collect();
-        if !fixed.is_empty() {
-            return Err(CliError::NeedsRestart { keys: fixed.join(", ") }.into());
+        let fixed = if engine.is_some() { &FIXED[..] } else { &FIXED[FIXED_WITH_VAULT..] };
+        let changed = differences(&self.configuration, &next).into_iter().map(|difference| difference.key);
+        let changed: Vec<String> = changed.filter(|key| fixed.iter().any(|fixed| key.starts_with(fixed))).collect();
+        if !changed.is_empty() {
+            return Err(CliError::NeedsRestart { keys: changed.join(", ") }.into());
         }
-        let mut engine = Engine::of(self.context, &next, Arc::clone(&engine.vault))?;
-        for (name, group) in next.served_groups() {
-            let cycles = Arc::new(Cycles::new(name, &self.board, &self.told.diary, &self.context.clock));
-            engine.replicator(&next, name, group, cycles).await?;
-        }
+        let engine = match engine {
+            None => None,
+            Some(engine) => {
+                let mut engine = Engine::of(self.context, &next, Arc::clone(&engine.vault))?;
+                for (name, group) in next.served_groups() {
+                    let cycles = Arc::new(Cycles::new(name, &self.board, &self.told.diary, &self.context.clock));
+                    engine.replicator(&next, name, group, cycles).await?;
+                }
+                Some(engine)
+            }
+        };
         let alarms = alarms::make(self.context, &next)?;
         self.renew(identity.as_ref());
-        Ok(Some((next, engine, alarms)))
+        Ok(Some(Accepted { configuration: next, engine, alarms }))
+    }
+
+    /// Goes by another configuration from now on.
+    async fn take(&mut self, accepted: Accepted, engine: Option<&mut Engine>) -> ReloadReport {
+        let Accepted { configuration, engine: next_engine, alarms } = accepted;
+        let before = std::mem::replace(&mut self.configuration, configuration);
+        self.told.alarms.replace(alarms, &self.told.kept, &self.context.clock);
+        let is_served = |name: &GroupName| self.configuration.served_groups().any(|(served, _)| served == name);
+        {
+            let mut inner = self.known.lock();
+            inner.configuration.taken_at = self.context.clock.now();
+            inner.configuration.refused = None;
+            inner.unusable.retain(|name, _| is_served(name));
+        }
+        let gone: Vec<GroupName> =
+            before.served_groups().map(|(name, _)| name.clone()).filter(|name| !is_served(name)).collect();
+        gone.iter().for_each(|name| self.board.remove(name));
+        self.show_groups();
+        if let (Some(engine), Some(next)) = (engine, next_engine) {
+            *engine = next;
+            self.limit().await;
+            for name in gone {
+                self.order(Order::Forget(name)).await;
+            }
+            // Also those that are as they were: their points carry the file's new text.
+            self.protect(engine, self.served()).await;
+        }
+        let differences = differences(&before, &self.configuration);
+        self.tell_taken(&differences);
+        ReloadReport { differences }
+    }
+
+    fn tell_taken(&mut self, differences: &[Difference]) {
+        let lines: String = differences.iter().map(|difference| format!("\n{difference}")).collect();
+        let file = self.configuration.file().display();
+        let text = match differences.len() {
+            0 => format!("{file} was written anew, and means the same"),
+            count => format!("{file} differs in {count} key{}:{lines}", if count == 1 { "" } else { "s" }),
+        };
+        let details = json!({ "differences": differences });
+        let trouble = if self.refused.take().is_some() { Severity::Error } else { Severity::Info };
+        self.told.diary.tell_end(trouble, events::CONFIGURATION_CHANGED, None, text, details);
+    }
+
+    /// The file is as it was.
+    fn keep(&mut self) -> ReloadReport {
+        self.known.lock().configuration.refused = None;
+        if self.refused.take().is_some() {
+            let text = format!("{} is again as it was taken", self.configuration.file().display());
+            let details = json!({ "differences": [] });
+            self.told.diary.tell_end(Severity::Error, events::CONFIGURATION_CHANGED, None, text, details);
+        }
+        ReloadReport { differences: Vec::new() }
     }
 
     fn renew(&self, identity: Option<&Identity>) {
@@ -352,18 +413,17 @@ impl Keeper<'_> {
         }
     }
 
-    fn refuse(&mut self, file: &std::path::Path, failure: &Failure) {
-        let text = std::fs::read_to_string(file).ok();
+    fn refuse(&mut self, failure: &Failure) {
+        let refused = Refused(std::fs::read_to_string(self.configuration.file()).ok());
         let problems: String =
             failure.problems.iter().map(|problem| format!("\n{}", problem.render().trim_end())).collect();
         let why = format!("[{}] {}{problems}", failure.code, failure.in_a_line());
         self.known.lock().configuration.refused = Some(why.clone());
-        if self.refused.is_some() && self.refused == text {
-            return;
+        if self.refused.as_ref() != Some(&refused) {
+            self.refused = Some(refused);
+            let details = json!({ "code": failure.code });
+            let text = format!("the file is not taken, and all goes on as before: {why}");
+            self.told.diary.tell(events::CONFIGURATION_REFUSED, Severity::Error, None, text, details);
         }
-        self.refused = text;
-        let details = json!({ "code": failure.code });
-        let text = format!("the file is not taken, and all goes on as before: {why}");
-        self.told.diary.tell(events::CONFIGURATION_REFUSED, Severity::Error, None, text, details);
     }
 }

@@ -24,12 +24,12 @@ pub fn render(
     registry.register("build", "The program that answers", Info::new(version));
     let ready: Gauge = Gauge::default();
     ready.set(is_ready.into());
-    registry.register("ready", "1 while all that should be replicated is", ready);
+    registry.register("ready", "1 while the vault is open and every group can be replicated", ready);
     let dropped: Counter = Counter::default();
     dropped.inc_by(dropped_records);
     registry.register(
         "dropped_records",
-        "Cycles and events that were not kept, because the disk was too slow",
+        "Cycles and events that were not kept, because the disk was too slow or full",
         dropped,
     );
     let running: Gauge = Gauge::default();

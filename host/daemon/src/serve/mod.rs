@@ -16,6 +16,7 @@ pub mod events;
 mod alarms;
 mod api;
 mod heard;
+mod judge;
 mod keeper;
 mod metrics;
 mod proofs;
@@ -24,8 +25,9 @@ mod tcp;
 
 use std::{sync::Arc, time::Duration};
 
-use farshore_replication::{Board, Judged, Schedule, Stop, orders, watch};
+use farshore_replication::{Board, Schedule, Stop, orders, watch};
 use farshore_state::{Severity, State};
+use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::{
     net::UnixListener,
@@ -35,13 +37,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::proofs::newest_proven;
+pub use self::proofs::{Proven, proven};
 use self::{
     alarms::Alarms,
     api::{LAST_ANSWERS_MAX, Served},
     diary::{Diary, Kept},
     heard::Loop,
-    keeper::{Keeper, Known},
+    judge::Judge,
+    keeper::{Keeper, Known, Wanted},
     socket::{Lock, Socket},
     tcp::{Identity, TlsListener},
 };
@@ -49,13 +52,13 @@ use crate::{
     command::state_folder,
     config::{Configuration, format_duration},
     context::Context,
-    output::{Failure, human},
+    output::Failure,
 };
 
 /// The state file, in the state folder.
 pub const STATE_FILE: &str = "farshore.db";
-/// How often the judge looks.
-const JUDGE_EVERY: Duration = Duration::from_secs(1);
+/// Cycles that were told to end, and do not, are left after so long: a request to a store that does not answer may take minutes.
+const END_MAX: Duration = Duration::from_secs(30);
 /// Reloads that wait, at most.
 const RELOADS_MAX: usize = 16;
 
@@ -67,7 +70,6 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let folder = state_folder(&configuration)?;
     let _lock = Lock::take(&folder)?;
-    let opened = State::open(&folder.join(STATE_FILE))?;
     let mut socket = Socket::listen(configuration.socket())?;
     let identity = Identity::read(context, &configuration)?;
     let tcp = match (&configuration.host.listen, &identity) {
@@ -76,21 +78,28 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
         }
         _ => None,
     };
-    let state = Arc::new(opened.state);
+    // A diary that cannot be kept is no reason to stop protecting machines.
+    let opened = State::open(&folder.join(STATE_FILE));
+    let (state, aside, unusable) = match opened {
+        Ok(opened) => (Some(Arc::new(opened.state)), opened.set_aside, None),
+        Err(error) => (None, None, Some(Failure::from(error))),
+    };
     let alarms = Arc::new(Alarms::default());
     let made = alarms::make(context, &configuration)?;
-    let (kept, writing) = Kept::new(context.output, Arc::clone(&context.clock), Arc::clone(&state));
+    let (kept, writing) = Kept::new(context.output, Arc::clone(&context.clock), state.clone());
     alarms.replace(made, &kept, &context.clock);
     let diary = Diary::new(kept.clone(), Arc::clone(&alarms));
     let told = Told { diary: diary.clone(), kept, alarms: Arc::clone(&alarms) };
     let doors = Doors { socket: socket.listener.take(), tcp, identity };
     let begun = began(&diary, &configuration, &socket);
-    if let Some(aside) = opened.set_aside {
-        let text = format!(
-            "the state file was damaged, and is now {}: cycles and events before now are there",
-            aside.display()
-        );
+    if let Some(aside) = aside {
+        let aside = aside.display().to_string();
+        let text = format!("the state file was damaged, and is now {aside}: cycles and events before now are there");
         diary.tell(events::DIARY_SET_ASIDE, Severity::Warning, None, text, json!({ "file": aside }));
+    }
+    if let Some(failure) = unusable {
+        let text = format!("what happens is not kept: [{}] {}", failure.code, failure.in_a_line());
+        diary.tell(events::DIARY_UNUSABLE, Severity::Error, None, text, json!({ "code": failure.code }));
     }
     let result = match begun {
         Ok(hangups) => work(context, configuration, doors, state, told, hangups).await,
@@ -158,23 +167,23 @@ async fn work(
     context: &Context,
     configuration: Configuration,
     doors: Doors,
-    state: Arc<State>,
+    state: Option<Arc<State>>,
     told: Told,
     hangups: mpsc::Receiver<()>,
 ) -> Result<(), Failure> {
-    let diary = &told.diary;
-    let clock = Arc::clone(&context.clock);
+    let (diary, clock) = (&told.diary, Arc::clone(&context.clock));
     let board = Arc::new(Board::new(Arc::clone(&clock)));
     let known = Arc::new(Known::new(&configuration, clock.now()));
+    let judge = Judge::new(&board, diary, &clock);
     let (orders_sender, orders) = orders();
-    let (reloads_sender, reloads) = mpsc::channel(RELOADS_MAX);
-    let stop = Stop { begin_no_more: context.stop.clone(), end_now: CancellationToken::new() };
+    let (reloads_sender, asked) = mpsc::channel(RELOADS_MAX);
     let end_answers = CancellationToken::new();
     let served = Arc::new(Served {
         board: Arc::clone(&board),
         diary: diary.clone(),
         state,
         known: Arc::clone(&known),
+        judge: Arc::clone(&judge),
         clock: Arc::clone(&clock),
         orders: orders_sender.clone(),
         reloads: reloads_sender,
@@ -183,7 +192,7 @@ async fn work(
     });
     let identity = doors.identity.clone();
     let mut answering = doors.open(&served, &end_answers);
-    let heard = Loop::new(Arc::clone(&board), diary.clone(), Arc::clone(&clock));
+    let judging = tokio::spawn(async move { judge.look().await });
     let schedule = Schedule::new(configuration.host.concurrent_cycles.into());
     let drain_limit = configuration.host.drain_limit;
     let keeper = Keeper {
@@ -195,45 +204,31 @@ async fn work(
         known,
         orders: orders_sender,
         refused: None,
-    };
-    let replicating = async {
-        watch(orders, schedule, &*clock, &heard, &stop).await;
+        modified: None,
     };
     let keeping = async {
         let kept = tokio::select! {
             biased;
             () = context.stop.cancelled() => Ok(()),
-            kept = keeper.run(reloads, hangups) => kept,
+            kept = keeper.run(Wanted { asked, hangups }) => kept,
         };
         // What the operator has to mend ends everything.
         context.stop.cancel();
         kept
     };
-    let judging = async {
-        while !stop.end_now.is_cancelled() {
-            judge(&board, diary);
-            tokio::select! {
-                () = stop.end_now.cancelled() => {}
-                () = clock.sleep(JUDGE_EVERY) => {}
-            }
-        }
+    let heard = Loop::new(board, diary.clone(), Arc::clone(&clock));
+    let stop = Stop { begin_no_more: context.stop.clone(), end_now: CancellationToken::new() };
+    let replicating = async {
+        watch(orders, schedule, &*clock, &heard, &stop).await;
     };
-    let draining = async {
-        context.stop.cancelled().await;
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        let text = format!("no cycle begins any more; those that run have {}", format_duration(drain_limit));
-        diary.tell(events::DAEMON_STOPPING, Severity::Info, None, text, json!({}));
-        clock.sleep(drain_limit).await;
-        stop.end_now.cancel();
-        std::future::pending::<()>().await;
-    };
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let (kept, ()) = tokio::select! {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let kept = tokio::select! {
         // That it stops is told before it has stopped.
         biased;
-        () = async { tokio::join!(draining, judging); } => (Ok(()), ()),
-        ended = async { tokio::join!(keeping, replicating) } => ended,
+        () = drain(context, diary, drain_limit, &stop.end_now) => Ok(()),
+        (kept, ()) = async { tokio::join!(keeping, replicating) } => kept,
     };
+    judging.abort();
     end_answers.cancel();
     tokio::select! {
         () = async { while answering.join_next().await.is_some() {} } => {}
@@ -242,27 +237,17 @@ async fn work(
     kept
 }
 
-/// Tells who has passed their objective, and who is back.
-fn judge(board: &Board, diary: &Diary) {
-    for Judged { group, is_late, status, late_for } in board.judge() {
-        let objective = human::duration(Duration::from_millis(status.objective_milliseconds));
-        let age = status.age_milliseconds.map(|age| human::duration(Duration::from_millis(age)));
-        let failing = status.failing.as_ref();
-        let why = failing.map(|failing| format!("; its cycles fail: [{}] {}", failing.code, failing.message));
-        let details = json!({
-            "state": status.state,
-            "age_milliseconds": status.age_milliseconds,
-            "objective_milliseconds": status.objective_milliseconds,
-            "point": status.newest.as_ref().map(|newest| newest.point),
-            "late_milliseconds": u64::try_from(late_for.as_millis()).unwrap_or(u64::MAX),
-        });
-        if !is_late {
-            let text = format!("the newest point is within {objective} again, after {}", human::duration(late_for));
-            diary.tell_end(Severity::Error, events::OBJECTIVE_MET, Some(&group), text, details);
-            continue;
-        }
-        let what = age.map_or("there is no recovery point".to_owned(), |age| format!("the newest point is {age} old"));
-        let text = format!("{what}, and the objective is {objective}{}", why.unwrap_or_default());
-        diary.tell(events::OBJECTIVE_MISSED, Severity::Error, Some(&group), text, details);
-    }
+/// Once the daemon is told to stop: lets cycles that run go on for a while, then ends them. It returns only if they do not end then.
+async fn drain(context: &Context, diary: &Diary, limit: Duration, end_now: &CancellationToken) {
+    context.stop.cancelled().await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let text = format!("no cycle begins any more; those that run have {}", format_duration(limit));
+    diary.tell(events::DAEMON_STOPPING, Severity::Info, None, text, json!({}));
+    context.clock.sleep(limit).await;
+    end_now.cancel();
+    context.clock.sleep(END_MAX).await;
+    // As after a crash: the next cycle of each group finds what is left.
+    let text =
+        "cycles that wait for a platform or a store are left as they are; the next of each group goes on".to_owned();
+    diary.tell(events::DAEMON_STOPPING, Severity::Warning, None, text, json!({}));
 }

@@ -21,9 +21,9 @@ pub async fn look(vault: &Vault, board: &Arc<Board>, clock: &dyn Clock, stop: &C
         let mut rest = EVERY;
         for group in groups {
             if let Ok(Some(lineage)) = vault.lineage(&group).await
-                && let Ok(proven) = newest_proven(&lineage).await
+                && let Ok(Proven { whole, hurt }) = proven(&lineage).await
             {
-                board.proven(&group, proven);
+                board.proven(&group, whole, hurt);
             }
             rest = rest.saturating_sub(pause);
             tokio::select! {
@@ -38,24 +38,39 @@ pub async fn look(vault: &Vault, board: &Arc<Board>, clock: &dyn Clock, stop: &C
     }
 }
 
-/// The newest point of which something was proven, and nothing that is wrong.
+/// What was proven of a group's points.
+#[derive(Debug, Default)]
+pub struct Proven {
+    /// The newest point of which something was proven, and nothing that is wrong.
+    pub whole: Option<ProvenStatus>,
+    /// The newest point of which something was proven, if that is damaged.
+    pub hurt: Option<Sequence>,
+}
+
+/// What was proven of the newest points of a group.
 ///
 /// # Errors
 /// What the vault says.
-pub async fn newest_proven(lineage: &Lineage) -> farshore_vault::Result<Option<ProvenStatus>> {
+pub async fn proven(lineage: &Lineage) -> farshore_vault::Result<Proven> {
     let points = lineage.list_points(None, POINTS_MAX).await?;
     let points: Vec<Point> = points.into_iter().filter_map(|(_, point)| point.ok()).collect();
     let numbers: Vec<Sequence> = points.iter().map(|point| point.sequence).collect();
     let mut proofs = lineage.proofs_of(&numbers).await?;
-    Ok(points.into_iter().find_map(|point| {
-        let proofs = proofs.remove(&point.sequence)?;
+    let mut proven = Proven::default();
+    for point in points {
+        let proofs = proofs.remove(&point.sequence).unwrap_or_default();
         let telling = telling_proofs(&proofs);
-        let best = telling.iter().find(|proof| proof.is_whole())?;
-        telling.iter().all(|proof| proof.is_whole()).then(|| ProvenStatus {
-            point: point.sequence,
-            captured_at: point.captured_at,
-            by: best.claim.what.name().to_owned(),
-            proven_at: best.proven_at(),
-        })
-    }))
+        let Some(best) = telling.first() else { continue };
+        if telling.iter().all(|proof| proof.is_whole()) {
+            proven.whole = Some(ProvenStatus {
+                point: point.sequence,
+                captured_at: point.captured_at,
+                by: best.claim.what.name().to_owned(),
+                proven_at: best.proven_at(),
+            });
+            break;
+        }
+        proven.hurt.get_or_insert(point.sequence);
+    }
+    Ok(proven)
 }

@@ -1,11 +1,14 @@
 //! The API at a TCP address: with TLS and a token, or not at all.
 //!
-//! A handshake holds nobody up: many are under way at once, and each has a limit. The certificate is read again when the configuration
+//! A handshake holds nobody up: many are under way at once, and each has a limit, as connections have. The certificate is read again when the configuration
 //! is, so that a renewed one counts from the next connection on; one that cannot be read leaves the old one in place.
 
 use std::{
+    io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
+    task::{Context as Polling, Poll},
     time::Duration,
 };
 
@@ -18,7 +21,11 @@ use axum::{
 };
 use farshore_core::Clock;
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -35,8 +42,9 @@ use crate::{
     output::Failure,
 };
 
-/// Handshakes under way at once, at most, and how long each may take.
-const HANDSHAKES_MAX: usize = 64;
+/// Connections at once, at most, so that whoever reaches the port cannot take the handles that cycles need.
+const CONNECTIONS_MAX: usize = 128;
+/// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// A shorter token can be guessed.
 const TOKEN_BYTES_MIN: usize = 20;
@@ -120,7 +128,37 @@ pub async fn check_token(State(identity): State<Identity>, request: Request, nex
     super::api::unauthorised()
 }
 
-type Handshake = BoxFuture<'static, Option<(TlsStream<TcpStream>, SocketAddr)>>;
+type Handshake = BoxFuture<'static, Option<(Limited, SocketAddr)>>;
+
+/// A connection, which has one of a limited number of places.
+pub struct Limited {
+    stream: TlsStream<TcpStream>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Limited {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Polling<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Limited {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Polling<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Polling<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Polling<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
 
 /// Accepts connections with TLS.
 pub struct TlsListener {
@@ -128,6 +166,7 @@ pub struct TlsListener {
     identity: Identity,
     clock: Arc<dyn Clock>,
     handshakes: FuturesUnordered<Handshake>,
+    places: Arc<Semaphore>,
 }
 
 impl TlsListener {
@@ -138,10 +177,16 @@ impl TlsListener {
     pub async fn bind(address: SocketAddr, identity: Identity, clock: Arc<dyn Clock>) -> Result<Self, CliError> {
         let unusable = |error: std::io::Error| CliError::ListenUnusable { why: format!("{address}: {error}") };
         let listener = TcpListener::bind(address).await.map_err(unusable)?;
-        Ok(Self { listener, identity, clock, handshakes: FuturesUnordered::new() })
+        Ok(Self {
+            listener,
+            identity,
+            clock,
+            handshakes: FuturesUnordered::new(),
+            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        })
     }
 
-    fn shake_hands(&self, stream: TcpStream, peer: SocketAddr) -> Handshake {
+    fn shake_hands(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) -> Handshake {
         let (acceptor, clock) = (self.identity.acceptor(), Arc::clone(&self.clock));
         Box::pin(async move {
             let accepted = tokio::select! {
@@ -149,7 +194,7 @@ impl TlsListener {
                 () = clock.sleep(HANDSHAKE_MAX) => return None,
             };
             match accepted {
-                Ok(stream) => Some((stream, peer)),
+                Ok(stream) => Some((Limited { stream, _place: place }, peer)),
                 Err(error) => {
                     tracing::debug!(%peer, "no TLS: {error}");
                     None
@@ -160,15 +205,18 @@ impl TlsListener {
 }
 
 impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
+    type Io = Limited;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             tokio::select! {
-                (stream, peer) = Listener::accept(&mut self.listener), if self.handshakes.len() < HANDSHAKES_MAX => {
-                    let handshake = self.shake_hands(stream, peer);
-                    self.handshakes.push(handshake);
+                (stream, peer) = Listener::accept(&mut self.listener) => {
+                    // Who finds no place is turned away: somebody may hold all of them and say nothing.
+                    if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                        let handshake = self.shake_hands(stream, peer, place);
+                        self.handshakes.push(handshake);
+                    }
                 }
                 Some(ended) = self.handshakes.next(), if !self.handshakes.is_empty() => {
                     if let Some(accepted) = ended {

@@ -142,6 +142,24 @@ fn what_the_vault_said_before_a_cycle_ended_does_not_count_after_it() {
 }
 
 #[test]
+fn a_point_that_was_proven_bad_is_no_good_point() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    board.committed(&report(1, clock.now(), Duration::ZERO), None);
+    board.proven(&group(), None, Some(Sequence::new(1)));
+    assert_eq!(only(&board).state, GroupState::Hurt);
+    assert!(board.judge().first().is_some_and(|judged| judged.is_late));
+    // A point that comes later may stand on the same damage: only a proof ends it.
+    board.committed(&report(2, clock.now(), Duration::ZERO), None);
+    assert_eq!(only(&board).state, GroupState::Hurt);
+    let (captured_at, proven_at) = (clock.now(), clock.now());
+    let proven = ProvenStatus { point: Sequence::new(2), captured_at, by: "full".to_owned(), proven_at };
+    board.proven(&group(), Some(proven), None);
+    assert_eq!(only(&board).state, GroupState::Ok);
+    assert!(board.judge().first().is_some_and(|judged| !judged.is_late));
+}
+
+#[test]
 fn failures_stand_beside_the_state_until_a_point_comes() {
     let clock = Arc::new(TwoHands::default());
     let board = board(&clock, Duration::from_secs(60));
@@ -149,6 +167,7 @@ fn failures_stand_beside_the_state_until_a_point_comes() {
     board.committed(&report(1, clock.now(), Duration::ZERO), None);
     let since = clock.now();
     assert!(fail(3001, 1) && !fail(3001, 2) && fail(3002, 3), "another code is news");
+    assert!(!fail(3001, 3) && !fail(3002, 3), "and none that came before");
     clock.pass(10);
     let status = only(&board);
     let failing = status.failing.expect("it fails");

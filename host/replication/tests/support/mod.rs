@@ -54,6 +54,9 @@ struct World {
     waits: VecDeque<(Duration, String)>,
     asked: Vec<Consistency>,
     never_rests: bool,
+    only_crash: bool,
+    /// Chunks that can be read of a disk, if not all as often as anybody likes.
+    reads_left: Option<u64>,
 }
 
 /// A clock that goes as far as somebody sleeps.
@@ -200,6 +203,22 @@ impl SimulatedSite {
         }
     }
 
+    /// The next disk that is opened can be read once as a whole, and then no more.
+    pub fn break_after_a_lie(&self) {
+        locked(&self.world).reads_left = Some(DISK_BYTES / CHUNK_BYTES);
+    }
+
+    /// Disks can be read again.
+    pub fn mend(&self) {
+        locked(&self.world).reads_left = None;
+    }
+
+    /// From now on every point is crash-consistent, whatever is asked for.
+    pub fn rests_not_and_says_nothing(&self) {
+        let mut world = locked(&self.world);
+        (world.never_rests, world.only_crash) = (false, true);
+    }
+
     /// What guests were asked to do before each capture so far.
     pub fn asked(&self) -> Vec<Consistency> {
         locked(&self.world).asked.clone()
@@ -266,7 +285,7 @@ impl SimulatedSite {
             capture.changed.insert(machine.clone(), changed);
             world.tracking.insert((machine.clone(), new_token.clone()), BTreeSet::new());
         }
-        let consistency = request.consistency;
+        let consistency = if world.only_crash { Consistency::Crash } else { request.consistency };
         world.frozen_at = Some(SystemClock.now());
         if let Some(happens) = &world.meanwhile {
             happens();
@@ -362,7 +381,13 @@ impl Source for SimulatedSite {
         let mut bytes = capture.bytes[&disk.machine].clone();
         bytes.truncate(usize::try_from(disk.size_bytes).expect("small"));
         let changed = capture.changed.get(&disk.machine).cloned().flatten();
-        Ok(Arc::new(SimulatedDisk { bytes: bytes.into(), changed, lie: world.lie, broken: world.broken }))
+        Ok(Arc::new(SimulatedDisk {
+            bytes: bytes.into(),
+            changed,
+            lie: world.lie,
+            broken: world.broken,
+            reads_left: AtomicU64::new(world.reads_left.unwrap_or(u64::MAX)),
+        }))
     }
 
     async fn verify_capture(&self, state: &AdapterState) -> Result<(), SiteError> {
@@ -435,6 +460,8 @@ struct SimulatedDisk {
     changed: Option<BTreeSet<u64>>,
     lie: Lie,
     broken: bool,
+    /// In chunks.
+    reads_left: AtomicU64,
 }
 
 impl SimulatedDisk {
@@ -450,7 +477,9 @@ impl DiskTransport for SimulatedDisk {
     }
 
     async fn read(&self, extent: Extent) -> Result<Bytes, TransportError> {
-        if self.broken {
+        let chunks = extent.length.div_ceil(CHUNK_BYTES);
+        let left = self.reads_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(chunks));
+        if self.broken || left.is_err() {
             let source = std::io::Error::other("the snapshot is gone");
             let transport = "simulated disk".to_owned();
             return Err(TransportError::Request { transport, operation: "read", extent, source });
