@@ -166,7 +166,7 @@ impl Outbox {
             if let Some(waiting) = next {
                 match self.deliver(waiting, pause.length, stop, observer).await {
                     Ok(()) => pause.length = PAUSE_MIN,
-                    
+                    Err(error) if error.is_silence() => self.rest(&mut pause, stop).await,
                     Err(_) => {}
                 }
             } else if !self.queue().failed.is_empty() {

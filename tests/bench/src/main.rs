@@ -13,6 +13,7 @@ mod image;
 mod measure;
 mod report;
 mod round;
+mod rpo;
 mod setting;
 mod spread;
 mod targets;
@@ -22,7 +23,7 @@ mod workshop;
 use std::{path::PathBuf, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use farshore_core::{Clock as _, SystemClock};
 use farshore_e2e::Stop;
 use tokio::{
@@ -32,8 +33,10 @@ use tokio::{
 
 /// Measures Farshore beside restic, borg, rustic, kopia and limits, on one disk image, in one run.
 #[derive(Debug, Parser)]
-#[command(name = "farshore-bench")]
+#[command(name = "farshore-bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// How often everything is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
@@ -69,6 +72,13 @@ struct Arguments {
     command: Option<String>,
 }
 
+/// Something else that is measured.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Measure achieved RPO, the guest's write latency, and what is read and stored for what it writes.
+    Rpo(rpo::Arguments),
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,6 +92,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let stop = Stop::default();
     listen_for_signals(&stop)?;
+    if let Some(Other::Rpo(arguments)) = &arguments.other {
+        return rpo::run(arguments, &stop);
+    }
     let programs = tools::Programs { rustic: arguments.rustic.clone(), kopia: arguments.kopia.clone() };
     let setting = setting::Setting::find(arguments, &programs)?;
     let disk_bytes = arguments.mebibytes << 20;

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: Farshore beside other tools, on one disk, and the page with the figures.
+//! `cargo xtask bench`: Farshore beside other tools, on one disk, and the page with the figures; `cargo xtask bench rpo`: how old
+//! the newest point gets of a guest that writes all the time.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -20,6 +21,8 @@ use crate::wasm::Choice;
 const PAGE: &str = "tests/bench/RESULTS.md";
 /// Names the program that is measured; `tests/e2e` reads it.
 const PROGRAM_VARIABLE: &str = "FARSHORE_BINARY";
+/// What is passed on first to measure achieved RPO instead.
+const RPO: &str = "rpo";
 
 /// What to measure.
 #[derive(Debug)]
@@ -32,6 +35,9 @@ pub struct Request {
 
 /// Installs, builds, and runs the bench with the arguments that were passed on.
 pub fn run(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<()> {
+    if request.passed_on.first().is_some_and(|first| first == RPO) {
+        return run_rpo(checkout, request, allow_costs);
+    }
     debian::ensure(&needs::bench(), "The bench", allow_costs)?;
     let mut stages = Stages::start();
     stages.run("components", || components::build(checkout, &[], Choice::Auto, allow_costs))?;
@@ -53,6 +59,24 @@ pub fn run(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<
     command.arg("--machine").arg(machine::described()).arg("--command").arg(typed(request));
     command.args(&request.passed_on);
     eprintln!("\n=== {}", process::shown(&command));
+    let status = command.status().with_context(|| format!("starting {}", process::shown(&command)))?;
+    process::succeeded("the bench", &command, status)
+}
+
+/// The same for achieved RPO, which has no peers: what it prints is not written to the page.
+fn run_rpo(checkout: &Checkout, request: &Request, allow_costs: bool) -> Result<()> {
+    debian::ensure(&needs::demo(), "The bench", allow_costs)?;
+    let mut stages = Stages::start();
+    stages.run("components", || components::build(checkout, &[], Choice::Auto, allow_costs))?;
+    demo::announce_first_build(checkout);
+    let profile: &[&str] = if request.release { &["--release"] } else { &[] };
+    let program = stages.run("the program farshore", || demo::build_program_as(checkout, profile))?;
+    let build = |name| demo::build(checkout, name, "tests/bench/Cargo.toml");
+    let writer = stages.run("the guest's load", || build("farshore-bench-writer"))?;
+    let bench = stages.run("the bench", || build("farshore-bench"))?;
+    let mut command = Command::new(bench);
+    command.env(PROGRAM_VARIABLE, program).args(&request.passed_on).arg("--writer").arg(writer);
+    eprintln!("\n=== {}, on {}", process::shown(&command), machine::described());
     let status = command.status().with_context(|| format!("starting {}", process::shown(&command)))?;
     process::succeeded("the bench", &command, status)
 }

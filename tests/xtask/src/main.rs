@@ -69,7 +69,7 @@ enum Verb {
     /// Install what is missing, build Farshore, and show it: a machine is protected, lost, and brought back.
     Demo(DemoArguments),
     /// Install what is missing, build Farshore, and measure it beside restic, borg, rustic and kopia; writes
-    /// tests/bench/RESULTS.md.
+    /// tests/bench/RESULTS.md. `bench rpo` measures how old the newest point gets of a guest that writes all the time.
     Bench(BenchArguments),
     /// Run worlds in which hosts, stores and clocks fail as seeds decide; the vault must keep its promises in all of them.
     Sim(SimArguments),
@@ -130,7 +130,8 @@ struct BenchArguments {
     /// Measure Farshore as built with cargo's profile `release`. Goes before what is passed on.
     #[arg(long)]
     release: bool,
-    /// Passed on to the bench: --rounds, --minutes, --mebibytes, --seed, --output. `-- --help` describes them.
+    /// Passed on to the bench: --rounds, --minutes, --mebibytes, --seed, --output; or `rpo` and its options. `-- --help` and
+    /// `rpo --help` describe them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<OsString>,
 }
