@@ -404,7 +404,6 @@ impl Replicator {
     }
 
     /// Reads and stores all disks, and commits. Returns the point, what was moved, and when the copy ended.
-    #[expect(clippy::too_many_arguments, reason = "they are what a cycle has gathered by then")]
     async fn store(
         &self,
         journal: &mut CaptureJournal,
