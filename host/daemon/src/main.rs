@@ -114,8 +114,9 @@ fn watch_signals(context: &Context) {
                     Signal::Terminate => 143,
                 });
             }
-            output.remark("stopping in order; a second signal ends this at once");
             stop.cancel();
+            // Whoever should read this may not, and must not keep the second signal from being heard.
+            std::thread::spawn(move || output.remark("stopping in order; a second signal ends this at once"));
         }
     });
 }

@@ -7,7 +7,7 @@
 //! *Clocks.* A point's age is the greater of two: by the civil clock, and by what it was when this host learnt of the point with the
 //! time that has passed since. So a clock that is put back makes no point young.
 //!
-//! *Misses.* [`Board::judge`] says once when a group passes its objective, and once when it is back. A group without a point passes it
+//! *Misses.* [`Board::judge`] says once when a group passes its objective, once if damage is found or mended meanwhile, and once when it is back. A group without a point passes it
 //! when that long has gone since it came.
 
 use std::{
@@ -202,7 +202,8 @@ struct Known {
     /// The codes of its failures since the last good cycle.
     codes: BTreeSet<Code>,
     totals: Totals,
-    late_since: Option<Duration>,
+    /// Since when it is late, and whether what was told is that it is hurt.
+    late_since: Option<(Duration, bool)>,
 }
 
 impl Known {
@@ -402,11 +403,13 @@ impl Board {
                 GroupState::Late | GroupState::Hurt => true,
                 GroupState::Unprotected | GroupState::Unknown => now.saturating_sub(known.came) > known.rpo,
             };
-            if is_late == known.late_since.is_some() {
+            let is_hurt = status.state == GroupState::Hurt;
+            let was = known.late_since;
+            if is_late == was.is_some() && was.is_none_or(|(_, was_hurt)| was_hurt == is_hurt) {
                 continue;
             }
-            let late_for = known.late_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-            known.late_since = is_late.then_some(now);
+            let late_for = was.map_or(Duration::ZERO, |(since, _)| now.saturating_sub(since));
+            known.late_since = is_late.then_some((was.map_or(now, |(since, _)| since), is_hurt));
             judged.push(Judged { group: group.clone(), is_late, status, late_for });
         }
         judged

@@ -546,10 +546,13 @@ impl Replicator {
         if let Ok(tracked) = &copied
             && tracked.untracked_bytes > 0
         {
-            // Whatever becomes of the comparison, this is not forgotten.
-            journal.distrust(&disk.machine, &disk.disk)?;
             let (machine, id, bytes) = (disk.machine.clone(), disk.disk.clone(), tracked.untracked_bytes);
             self.observer.event(CycleEvent::Untracked { machine, disk: id, bytes });
+            // Whatever becomes of the comparison, this is not forgotten.
+            if let Err(error) = journal.distrust(&disk.machine, &disk.disk) {
+                let text = format!("that it was wrong is forgotten if the comparison fails: {error}");
+                self.observer.event(CycleEvent::Warning(text));
+            }
             let read_before = tracked.read_bytes;
             basis = Basis::Compared;
             copied = copy(CopyPlan::Everything { allocation_context: disk.allocation_context.clone() }).await;

@@ -284,6 +284,7 @@ impl Watching<'_> {
             Err(_) => CycleEnd::Failed,
         };
         let pause = self.schedule.end(member, end, self.clock.monotonic());
+        let mut not_at_rest = None;
         if let Some(group) = self.groups.get_mut(&member) {
             group.is_hopeless = end == CycleEnd::Final && !group.end_cycle.is_cancelled();
             let every = group.application.map_or(Duration::MAX, |(every, _)| every);
@@ -294,8 +295,8 @@ impl Watching<'_> {
                 }
                 Ok(report) if is_application => {
                     group.next_application(retry_pause, self.clock.monotonic());
-                    let error = ReplicationError::NotAtRest { group: name.clone(), note: report.point.note.clone() };
-                    self.observer.application_failed(&name, &error, retry_pause);
+                    let note = report.point.note.clone();
+                    not_at_rest = Some((ReplicationError::NotAtRest { group: name.clone(), note }, retry_pause));
                 }
                 Err(error) if end == CycleEnd::Otherwise => {
                     group.next_application(retry_pause, self.clock.monotonic());
@@ -309,6 +310,9 @@ impl Watching<'_> {
             Err(ReplicationError::Stopped { .. }) => self.observer.stopped(&name),
             Err(_) if end == CycleEnd::Otherwise => {}
             Err(error) => self.observer.failed(&name, error, self.schedule.failures(member), pause),
+        }
+        if let Some((error, retry_pause)) = not_at_rest {
+            self.observer.application_failed(&name, &error, retry_pause);
         }
         let result = Arc::new(result);
         for answer in answers {

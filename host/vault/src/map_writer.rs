@@ -90,7 +90,8 @@ impl Session {
         leaf: u64,
         slots: Range<usize>,
     ) -> Result<Accepted> {
-        self.make_room().await?;
+        // A sweep that failed has taken leaves out, of any disk: no point may come of that.
+        self.make_room().await.inspect_err(|error| self.fail(error.clone()))?;
         let _shared = self.sweeping.read().await;
         if let Some(accepted) = disk.map().accept(leaf, slots.clone()) {
             return Ok(accepted);

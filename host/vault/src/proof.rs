@@ -21,7 +21,10 @@
 //! the newest that found it whole, and the newest that found it hurt if nothing answers that; the others say nothing that
 //! these do not.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use farshore_core::{HostId, LineageId, PackId, Sequence, Timestamp};
@@ -344,6 +347,20 @@ impl Lineage {
     pub async fn proofs(&self, point: Sequence) -> Result<Vec<Proof>> {
         let commit = self.point_hash(point).await?;
         self.proofs_at(point, async || Ok(commit)).await
+    }
+
+    /// The points of which somebody says to have proven something, the newest first, by a listing: what is said may be worth nothing, and a
+    /// point may be gone.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub async fn points_with_proofs(&self) -> Result<Vec<Sequence>> {
+        let mut points = BTreeSet::new();
+        let mut listed = std::pin::pin!(self.0.store.list(&proofs_folder(self.0.id)));
+        while let Some(object) = listed.try_next().await? {
+            points.extend(parse_key(&object.key).map(|(point, _)| point));
+        }
+        Ok(points.into_iter().rev().collect())
     }
 
     /// The same of several points; what is damaged, or no point, has none.

@@ -16,7 +16,7 @@ use crate::{
     context::Context,
     engine::{GROUPS_ASKED_AT_ONCE, newest_of},
     error::CliError,
-    output::{Failure, Table, human},
+    output::{Failure, Output, Table, human},
     serve::{Proven, STATE_FILE, proven},
     vault::{self, Needs},
 };
@@ -111,13 +111,14 @@ async fn ask(
         Some(vault) => vault,
         None => vault::open(context, configuration, Needs::Powers(&[])).await?,
     };
-    let status = context.until_stopped(nothing_done, of_vault(&opened, configuration, &context.clock)).await?;
+    let status =
+        context.until_stopped(nothing_done, of_vault(&opened, configuration, &context.clock, context.output)).await?;
     *vault = Some(opened);
     Ok(status)
 }
 
 /// What the vault says of all groups of the configuration.
-async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn Clock>) -> HostStatus {
+async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn Clock>, output: Output) -> HostStatus {
     let board = Board::new(Arc::clone(clock));
     configuration.groups.iter().for_each(|(name, group)| board.put(name, &group.site, group.rpo));
     let asking = stream::iter(configuration.groups.keys()).map(|name| {
@@ -126,8 +127,10 @@ async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn 
             let Ok(lineage) = vault.lineage(name).await else { return };
             let Some(lineage) = lineage else { return board.read(name, Newest::None) };
             board.read(name, newest_of(&lineage).await.unwrap_or(Newest::Unknown));
-            let Proven { whole, hurt } = proven(&lineage).await.unwrap_or_default();
-            board.proven(name, whole, hurt);
+            match proven(&lineage).await {
+                Ok(Proven { whole, hurt }) => board.proven(name, whole, hurt),
+                Err(error) => output.warn(&format!("{name}: what was proven of its points cannot be read: {error}")),
+            }
         }
     });
     asking.buffer_unordered(GROUPS_ASKED_AT_ONCE).collect::<Vec<()>>().await;

@@ -30,6 +30,8 @@ pub struct Made {
     name: AlertName,
     rule: AlertRule,
     sender: Sender,
+    /// The same for the same rule, secret and certificates.
+    fingerprint: blake3::Hash,
 }
 
 /// What all rules of a configuration make. Contacts nobody.
@@ -38,8 +40,8 @@ pub struct Made {
 /// When a secret or a certificate cannot be had, or a target cannot be used.
 pub fn make(context: &Context, configuration: &Configuration) -> Result<Vec<Made>, Failure> {
     let make = |(name, alert): (&AlertName, &Alert)| {
-        let sender = sender(context, configuration, name, alert)?;
-        Ok(sender.map(|sender| Made { name: name.clone(), rule: alert.rule(), sender }))
+        let made = sender(context, configuration, name, alert)?;
+        Ok(made.map(|(sender, fingerprint)| Made { name: name.clone(), rule: alert.rule(), sender, fingerprint }))
     };
     configuration.alerts.iter().filter_map(|entry| make(entry).transpose()).collect()
 }
@@ -49,28 +51,50 @@ fn sender(
     configuration: &Configuration,
     name: &AlertName,
     alert: &Alert,
-) -> Result<Option<Sender>, Failure> {
+) -> Result<Option<(Sender, blake3::Hash)>, Failure> {
     let refused = |source| CliError::Secret { what: format!("the secret of the alert {name}"), source };
     let secret = alert.secret.as_ref().map(|place| configuration.secret(context.output, place).map_err(refused));
-    let secret = secret.transpose()?.map(|secret| Passphrase::new(secret.as_str()));
+    let secret = secret.transpose()?;
+    let mut fingerprint = blake3::Hasher::new();
+    fingerprint.update(format!("{name} {:?}", alert.rule()).as_bytes());
+    fingerprint.update(secret.as_ref().map_or(&b""[..], |secret| secret.as_bytes()));
+    let secret = secret.map(|secret| Passphrase::new(secret.as_str()));
     let certificates = |file: &Option<PathBuf>| {
         let Some(file) = file else { return Ok(None) };
         let path = configuration.path(file);
         secret::read_certificates(&path).map(Some).map_err(|source| CliError::CertificatesUnreadable { path, source })
     };
-    Ok(match (&alert.webhook, &alert.mail) {
-        (Some(webhook), _) => Some(Sender::webhook(webhook, secret, certificates(&webhook.certificates)?)?),
-        (None, Some(mail)) => Some(Sender::mail(mail, secret, certificates(&mail.certificates)?)?),
+    let file = alert.webhook.as_ref().map(|webhook| &webhook.certificates);
+    let pem = certificates(file.or(alert.mail.as_ref().map(|mail| &mail.certificates)).unwrap_or(&None))?;
+    fingerprint.update(pem.as_deref().unwrap_or_default());
+    let sender = match (&alert.webhook, &alert.mail) {
+        (Some(webhook), _) => Sender::webhook(webhook, secret, pem)?,
+        (None, Some(mail)) => Sender::mail(mail, secret, pem)?,
         // The file's check refuses a rule that tells nobody.
-        (None, None) => None,
-    })
+        (None, None) => return Ok(None),
+    };
+    Ok(Some((sender, fingerprint.finalize())))
 }
 
 struct Target {
+    fingerprint: blake3::Hash,
     rule: AlertRule,
     outbox: Arc<Outbox>,
     stop: CancellationToken,
     task: JoinHandle<()>,
+}
+
+impl Target {
+    fn begin(made: Made, kept: &Kept, clock: &Arc<dyn Clock>) -> Self {
+        let Made { name, rule, sender, fingerprint } = made;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let outbox = Arc::new(Outbox::new(sender, host, Arc::clone(clock)));
+        let stop = CancellationToken::new();
+        let heard = Heard { alert: name, kept: kept.clone(), is_failing: AtomicBool::new(false) };
+        let (of_task, stop_task) = (Arc::clone(&outbox), stop.clone());
+        let task = tokio::spawn(async move { of_task.run(&stop_task, &heard).await });
+        Self { fingerprint, rule, outbox, stop, task }
+    }
 }
 
 /// All who are told.
@@ -88,19 +112,16 @@ impl Alarms {
         }
     }
 
-    /// From now on these are told. Those who were before get what waits for them, within seconds.
+    /// From now on these are told. Those that are as before keep what waits for them; to others it is sent within seconds, or not.
     pub fn replace(&self, made: Vec<Made>, kept: &Kept, clock: &Arc<dyn Clock>) {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let targets = made.into_iter().map(|Made { name, rule, sender }| {
-            let outbox = Arc::new(Outbox::new(sender, host.clone(), Arc::clone(clock)));
-            let stop = CancellationToken::new();
-            let heard = Heard { alert: name, kept: kept.clone(), is_failing: AtomicBool::new(false) };
-            let (of_task, stop_task) = (Arc::clone(&outbox), stop.clone());
-            let task = tokio::spawn(async move { of_task.run(&stop_task, &heard).await });
-            Target { rule, outbox, stop, task }
-        });
-        let targets = targets.collect();
-        let before = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), targets);
+        let mut targets = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *targets);
+        for made in made {
+            match before.iter().position(|target| target.fingerprint == made.fingerprint) {
+                Some(index) => targets.push(before.swap_remove(index)),
+                None => targets.push(Target::begin(made, kept, clock)),
+            }
+        }
         before.iter().for_each(|target| target.stop.cancel());
     }
 

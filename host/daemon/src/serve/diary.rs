@@ -28,6 +28,9 @@ const BATCH_MAX: usize = 1_024;
 /// How often old records are deleted, and how old they become.
 const TRIM_EVERY: Duration = Duration::from_secs(3_600);
 const KEPT_FOR: Duration = Duration::from_secs(90 * 86_400);
+/// A thread that hangs, because nobody reads what it prints, is left after so long; it is looked at so often.
+const END_MAX: Duration = Duration::from_secs(5);
+const END_LOOK: Duration = Duration::from_millis(5);
 /// The most rows of each kind.
 const ROWS_MAX: u64 = 2_000_000;
 
@@ -59,12 +62,15 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Waits until everything that was told before is written. What is told later is not kept.
-    pub fn end(self) {
+    /// Waits until everything that was told before is written, or for [`END_MAX`] if that hangs. What is told later is not kept.
+    pub async fn end(self, clock: &dyn Clock) {
         let Some(thread) = self.thread else { return };
-        // Both fail only if the thread panicked, which was printed when it came.
-        let _ = self.notes.send(Note::End);
-        let _ = thread.join();
+        let deadline = clock.monotonic().saturating_add(END_MAX);
+        let mut is_told = false;
+        while !thread.is_finished() && clock.monotonic() < deadline {
+            is_told = is_told || self.notes.try_send(Note::End).is_ok();
+            clock.sleep(END_LOOK).await;
+        }
     }
 }
 
@@ -183,18 +189,19 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[Record]) {
+        if let Some(state) = &self.state {
+            let written = state.record(batch).map_err(|error| error.to_string());
+            if written.is_err() {
+                self.dropped.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+            self.look(written);
+        }
+        // Last, because nobody may read what the daemon prints.
         for record in batch {
             if let Record::Event(event) = record {
-                // Nobody may read what the daemon prints.
                 let _ = self.output.line(event, || render(event));
             }
         }
-        let Some(state) = &self.state else { return };
-        let written = state.record(batch).map_err(|error| error.to_string());
-        if written.is_err() {
-            self.dropped.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-        self.look(written);
     }
 
     fn trim(&mut self) {

@@ -91,15 +91,15 @@ impl WatchObserver for Loop {
     }
 
     fn application_failed(&self, group: &GroupName, error: &ReplicationError, pause: Duration) {
-        self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
-        self.board.stopped(group);
+        let made = matches!(error, ReplicationError::NotAtRest { .. });
+        if !made {
+            self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+            self.board.stopped(group);
+        }
+        let instead = if made { "" } else { "an ordinary point takes its place, and " };
         let failure = Failure::describe(error);
         let next = human::duration(pause);
-        let text = format!(
-            "[{}] {}; an ordinary point takes its place, and the next is tried in {next}",
-            failure.code,
-            failure.in_a_line()
-        );
+        let text = format!("[{}] {}; {instead}the next is tried in {next}", failure.code, failure.in_a_line());
         if self.said.is_new(&format!("{group}: {text}"), self.clock.monotonic()) {
             self.diary.tell(
                 events::APPLICATION_FAILED,

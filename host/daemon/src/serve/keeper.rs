@@ -158,6 +158,10 @@ impl Keeper<'_> {
             let now = self.context.clock.monotonic();
             if now.saturating_sub(retried_at) >= RETRY_EVERY {
                 retried_at = now;
+                if self.refused.is_some() {
+                    // What it names may be there by now.
+                    let _ = self.reload(Some(&mut engine)).await;
+                }
                 self.retry(&mut engine).await;
             }
         }

@@ -105,12 +105,13 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
         Ok(hangups) => work(context, configuration, doors, state, told, hangups).await,
         Err(failure) => Err(failure),
     };
-    if result.is_ok() {
-        diary.tell(events::DAEMON_STOPPED, Severity::Info, None, "all cycles have ended".to_owned(), json!({}));
+    if let Ok(are_left) = &result {
+        let text = if *are_left { "cycles are left as they are" } else { "all cycles have ended" };
+        diary.tell(events::DAEMON_STOPPED, Severity::Info, None, text.to_owned(), json!({ "cycles_left": are_left }));
     }
     alarms.end().await;
-    writing.end();
-    result
+    writing.end(&*context.clock).await;
+    result.map(|_| ())
 }
 
 /// Tells that the daemon has begun, and listens for SIGHUP.
@@ -163,6 +164,7 @@ struct Told {
     alarms: Arc<Alarms>,
 }
 
+/// Works until the daemon is told to stop. Whether cycles are left that did not end.
 async fn work(
     context: &Context,
     configuration: Configuration,
@@ -170,7 +172,7 @@ async fn work(
     state: Option<Arc<State>>,
     told: Told,
     hangups: mpsc::Receiver<()>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let (diary, clock) = (&told.diary, Arc::clone(&context.clock));
     let board = Arc::new(Board::new(Arc::clone(&clock)));
     let known = Arc::new(Known::new(&configuration, clock.now()));
@@ -225,8 +227,8 @@ async fn work(
     let kept = tokio::select! {
         // That it stops is told before it has stopped.
         biased;
-        () = drain(context, diary, drain_limit, &stop.end_now) => Ok(()),
-        (kept, ()) = async { tokio::join!(keeping, replicating) } => kept,
+        () = drain(context, diary, drain_limit, &stop.end_now) => Ok(true),
+        (kept, ()) = async { tokio::join!(keeping, replicating) } => kept.map(|()| false),
     };
     judging.abort();
     end_answers.cancel();

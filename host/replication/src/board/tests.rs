@@ -157,6 +157,16 @@ fn a_point_that_was_proven_bad_is_no_good_point() {
     board.proven(&group(), Some(proven), None);
     assert_eq!(only(&board).state, GroupState::Ok);
     assert!(board.judge().first().is_some_and(|judged| !judged.is_late));
+    // Of a group that is late already it is news all the same, and so is that it is only late.
+    clock.pass(60_001);
+    let judged = |board: &Board| {
+        board.judge().into_iter().map(|judged| (judged.is_late, judged.status.state)).collect::<Vec<_>>()
+    };
+    assert_eq!(judged(&board), [(true, GroupState::Late)]);
+    board.proven(&group(), None, Some(Sequence::new(2)));
+    assert_eq!((judged(&board), judged(&board)), (vec![(true, GroupState::Hurt)], vec![]));
+    board.proven(&group(), None, None);
+    assert_eq!(judged(&board), [(true, GroupState::Late)]);
 }
 
 #[test]

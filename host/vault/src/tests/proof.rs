@@ -37,6 +37,7 @@ async fn a_check_says_of_each_point_what_it_proved() {
     let new = super::objects(&objects).await;
     let new = new.iter().find(|(key, _)| key.contains("/packs/") && !known.iter().any(|(known, _)| known == key));
     assert!(lineage.proofs(Sequence::new(2)).await.expect("readable").is_empty(), "nothing was proven yet");
+    assert!(lineage.points_with_proofs().await.expect("listed").is_empty());
 
     let sample = CheckDepth::Sample(SampleSize::Billionths(1_000_000_000));
     for (depth, kind) in [
@@ -46,6 +47,8 @@ async fn a_check_says_of_each_point_what_it_proved() {
     ] {
         let report = vault.check(depth, &|_| {}).await.expect("checked");
         assert_eq!(vault.record(&report).await.expect("written"), 2);
+        let points = lineage.points_with_proofs().await.expect("listed");
+        assert_eq!(points, [Sequence::new(3), Sequence::new(2)], "each once, the newest first");
         for point in [2, 3] {
             let proofs = lineage.proofs(Sequence::new(point)).await.expect("readable");
             let newest = proofs.iter().max_by_key(|proof| proof.received_at).expect("it was just written");
