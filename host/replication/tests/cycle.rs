@@ -656,6 +656,53 @@ async fn tracking_that_lies_is_found_and_the_point_that_finds_it_is_right() {
     assert_eq!(untracked.0.lock().expect("no panic").len(), 2);
 }
 
+/// Machines join a group and leave it: who stays goes on by what changed, who is new is copied, and what was of who left stands in the
+/// points that have it.
+#[tokio::test]
+async fn machines_join_and_leave_and_nobody_loses_anything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("members").await, SimulatedSite::new(&["web", "db"]));
+    let stop = CancellationToken::new();
+    let cycle = async |machines: &[&str]| {
+        let replicator = replicator(&vault, &site, machines, folder.path());
+        replicator.cycle(Wishes::default(), &stop).await.expect("a cycle")
+    };
+    let bases = |report: &CycleReport| -> Vec<(String, Basis)> {
+        let machines = report.point.machines.iter();
+        machines.map(|machine| (machine.machine.id.to_string(), machine.disks[0].basis)).collect()
+    };
+    let told = |machine: &str, basis| (machine.to_owned(), basis);
+    site.write("web", 0, &noise(1, 8 * CHUNK_BYTES));
+    site.write("db", 0, &noise(2, 8 * CHUNK_BYTES));
+    let alone = cycle(&["web"]).await;
+    assert_eq!(bases(&alone), [told("web", Basis::Full)]);
+
+    site.write("web", 0, &noise(3, CHUNK_BYTES));
+    let joined = cycle(&["web", "db"]).await;
+    assert_eq!(bases(&joined), [told("web", Basis::Tracked), told("db", Basis::Full)]);
+    assert_eq!(joined.point.parent, Some(alone.point.sequence), "one history");
+
+    site.write("db", 0, &noise(4, CHUNK_BYTES));
+    let left = cycle(&["web"]).await;
+    assert_eq!(bases(&left), [told("web", Basis::Tracked)]);
+    assert_eq!(site.captures(), 0);
+
+    // Who comes back is copied anew.
+    let back = cycle(&["web", "db"]).await;
+    assert_eq!(bases(&back), [told("web", Basis::Tracked), told("db", Basis::Full)]);
+    for report in [&joined, &back] {
+        for (machine, _) in bases(report) {
+            let restored = restored(&vault, report.point.sequence, &machine).await;
+            let is_now = report.point.sequence == back.point.sequence;
+            assert!(!is_now || restored == site.content(&machine), "{machine}");
+            assert_eq!(restored.len() as u64, DISK_BYTES);
+        }
+    }
+    let mut before = noise(2, 8 * CHUNK_BYTES);
+    before.resize(usize::try_from(DISK_BYTES).expect("small"), 0);
+    assert!(restored(&vault, joined.point.sequence, "db").await == before, "what it was then");
+}
+
 fn basis(report: &CycleReport) -> Basis {
     report.point.machines[0].disks[0].basis
 }
