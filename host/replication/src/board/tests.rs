@@ -187,7 +187,7 @@ fn failures_stand_beside_the_state_until_a_point_comes() {
     assert_eq!((failing.map(|failing| failing.failures), only(&board).failing), (Some(3), None));
     assert_eq!(
         board.all()[0].1,
-        Totals { committed: 2, failed: 3, read_bytes: 20, held_microseconds: 7, ..Totals::default() }
+        Totals { committed: 2, failed: 5, read_bytes: 20, held_microseconds: 7, ..Totals::default() }
     );
     // Of a group that has gone nothing is kept.
     board.remove(&group());
