@@ -20,7 +20,7 @@ use farshore_core::{Basis, Clock, Code, GroupName, PointLabel, Sequence, SiteNam
 use farshore_vault::Point;
 use serde::{Deserialize, Serialize};
 
-use crate::CycleReport;
+use crate::{CycleReport, cycle::milliseconds};
 
 /// How a group stands against its objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -455,10 +455,6 @@ impl Board {
             failing: known.failing.clone(),
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -691,7 +691,8 @@ fn drafts(machines: Vec<Machine>, disks: &[CapturedDisk], bases: &[Basis]) -> Ve
     machines.into_iter().map(draft).collect()
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+/// As many as are counted, at most.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -15,6 +15,8 @@
 //! # }
 //! ```
 
+use std::time::Duration;
+
 mod binary;
 mod cloud;
 mod leftovers;
@@ -38,6 +40,13 @@ pub use pair::PairRelay;
 pub use s3_server::{S3Kind, S3Server};
 pub use server::{Says, Server, installed};
 pub use world::{COMMAND_MAX, World, image, json};
+
+/// Lets time pass. A thread of a test has nothing else to do.
+pub fn pause(length: Duration) {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let _ = receiver.recv_timeout(length);
+    drop(sender);
+}
 
 /// Whether this is a long run, `cargo xtask test --long`: more rounds of the same.
 pub fn is_long() -> bool {

@@ -6,7 +6,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command, time::Duration};
 
-use farshore_e2e::{Farshore, ProtectedGroup, Running, S3Server, Stop, World, leftovers};
+use farshore_e2e::{Farshore, ProtectedGroup, Running, S3Server, Stop, World, leftovers, pause};
 use serde_json::{Value, json};
 
 /// The link is away for so long.
@@ -83,12 +83,6 @@ impl Drop for Link {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
     }
-}
-
-fn pause(length: Duration) {
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(length);
-    drop(sender);
 }
 
 fn status(farshore: &Farshore) -> Value {

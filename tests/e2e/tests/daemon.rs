@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_e2e::{COMMAND_MAX, Finished, ProtectedGroup, Running, Stop, World, json, leftovers};
+use farshore_e2e::{COMMAND_MAX, Finished, ProtectedGroup, Running, Stop, World, json, leftovers, pause};
 use serde_json::Value;
 
 /// An event comes within seconds; a breach has a minute.
@@ -53,12 +53,6 @@ fn status_when(world: &World, what: &str, wanted: impl Fn(&Value) -> bool) -> Va
         pause(Duration::from_millis(250));
     }
     panic!("never {what}: {:?}", status(world));
-}
-
-fn pause(length: Duration) {
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(length);
-    drop(sender);
 }
 
 fn signal(daemon: &Running, name: &str) {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use farshore_core::{Clock as _, Entropy as _, SeededEntropy, SystemClock};
-use farshore_e2e::{ProtectedGroup, Running, Stop, World, leftovers};
+use farshore_e2e::{ProtectedGroup, Running, Stop, World, leftovers, pause};
 use serde_json::Value;
 
 /// How long the watch may take to its next capture: the vault is opened, and under load a cycle takes seconds.
@@ -47,13 +47,6 @@ fn cycle(world: &World) -> Value {
 
 fn sequence(report: &Value) -> Option<u64> {
     report.get("point")?.get("sequence")?.as_u64()
-}
-
-fn pause(length: Duration) {
-    // A thread of this test has nothing else to do.
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(length);
-    drop(sender);
 }
 
 /// The one journal of the world, which has one group; the first cycle made it.

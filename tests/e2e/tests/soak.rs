@@ -5,7 +5,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use farshore_core::{Clock as _, SystemClock};
-use farshore_e2e::{ProtectedGroup, Running, Stop, World, leftovers};
+use farshore_e2e::{ProtectedGroup, Running, Stop, World, leftovers, pause};
 use serde_json::Value;
 
 /// Cycles of one second: the first are to fill what is filled once, such as the allocator's and the index's room.
@@ -57,12 +57,6 @@ fn look(world: &World, daemon: &Running) -> Seen {
         files: files(&world.site.folder().join("state")) + files(&world.site.run_folder()),
         bitmaps: leftovers(world.guest("orders")).expect("QEMU answers").bitmaps.len(),
     }
-}
-
-fn pause(length: Duration) {
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let _ = receiver.recv_timeout(length);
-    drop(sender);
 }
 
 #[test]

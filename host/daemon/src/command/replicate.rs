@@ -24,7 +24,7 @@ use crate::{
     engine::{self, Engine, GROUPS_ASKED_AT_ONCE, site_limits},
     error::CliError,
     observers::Shown,
-    output::{Failure, Output, Table, human},
+    output::{Failure, Output, Table, human, milliseconds},
 };
 
 /// Runs it.
@@ -377,10 +377,6 @@ impl Told<'_> {
             self.stop.cancel();
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl WatchObserver for Told<'_> {

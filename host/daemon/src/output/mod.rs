@@ -13,6 +13,7 @@ pub mod table;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
+    time::Duration,
 };
 
 use anstyle::AnsiColor;
@@ -25,6 +26,11 @@ pub use self::{
     table::Table,
 };
 use crate::error::CliError;
+
+/// A length of time as JSON tells it.
+pub fn milliseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Colours, or none.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{diary::Diary, events};
 use crate::{
     command::basis,
-    output::{Failure, Repeats, human},
+    output::{Failure, Repeats, human, milliseconds},
 };
 
 /// Hears the loop.
@@ -179,8 +179,4 @@ const fn word(basis: Basis) -> &'static str {
         Basis::Compared => "compared",
         Basis::Full => "full",
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,7 @@ use farshore_state::Severity;
 use serde_json::json;
 
 use super::{diary::Diary, events};
-use crate::output::human;
+use crate::output::{human, milliseconds};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -76,8 +76,4 @@ impl Judge {
         let text = format!("{what}, and the objective is {objective}{}", why.unwrap_or_default());
         self.diary.tell(events::OBJECTIVE_MISSED, Severity::Error, Some(&group), text, details);
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
