@@ -7,8 +7,10 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName};
 use farshore_plugin::Mode;
 use farshore_replication::{
-    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Newest, Objective, PointStatus, Protection, Replicator, Turns,
+    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Link, Newest, Objective, Outage, PointStatus, Protection,
+    Replicator, Turns,
 };
+use farshore_spool::SpoolRoom;
 use farshore_vault::{CapsuleDraft, Lineage, Power, Vault};
 
 use crate::{
@@ -39,6 +41,9 @@ pub struct Engine {
     state_folder: PathBuf,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    /// Where points wait; none if it cannot be used.
+    room: Option<Arc<SpoolRoom>>,
+    link: Arc<Link>,
 }
 
 impl Engine {
@@ -48,20 +53,44 @@ impl Engine {
     /// When the vault cannot be opened, or the machine cannot run components.
     pub async fn open(context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
         let vault = vault::open(context, configuration, Needs::Powers(&[Power::Replicator])).await?;
-        Self::of(context, configuration, vault)
+        let room = SpoolRoom::open(configuration.spool_folder(), configuration.host.spool.limit);
+        let room = room.inspect_err(|error| {
+            let failure = Failure::describe(error);
+            let why = failure.in_a_line();
+            context.output.warn(&format!("points cannot wait if the vault is lost: [{}] {why}", failure.code));
+        });
+        Self::of(context, configuration, vault, room.ok(), Arc::default())
     }
 
-    /// Puts together what replicates into an open vault.
+    /// What replicates by another configuration into the same vault.
     ///
     /// # Errors
     /// When the machine cannot run components, or a folder cannot be made.
-    pub fn of(context: &Context, configuration: &Configuration, vault: Arc<Vault>) -> Result<Self, Failure> {
+    pub fn again(&self, context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
+        let (vault, room, link) = (Arc::clone(&self.vault), self.room.clone(), Arc::clone(&self.link));
+        Self::of(context, configuration, vault, room, link)
+    }
+
+    /// From now on so many bytes may wait for the vault.
+    pub fn limit_spool(&self, configuration: &Configuration) {
+        if let Some(room) = &self.room {
+            room.limit(configuration.host.spool.limit);
+        }
+    }
+
+    fn of(
+        context: &Context,
+        configuration: &Configuration,
+        vault: Arc<Vault>,
+        room: Option<Arc<SpoolRoom>>,
+        link: Arc<Link>,
+    ) -> Result<Self, Failure> {
         let state_folder = state_folder(configuration)?;
         let adapters = Adapters::new(context, configuration)?;
         let capsule = capsule::gather(configuration);
         capsule.warnings.iter().for_each(|warning| context.output.warn(warning));
         let (clock, entropy) = (Arc::clone(&context.clock), Arc::clone(&context.entropy));
-        Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy })
+        Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy, room, link })
     }
 
     /// What replicates a group. Contacts no platform.
@@ -95,6 +124,12 @@ impl Engine {
             entropy: Arc::clone(&self.entropy),
             observer,
             limits: CopyLimits::default(),
+            outage: self.room.clone().map(|room| Outage {
+                room,
+                link: Arc::clone(&self.link),
+                catch_up: group.catch_up,
+                objective: group.rpo,
+            }),
         })
     }
 }

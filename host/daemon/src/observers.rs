@@ -61,7 +61,18 @@ impl CycleObserver for Shown {
                 ));
             }
             CycleEvent::Moved(bytes) => self.progress.advance(bytes),
-            CycleEvent::Captured(_) | CycleEvent::Disk { .. } | CycleEvent::Committed(_) => {}
+            CycleEvent::CaughtUp(report) if self.bars => {
+                let captured_at = report.point.captured_at;
+                self.progress.remark(&format!("point {}, of {captured_at}, waits no more", report.point.sequence));
+            }
+            CycleEvent::GivenUp { points, why } => {
+                self.warn(&format!("{points} that waited will not come into the vault: {why}"));
+            }
+            CycleEvent::Captured(_)
+            | CycleEvent::Disk { .. }
+            | CycleEvent::Committed(_)
+            | CycleEvent::CaughtUp(_)
+            | CycleEvent::Spooled { .. } => {}
         }
     }
 }

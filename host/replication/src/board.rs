@@ -109,6 +109,15 @@ pub enum Activity {
     },
 }
 
+/// Points that wait at this host for the vault. They are lost with the host, and count for nothing yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpooledStatus {
+    /// How many.
+    pub points: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
 /// Cycles that fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
@@ -148,6 +157,9 @@ pub struct GroupStatus {
     pub activity: Activity,
     /// Why they fail, if they do.
     pub failing: Option<Failing>,
+    /// What waits at this host for the vault, if something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spooled: Option<SpooledStatus>,
 }
 
 /// What a group's cycles did since this host began.
@@ -204,6 +216,9 @@ struct Known {
     totals: Totals,
     /// Since when it is late, and whether what was told is that it is hurt.
     late_since: Option<(Duration, bool)>,
+    spooled: Option<SpooledStatus>,
+    /// It was said that points wait.
+    is_told_to_wait: bool,
 }
 
 impl Known {
@@ -213,6 +228,17 @@ impl Known {
             self.learnt = (clock.now().since(point.captured_at).max(age_min), clock.monotonic());
         }
         self.newest = newest;
+    }
+
+    /// A cycle, of now or of when the vault could not be reached, became a point.
+    fn take(&mut self, report: &CycleReport, clock: &dyn Clock) {
+        let passed = report.lag_milliseconds.saturating_add(report.times.release_milliseconds);
+        self.learn(Newest::Point(PointStatus::from(&report.point)), Duration::from_millis(passed), clock);
+        let totals = &mut self.totals;
+        totals.committed = totals.committed.saturating_add(1);
+        totals.read_bytes = totals.read_bytes.saturating_add(report.read_bytes);
+        totals.stored_bytes = totals.stored_bytes.saturating_add(report.point.stats.bytes_stored);
+        (totals.held_microseconds, totals.lag_milliseconds) = (report.held_microseconds, report.lag_milliseconds);
     }
 
     fn age(&self, clock: &dyn Clock) -> Option<Duration> {
@@ -264,6 +290,8 @@ impl Board {
                     codes: BTreeSet::new(),
                     totals: Totals::default(),
                     late_since: None,
+                    spooled: None,
+                    is_told_to_wait: false,
                 };
                 groups.insert(group.clone(), known);
             }
@@ -321,17 +349,42 @@ impl Board {
         self.with(&report.group, |known| {
             before = (known.failing.take(), known.age(&*self.clock));
             known.codes.clear();
-            let passed = report.lag_milliseconds.saturating_add(report.times.release_milliseconds);
-            let newest = Newest::Point(PointStatus::from(&report.point));
-            known.learn(newest, Duration::from_millis(passed), &*self.clock);
+            known.take(report, &*self.clock);
             known.doing = due;
-            let totals = &mut known.totals;
-            totals.committed = totals.committed.saturating_add(1);
-            totals.read_bytes = totals.read_bytes.saturating_add(report.read_bytes);
-            totals.stored_bytes = totals.stored_bytes.saturating_add(report.point.stats.bytes_stored);
-            (totals.held_microseconds, totals.lag_milliseconds) = (report.held_microseconds, report.lag_milliseconds);
         });
         before
+    }
+
+    /// A point that had waited is in the vault, and others still wait. How old the point before it had become.
+    pub fn caught_up(&self, report: &CycleReport) -> Option<Duration> {
+        let mut age = None;
+        self.with(&report.group, |known| {
+            age = known.age(&*self.clock);
+            known.take(report, &*self.clock);
+        });
+        age
+    }
+
+    /// So many points of a group wait at this host. Whether none does any more, though it was said that some do.
+    pub fn spooled(&self, group: &GroupName, points: usize, bytes: u64) -> bool {
+        let mut is_over = false;
+        self.with(group, |known| {
+            known.spooled = (points > 0).then_some(SpooledStatus { points, bytes });
+            is_over = points == 0 && std::mem::take(&mut known.is_told_to_wait);
+        });
+        is_over
+    }
+
+    /// A cycle made its point wait; the next is due after `pause`. Whether that was not said yet.
+    pub fn waits(&self, group: &GroupName, pause: Option<Duration>) -> bool {
+        let due = self.due(pause);
+        let mut is_new = false;
+        self.with(group, |known| {
+            is_new = !std::mem::replace(&mut known.is_told_to_wait, true);
+            (known.failing, known.doing) = (None, due);
+            known.codes.clear();
+        });
+        is_new
     }
 
     /// A cycle failed for the `failures`th time in a row; the next try is after `pause`. Whether none in the row has failed like it.
@@ -453,6 +506,7 @@ impl Board {
                 .map(|proven| milliseconds(self.clock.now().since(proven.captured_at))),
             activity,
             failing: known.failing.clone(),
+            spooled: known.spooled,
         }
     }
 }

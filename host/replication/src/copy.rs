@@ -5,13 +5,18 @@
 //! compared. They are widened to whole chunks and merged, cut into reads, and several reads are in flight at once. The vault's
 //! writer pushes back when its pipeline is full, which stops new reads: memory is bounded by `reads_in_flight * read_bytes` here and by the vault's own limit there.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::AddAssign,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use bytes::Bytes;
 use farshore_core::{CHUNK_BYTES, Extent, ExtentError};
 use farshore_platform::{BlockStatus, DiskTransport, TransportError, extents};
+use farshore_spool::{RECORD_BYTES_MAX, SpoolError, SpoolWriter};
 use farshore_vault::{DiskWriter, Error as VaultError};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +69,62 @@ pub struct DiskCopy {
     pub untracked_bytes: u64,
 }
 
+impl AddAssign for DiskCopy {
+    fn add_assign(&mut self, other: Self) {
+        self.read_bytes = self.read_bytes.saturating_add(other.read_bytes);
+        self.zero_bytes = self.zero_bytes.saturating_add(other.zero_bytes);
+        self.untracked_bytes = self.untracked_bytes.saturating_add(other.untracked_bytes);
+    }
+}
+
+/// Where the bytes of a disk go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target<'a> {
+    /// Into the vault.
+    Vault(&'a DiskWriter),
+    /// Into the spool, as a disk of this number.
+    Spool {
+        /// The point that is to wait.
+        writer: &'a SpoolWriter,
+        /// The disk.
+        disk: u32,
+    },
+}
+
+impl Target<'_> {
+    async fn write(&self, offset: u64, data: Bytes) -> Result<(), CopyError> {
+        match self {
+            Self::Vault(writer) => writer.write(offset, data).await.map_err(CopyError::Vault),
+            Self::Spool { writer, disk } => writer.write(*disk, offset, data).await.map_err(CopyError::Spool),
+        }
+    }
+
+    async fn write_zeroes(&self, extent: Extent) -> Result<(), CopyError> {
+        let Self::Vault(writer) = self else {
+            let bytes = u64::try_from(RECORD_BYTES_MAX).unwrap_or(CHUNK_BYTES);
+            for (piece, _) in pieces(extent, Treatment::Move, bytes) {
+                self.write(piece.offset, vec![0; usize::try_from(piece.length).unwrap_or(0)].into()).await?;
+            }
+            return Ok(());
+        };
+        writer.write_zeroes(extent).await.map_err(CopyError::Vault)
+    }
+
+    /// How many bytes differ from what is said to be unchanged. Without the vault there is nothing to compare with.
+    async fn compare(&self, extent: Extent, data: Bytes) -> Result<u64, CopyError> {
+        let Self::Vault(writer) = self else { return Ok(0) };
+        match writer.compare(extent.offset, data).await {
+            Ok(differing) => Ok(differing),
+            // What the vault has lost is its own proof's to find, and no reason to make no points.
+            Err(error) if error.is_damage() => {
+                tracing::warn!(?extent, "nothing to compare with: {error}");
+                Ok(0)
+            }
+            Err(error) => Err(CopyError::Vault(error)),
+        }
+    }
+}
+
 /// Why a copy stopped.
 #[derive(Debug)]
 pub(crate) enum CopyError {
@@ -71,6 +132,7 @@ pub(crate) enum CopyError {
     /// What the context says cannot be true.
     Extents(TransportError),
     Vault(VaultError),
+    Spool(SpoolError),
     Stopped,
 }
 
@@ -223,11 +285,11 @@ fn pieces(extent: Extent, treatment: Treatment, bytes_max: u64) -> impl Iterator
     })
 }
 
-/// Moves a disk of this size, which must be the transport's. `moved` is called with the bytes of each read when the vault has accepted them.
+/// Moves a disk of this size, which must be the transport's. `moved` is called with the bytes of each read when they were accepted.
 pub(crate) async fn copy_disk(
     transport: Arc<dyn DiskTransport>,
     disk_bytes: u64,
-    writer: &DiskWriter,
+    target: &Target<'_>,
     plan: &CopyPlan,
     limits: CopyLimits,
     stop: &CancellationToken,
@@ -252,25 +314,16 @@ pub(crate) async fn copy_disk(
                 }
                 if treatment == Treatment::PassOver {
                     if zeros_are_told {
-                        writer.write_zeroes(extent).await.map_err(CopyError::Vault)?;
+                        target.write_zeroes(extent).await?;
                         zero_bytes.fetch_add(extent.length, Ordering::Relaxed);
                     }
                     return Ok(());
                 }
                 let data = transport.read(extent).await.map_err(CopyError::Transport)?;
                 if treatment == Treatment::Move {
-                    writer.write(extent.offset, data).await.map_err(CopyError::Vault)?;
+                    target.write(extent.offset, data).await?;
                 } else {
-                    let differing = match writer.compare(extent.offset, data).await {
-                        Ok(differing) => differing,
-                        // What the vault has lost is its own proof's to find, and no reason to make no points.
-                        Err(error) if error.is_damage() => {
-                            tracing::warn!(?extent, "nothing to compare with: {error}");
-                            0
-                        }
-                        Err(error) => return Err(CopyError::Vault(error)),
-                    };
-                    untracked_bytes.fetch_add(differing, Ordering::Relaxed);
+                    untracked_bytes.fetch_add(target.compare(extent, data).await?, Ordering::Relaxed);
                 }
                 read_bytes.fetch_add(extent.length, Ordering::Relaxed);
                 moved(extent.length);

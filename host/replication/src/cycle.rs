@@ -13,6 +13,8 @@
 //!    as `committed`.
 //! 6. The capture is released. Nothing is released at the source before the commit is durable.
 //!
+//! Where points may wait at this host, a cycle that does not reach the vault goes through the spool instead: `outage.rs`.
+//!
 //! A cycle is dropped only by a crash: to end one early, cancel its token; it then releases the capture and returns
 //! [`ReplicationError::Stopped`].
 
@@ -23,8 +25,8 @@ use farshore_core::{
     Sequence, Timestamp,
 };
 use farshore_platform::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, Patience, SiteError, Source,
-    Step, StepStatus, TrackedDisk,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport, Patience,
+    SiteError, Source, Step, StepStatus,
 };
 use farshore_vault::{
     CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter,
@@ -34,8 +36,10 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CaptureJournal, CopyLimits, CopyPlan, DiskCopy, Doubt, JournalEntry, ReplicationError,
-    copy::{CopyError, copy_disk},
+    CaptureJournal, CopyLimits, CopyPlan, DiskCopy, Doubt, JournalEntry, Outage, ReplicationError,
+    before::Before,
+    copy::{CopyError, Target, copy_disk},
+    outage::known_to_build_on,
 };
 
 /// A capture that is not ready, and of which the site says the same for so long, is given up. A percentage of a large volume
@@ -94,6 +98,22 @@ pub enum CycleEvent {
     },
     /// So many more bytes were read and accepted.
     Moved(u64),
+    /// So many points wait at this host for the vault.
+    Spooled {
+        /// How many.
+        points: usize,
+        /// Bytes of them.
+        bytes: u64,
+    },
+    /// A point that had waited is durable in the vault, and others still wait.
+    CaughtUp(Box<CycleReport>),
+    /// Points that waited will not come into the vault.
+    GivenUp {
+        /// How many.
+        points: usize,
+        /// Why, as a clause.
+        why: String,
+    },
     /// The point is durable.
     Committed(Sequence),
     /// Something that the operator should know, though the cycle goes on.
@@ -165,6 +185,8 @@ pub struct Replicator {
     pub observer: Arc<dyn CycleObserver>,
     /// How much is on the way at once.
     pub limits: CopyLimits,
+    /// What happens while the vault cannot be reached; if none, there are no points then.
+    pub outage: Option<Outage>,
 }
 
 /// What somebody wants of a cycle that they asked for.
@@ -195,18 +217,40 @@ impl Wishes {
 struct Begun<'a> {
     lineage: &'a Lineage,
     writer: PointWriter,
-    parent: Option<&'a Point>,
+    before: Option<&'a Before>,
     machines: Vec<Machine>,
 }
 
 /// A ready capture and what is known of it.
-struct Capture {
+pub(crate) struct Capture {
     entry: JournalEntry,
     state: AdapterState,
-    report: CaptureReport,
+    pub(crate) report: CaptureReport,
     captured_at: Timestamp,
     /// The same instant by the clock that is never put back.
     captured: Duration,
+}
+
+impl Capture {
+    /// What is said of the point that it becomes.
+    pub(crate) fn details(
+        &self,
+        machines: Vec<Machine>,
+        disks: &[CapturedDisk],
+        bases: &[Basis],
+        label: Option<PointLabel>,
+        untracked_bytes: u64,
+    ) -> PointDetails {
+        PointDetails {
+            capture: Some(self.entry.request.id),
+            captured_at: self.captured_at,
+            instant: self.report.instant,
+            consistency: self.report.consistency,
+            machines: drafts(machines, disks, bases),
+            label,
+            note: note(&self.report.note, untracked_bytes),
+        }
+    }
 }
 
 impl Replicator {
@@ -220,25 +264,70 @@ impl Replicator {
         let mut journal =
             CaptureJournal::open(&self.state_folder, self.vault.id(), self.vault.lineage_id(group), group)?;
         let mut meter = AdapterMeter { clock: &*self.clock, spent: Duration::ZERO };
-        let (lineage, writer, parent) = match self.begin_point().await {
-            Ok(begun) => begun,
+        let lineage = match self.lineage().await {
+            Ok(lineage) => lineage,
             Err(error) => {
                 self.release_without_point(&mut journal, &error, &mut meter).await;
                 return Err(error);
             }
         };
-        self.release_leftovers(&mut journal, parent.as_ref(), &mut meter).await;
+        let mut spool = self.open_spool(&lineage);
+        let mut begun = match spool.as_ref().is_some_and(|spool| self.goes_through(spool, &lineage)) {
+            true => None,
+            false => Some(self.begin_point(&lineage).await),
+        };
+        let is_unanswered = matches!(&begun, Some(Err(error)) if error.is_unanswered());
+        if is_unanswered {
+            self.lost_the_vault();
+        }
+        let may_wait = begun.is_none() || (is_unanswered && known_to_build_on(&lineage).is_some());
+        if let Some(spool) = spool.take_if(|_| may_wait) {
+            let (wishes, why) = (wishes.clone(), begun.take().and_then(Result::err));
+            let through = self.cycle_through(spool, &lineage, &mut journal, wishes, why, &mut meter, stop).await?;
+            if let Some(report) = through {
+                return Ok(report);
+            }
+        }
+        let begun = match begun {
+            Some(begun) => begun,
+            None => self.begin_point(&lineage).await,
+        };
+        let (writer, before) = match begun {
+            Ok((writer, parent)) => (writer, parent.as_ref().map(Before::from)),
+            Err(error) => {
+                self.release_without_point(&mut journal, &error, &mut meter).await;
+                return Err(error);
+            }
+        };
+        self.reached_the_vault();
+        self.release_leftovers(&mut journal, before.as_ref().and_then(|before| before.capture), &mut meter).await;
 
         let machines = self.describe_machines(&mut meter).await?;
-        let capture = self.begin_capture(&mut journal, parent.as_ref(), &wishes, &mut meter, stop).await?;
+        let capture = self.begin_capture(&mut journal, before.as_ref(), &wishes, &mut meter, stop).await?;
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let begun = Begun { lineage: &lineage, writer, parent: parent.as_ref(), machines };
-        let stored = self.store(&mut journal, &capture, begun, wishes, &mut meter, stop).await;
+        let begun = Begun { lineage: &lineage, writer, before: before.as_ref(), machines: machines.clone() };
+        let stored = self.store(&mut journal, &capture, begun, wishes.clone(), &mut meter, stop).await;
         let (point, copied, copy_end) = match stored {
             Ok(stored) => stored,
             Err(error) => {
                 let error = self.explain_break(&capture, error, &mut meter).await;
+                let after = before.as_ref().and_then(|before| Some((before, before.capture?)));
+                if let (true, Some(spool), Some(after)) = (error.is_unanswered(), &mut spool, after) {
+                    self.lost_the_vault();
+                    let kept = self.keep(spool, &journal, &capture, machines, after, wishes, &mut meter, stop).await;
+                    match kept {
+                        Ok(()) => {
+                            self.tell_waiting(spool);
+                            self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
+                            return Err(self.waiting(spool, Some(error)));
+                        }
+                        Err(why) => {
+                            let text = format!("the point cannot wait at this host either: {why}");
+                            self.observer.event(CycleEvent::Warning(text));
+                        }
+                    }
+                }
                 self.release(&mut journal, &capture, CaptureOutcome::Abandoned, &mut meter).await;
                 return Err(error);
             }
@@ -278,20 +367,41 @@ impl Replicator {
             .map_err(|source| self.vault_error("opening its lineage", source))
     }
 
-    async fn begin_point(&self) -> Result<(Lineage, PointWriter, Option<Point>), ReplicationError> {
-        let lineage = self.lineage().await?;
+    /// Begins a point. If points can wait, the vault is not waited for longer than that is worth.
+    pub(crate) async fn begin_point(
+        &self,
+        lineage: &Lineage,
+    ) -> Result<(PointWriter, Option<Point>), ReplicationError> {
         lineage.keep_index(&self.state_folder.join("index"));
-        let writer = lineage.begin_next_point(self.source.site()).await.map_err(|source| match source {
+        let beginning = lineage.begin_next_point(self.source.site());
+        let begun = match &self.outage {
+            None => beginning.await,
+            Some(outage) => {
+                let patience = outage.link.patience(outage.objective);
+                tokio::select! {
+                    biased;
+                    begun = beginning => begun,
+                    () = self.clock.sleep(patience) => {
+                        let group = self.protection.group.clone();
+                        return Err(ReplicationError::VaultSilent { group, waited: patience });
+                    }
+                }
+            }
+        };
+        let writer = begun.map_err(|source| match source {
             VaultError::Fenced { group, site, current_generation, active_site, .. } => {
                 ReplicationError::Fenced { group, site, active: active_site, generation: current_generation }
             }
             source => self.vault_error("beginning a recovery point", source),
         })?;
         let parent = writer.parent().cloned();
-        Ok((lineage, writer, parent))
+        Ok((writer, parent))
     }
 
-    async fn describe_machines(&self, meter: &mut AdapterMeter<'_>) -> Result<Vec<Machine>, ReplicationError> {
+    pub(crate) async fn describe_machines(
+        &self,
+        meter: &mut AdapterMeter<'_>,
+    ) -> Result<Vec<Machine>, ReplicationError> {
         let all =
             meter.time(self.source.machines()).await.map_err(|source| self.site_error("listing machines", source))?;
         let find = |id: &MachineId| {
@@ -308,26 +418,26 @@ impl Replicator {
         OwnerTag { vault: self.vault.id(), lineage: self.vault.lineage_id(&self.protection.group) }
     }
 
-    fn capture_request(&self, parent: Option<&Point>, wishes: &Wishes) -> CaptureRequest {
+    fn capture_request(&self, before: Option<&Before>, wishes: &Wishes) -> CaptureRequest {
         CaptureRequest {
             id: CaptureId::timed(&*self.clock, &*self.entropy),
             owner: self.owner().to_string(),
             machines: self.protection.machines.clone(),
-            tracked: parent.map(tracked_disks).unwrap_or_default(),
+            tracked: before.map(Before::tracked).unwrap_or_default(),
             consistency: wishes.consistency.unwrap_or(self.protection.consistency),
             stall_limit_milliseconds: u32::try_from(self.protection.stall_limit.as_millis()).unwrap_or(u32::MAX),
         }
     }
 
-    async fn begin_capture(
+    pub(crate) async fn begin_capture(
         &self,
         journal: &mut CaptureJournal,
-        parent: Option<&Point>,
+        before: Option<&Before>,
         wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<Capture, ReplicationError> {
-        let mut entry = JournalEntry { request: self.capture_request(parent, wishes), state: None };
+        let mut entry = JournalEntry { request: self.capture_request(before, wishes), state: None };
         journal.remember(entry.clone())?;
         let mut patience = Patience::new(CAPTURE_STILL_MAX, self.clock.monotonic());
         // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
@@ -413,16 +523,8 @@ impl Replicator {
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<(Point, DiskCopy, Duration), ReplicationError> {
-        let Begun { lineage, writer, parent, machines } = begun;
-        let disks = meter
-            .time(self.source.captured_disks(&capture.entry.request, &capture.state))
-            .await
-            .map_err(|source| self.site_error("listing the disks of the capture", source))?;
-        if let Some((machine, disk)) = lacking(&machines, &disks) {
-            let what = format!("the capture lacks disk {disk} of machine {machine}, which the list of machines has");
-            let source = SiteError::Nonsense { site: self.source.site().clone(), what };
-            return Err(self.site_error("listing the disks of the capture", source));
-        }
+        let Begun { lineage, writer, before, machines } = begun;
+        let disks = self.disks_of(capture, &machines, meter).await?;
         for item in &self.capsule {
             let added = writer.add_item(item).await;
             added.map_err(|source| self.vault_error("storing what the recovery point carries beside disks", source))?;
@@ -430,33 +532,23 @@ impl Replicator {
         let mut copied = DiskCopy::default();
         let mut bases = Vec::with_capacity(disks.len());
         for disk in &disks {
-            let (basis, moved) = self.store_disk(journal, capture, &writer, parent, disk, meter, stop).await?;
+            let (basis, moved) = self.store_disk(journal, capture, &writer, before, disk, meter, stop).await?;
             bases.push(basis);
-            copied.read_bytes += moved.read_bytes;
-            copied.zero_bytes += moved.zero_bytes;
-            copied.untracked_bytes += moved.untracked_bytes;
+            copied += moved;
         }
         self.verify(capture, meter, stop).await?;
         if stop.is_cancelled() {
             return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
         }
         let copy_end = self.clock.monotonic();
-        let details = PointDetails {
-            capture: Some(capture.entry.request.id),
-            captured_at: capture.captured_at,
-            instant: capture.report.instant,
-            consistency: capture.report.consistency,
-            machines: drafts(machines, &disks, &bases),
-            label: wishes.label,
-            note: note(&capture.report.note, copied.untracked_bytes),
-        };
+        let details = capture.details(machines, &disks, &bases, wishes.label, copied.untracked_bytes);
         let point = match writer.commit(details).await {
             Ok(point) => point,
             // What can be read now may be gone after a power failure: it is not called committed.
             Err(error) if error.is_not_durable() => {
                 return Err(self.vault_error("committing the recovery point", error));
             }
-            Err(error) => match self.committed_all_the_same(lineage, capture).await {
+            Err(error) => match self.committed_all_the_same(lineage, Some(capture.entry.request.id)).await {
                 Some(point) => point,
                 None => return Err(self.vault_error("committing the recovery point", error)),
             },
@@ -464,8 +556,27 @@ impl Replicator {
         Ok((point, copied, copy_end))
     }
 
+    /// The disks of a capture: at least those that its machines have.
+    pub(crate) async fn disks_of(
+        &self,
+        capture: &Capture,
+        machines: &[Machine],
+        meter: &mut AdapterMeter<'_>,
+    ) -> Result<Vec<CapturedDisk>, ReplicationError> {
+        let disks = meter
+            .time(self.source.captured_disks(&capture.entry.request, &capture.state))
+            .await
+            .map_err(|source| self.site_error("listing the disks of the capture", source))?;
+        if let Some((machine, disk)) = lacking(machines, &disks) {
+            let what = format!("the capture lacks disk {disk} of machine {machine}, which the list of machines has");
+            let source = SiteError::Nonsense { site: self.source.site().clone(), what };
+            return Err(self.site_error("listing the disks of the capture", source));
+        }
+        Ok(disks)
+    }
+
     /// Asks whether the capture held. A site that does not answer is asked again for a while: hours may have been read.
-    async fn verify(
+    pub(crate) async fn verify(
         &self,
         capture: &Capture,
         meter: &mut AdapterMeter<'_>,
@@ -484,10 +595,48 @@ impl Replicator {
 
     /// The point of a capture whose commit failed: the store may have kept it and lost the answer. If the vault cannot be
     /// asked either, the capture is abandoned; should the point be there after all, the next cycle compares.
-    async fn committed_all_the_same(&self, lineage: &Lineage, capture: &Capture) -> Option<Point> {
+    pub(crate) async fn committed_all_the_same(&self, lineage: &Lineage, capture: Option<CaptureId>) -> Option<Point> {
         let newest = lineage.settled_head().await.ok()?.newest_point?;
         let point = lineage.point(newest).await.ok()?;
-        (point.capture == Some(capture.entry.request.id)).then_some(point)
+        (capture.is_some() && point.capture == capture).then_some(point)
+    }
+
+    /// What the point before has of a disk: its size, and whether it is tracked.
+    ///
+    /// # Errors
+    /// [`ReplicationError::DiskShrank`].
+    pub(crate) fn known(&self, before: &Before, disk: &CapturedDisk) -> Result<Option<(u64, bool)>, ReplicationError> {
+        match before.disk(&disk.machine, &disk.disk) {
+            Some(before) if before.size_bytes > disk.size_bytes => Err(ReplicationError::DiskShrank {
+                group: self.protection.group.clone(),
+                machine: disk.machine.clone(),
+                disk: disk.disk.clone(),
+                before_bytes: before.size_bytes,
+                now_bytes: disk.size_bytes,
+            }),
+            known => Ok(known.map(|before| (before.size_bytes, before.token.is_some()))),
+        }
+    }
+
+    /// Says that a disk's reading begins.
+    pub(crate) fn tell_disk(&self, disk: &CapturedDisk, basis: Basis, reason: String) {
+        self.observer.event(CycleEvent::Disk {
+            machine: disk.machine.clone(),
+            disk: disk.disk.clone(),
+            size_bytes: disk.size_bytes,
+            basis,
+            reason,
+        });
+    }
+
+    pub(crate) async fn open_disk(
+        &self,
+        capture: &Capture,
+        disk: &CapturedDisk,
+        meter: &mut AdapterMeter<'_>,
+    ) -> Result<Arc<dyn DiskTransport>, ReplicationError> {
+        let opened = meter.time(self.source.open_captured_disk(&capture.state, disk)).await;
+        opened.map_err(|source| self.site_error("opening a captured disk", source))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
@@ -496,51 +645,30 @@ impl Replicator {
         journal: &mut CaptureJournal,
         capture: &Capture,
         writer: &PointWriter,
-        parent: Option<&Point>,
+        before: Option<&Before>,
         disk: &CapturedDisk,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<(Basis, DiskCopy), ReplicationError> {
-        let before = parent.and_then(|point| point.disk(&disk.machine, &disk.disk));
-        if let Some(before) = before
-            && before.size_bytes > disk.size_bytes
-        {
-            return Err(ReplicationError::DiskShrank {
-                group: self.protection.group.clone(),
-                machine: disk.machine.clone(),
-                disk: disk.disk.clone(),
-                before_bytes: before.size_bytes,
-                now_bytes: disk.size_bytes,
-            });
-        }
-        let known = before.map(|before| (before.size_bytes, before.tracking_token.is_some()));
+        let known = before.map(|before| self.known(before, disk)).transpose()?.flatten();
         let is_distrusted = journal.distrusts(&disk.machine, &disk.disk);
         let (mut basis, reason, mut plan) = plan_disk(known, is_distrusted, disk);
-        self.observer.event(CycleEvent::Disk {
-            machine: disk.machine.clone(),
-            disk: disk.disk.clone(),
-            size_bytes: disk.size_bytes,
-            basis,
-            reason,
-        });
-        let transport = meter
-            .time(self.source.open_captured_disk(&capture.state, disk))
-            .await
-            .map_err(|source| self.site_error("opening a captured disk", source))?;
+        self.tell_disk(disk, basis, reason);
+        let transport = self.open_disk(capture, disk, meter).await?;
         let disk_writer = writer
             .add_disk(&disk.machine, &disk.disk, disk.size_bytes)
             .await
             .map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
         // Of a disk of blocks only what is listed can be read.
-        if let (CopyPlan::Changed { doubted, .. }, Some(doubt), Some(parent), None) =
-            (&mut plan, self.protection.doubt, parent, transport.block_bytes())
+        if let (CopyPlan::Changed { doubted, .. }, Some(doubt), Some(before), None) =
+            (&mut plan, self.protection.doubt, before, transport.block_bytes())
         {
-            *doubted = doubt.window(disk.size_bytes, parent.captured_at, capture.captured_at);
+            *doubted = doubt.window(disk.size_bytes, before.captured_at, capture.captured_at);
         }
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
         let copy = |plan: CopyPlan| {
-            let (transport, writer, moved) = (Arc::clone(&transport), &disk_writer, &moved);
-            async move { copy_disk(transport, disk.size_bytes, writer, &plan, self.limits, stop, moved).await }
+            let (transport, target, moved) = (Arc::clone(&transport), Target::Vault(&disk_writer), &moved);
+            async move { copy_disk(transport, disk.size_bytes, &target, &plan, self.limits, stop, moved).await }
         };
         let mut copied = copy(plan).await;
         if let Ok(tracked) = &copied
@@ -568,7 +696,7 @@ impl Replicator {
     }
 
     /// A read that failed may have failed because the capture broke, which says more.
-    async fn explain_break(
+    pub(crate) async fn explain_break(
         &self,
         capture: &Capture,
         error: ReplicationError,
@@ -584,7 +712,7 @@ impl Replicator {
     }
 
     /// Releases a capture, and says what could not be released.
-    async fn release(
+    pub(crate) async fn release(
         &self,
         journal: &mut CaptureJournal,
         capture: &Capture,
@@ -608,16 +736,17 @@ impl Replicator {
         ReplicationError::Site { group: self.protection.group.clone(), doing, source }
     }
 
-    fn vault_error(&self, doing: &'static str, source: farshore_vault::Error) -> ReplicationError {
+    pub(crate) fn vault_error(&self, doing: &'static str, source: farshore_vault::Error) -> ReplicationError {
         ReplicationError::Vault { group: self.protection.group.clone(), doing, source }
     }
 
-    fn copy_error(&self, disk: &CapturedDisk, error: CopyError) -> ReplicationError {
+    pub(crate) fn copy_error(&self, disk: &CapturedDisk, error: CopyError) -> ReplicationError {
         let (group, machine, name) = (self.protection.group.clone(), disk.machine.clone(), disk.disk.clone());
         match error {
             CopyError::Transport(source) => ReplicationError::Read { group, machine, disk: name, source },
             CopyError::Extents(source) => ReplicationError::Extents { group, machine, disk: name, source },
             CopyError::Vault(source) => ReplicationError::Vault { group, doing: "storing a disk", source },
+            CopyError::Spool(source) => ReplicationError::Spool { group, doing: "making a point wait", source },
             CopyError::Stopped => ReplicationError::Stopped { group },
         }
     }
@@ -635,7 +764,11 @@ fn note(captured: &str, untracked_bytes: u64) -> String {
 }
 
 /// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.
-fn plan_disk(known: Option<(u64, bool)>, is_distrusted: bool, disk: &CapturedDisk) -> (Basis, String, CopyPlan) {
+pub(crate) fn plan_disk(
+    known: Option<(u64, bool)>,
+    is_distrusted: bool,
+    disk: &CapturedDisk,
+) -> (Basis, String, CopyPlan) {
     let everything = || CopyPlan::Everything { allocation_context: disk.allocation_context.clone() };
     match (known, &disk.changes) {
         (None, _) => (Basis::Full, String::new(), everything()),
@@ -654,17 +787,6 @@ fn plan_disk(known: Option<(u64, bool)>, is_distrusted: bool, disk: &CapturedDis
         }
         (Some(_), Changes::Unknown(reason)) => (Basis::Compared, reason.clone(), everything()),
     }
-}
-
-fn tracked_disks(point: &Point) -> Vec<TrackedDisk> {
-    let disks =
-        point.machines.iter().flat_map(|machine| machine.disks.iter().map(move |disk| (&machine.machine.id, disk)));
-    disks
-        .filter_map(|(machine, disk)| {
-            let token = disk.tracking_token.clone()?;
-            Some(TrackedDisk { machine: machine.clone(), disk: disk.disk.clone(), token })
-        })
-        .collect()
 }
 
 /// A disk that a machine's own description has and the capture has not. Without it the machine would come back with a

@@ -1,9 +1,10 @@
 //! How replication fails.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use farshore_core::{Code, Coded, DiskId, Generation, GroupName, MachineId, SiteName};
 use farshore_platform::{SiteError, TransportError};
+use farshore_spool::SpoolError;
 use farshore_vault::Error as VaultError;
 
 /// A cycle's failure. Whatever it is, the group's last committed point is still the newest, and change tracking still
@@ -122,6 +123,54 @@ pub enum ReplicationError {
         /// What the platform says; may be empty.
         note: String,
     },
+    /// The vault has not said in time on what the next point builds.
+    #[error("group {group:?}: the vault did not answer in {} s", waited.as_secs(), group = group.as_str())]
+    VaultSilent {
+        /// The group.
+        group: GroupName,
+        /// For how long it was waited for.
+        waited: Duration,
+    },
+    /// The point was made, and waits at this host until the vault can be reached.
+    #[error(
+        "group {group:?}: {points} recovery point{} ({bytes} bytes) wait{} at this host for the vault",
+        if *points == 1 { "" } else { "s" }, if *points == 1 { "s" } else { "" }, group = group.as_str()
+    )]
+    Waiting {
+        /// The group.
+        group: GroupName,
+        /// How many wait, with this one.
+        points: usize,
+        /// Bytes of them.
+        bytes: u64,
+        /// Why it is not in the vault; none if only those before it had to come first.
+        source: Option<Box<Self>>,
+    },
+    /// Without the vault a disk cannot be made part of a point.
+    #[error(
+        "group {group:?}: disk {disk} of machine {machine} needs the vault, which cannot be reached: {reason}",
+        group = group.as_str()
+    )]
+    NeedsVault {
+        /// The group.
+        group: GroupName,
+        /// The machine.
+        machine: MachineId,
+        /// The disk.
+        disk: DiskId,
+        /// Why.
+        reason: String,
+    },
+    /// The spool, where points wait, failed.
+    #[error("group {group:?}: {doing} failed", group = group.as_str())]
+    Spool {
+        /// The group.
+        group: GroupName,
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: SpoolError,
+    },
     /// The operator asked to stop.
     #[error("group {group:?}: stopped on request; the capture was released", group = group.as_str())]
     Stopped {
@@ -131,6 +180,11 @@ pub enum ReplicationError {
 }
 
 impl ReplicationError {
+    /// The vault could not be reached, or not in time: another way, or a later try, is all that can help.
+    pub const fn is_unanswered(&self) -> bool {
+        matches!(self, Self::VaultSilent { .. } | Self::Vault { source: VaultError::Store { .. }, .. })
+    }
+
     /// No later try can succeed before somebody changes something.
     pub const fn is_final(&self) -> bool {
         match self {
@@ -156,6 +210,10 @@ impl Coded for ReplicationError {
             Self::Busy { .. } => Code::new(4006),
             Self::Stopped { .. } => Code::new(4007),
             Self::NotAtRest { .. } => Code::new(4008),
+            Self::Waiting { .. } => Code::new(4009),
+            Self::VaultSilent { .. } => Code::new(4010),
+            Self::NeedsVault { .. } => Code::new(4011),
+            Self::Spool { source, .. } => source.code(),
         }
     }
 
@@ -164,6 +222,8 @@ impl Coded for ReplicationError {
             Self::Site { source, .. } => source.advice(),
             Self::Vault { source, .. } => source.advice(),
             Self::Read { source, .. } => source.advice(),
+            Self::Spool { source, .. } => source.advice(),
+            Self::Waiting { source: Some(source), .. } => source.advice(),
             Self::MachineMissing { site, .. } => {
                 Some(format!("farshore machine discover --site {site} lists the machines that are there"))
             }

@@ -3,7 +3,7 @@
 //! A capture that stays attached slows its guests and fills the source's disk, so every cycle releases what is left
 //! before it does anything else. What may be released how depends on what is known:
 //!
-//! - *The vault names its newest point.* The capture of that point is ended as `committed`, any other as `abandoned`:
+//! - *The newest point is known*, from the vault, or because it waits at this host. The capture of that point is ended as `committed`, any other as `abandoned`:
 //!   change tracking goes on from the newest point.
 //! - *The group was failed over.* Nothing will be committed from here, so all are ended as `abandoned`.
 //! - *The vault does not answer.* Nobody knows whether the last capture became a point. The views are released by their
@@ -13,17 +13,18 @@
 //! What the journal cannot name is asked for by the owner's tag, if the journal is new or a begin was never answered. A
 //! journal is held by its lock meanwhile, so that no capture of another process of this host is released.
 
+use farshore_core::CaptureId;
 use farshore_platform::{CaptureOutcome, Owned, SiteError};
-use farshore_vault::{Error as VaultError, Point};
+use farshore_vault::Error as VaultError;
 
 use crate::{CaptureJournal, CycleEvent, ReplicationError, Replicator, cycle::AdapterMeter};
 
 impl Replicator {
-    /// Releases what is left, of a group whose newest point is known.
+    /// Releases what is left, of a group of whose newest point the capture is known.
     pub(crate) async fn release_leftovers(
         &self,
         journal: &mut CaptureJournal,
-        newest: Option<&Point>,
+        newest: Option<CaptureId>,
         meter: &mut AdapterMeter<'_>,
     ) {
         let may_lack_captures = journal.may_lack_captures();
@@ -34,7 +35,7 @@ impl Replicator {
                 continue;
             };
             let id = entry.request.id;
-            let committed = newest.and_then(|point| point.capture) == Some(id);
+            let committed = newest == Some(id);
             let outcome = if committed { CaptureOutcome::Committed } else { CaptureOutcome::Abandoned };
             match meter.time(self.source.end_capture(state, outcome)).await {
                 Ok(_) | Err(SiteError::NotFound { .. }) => {

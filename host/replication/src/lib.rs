@@ -3,6 +3,7 @@
 //! It must not know any platform by name, and it must not release anything at the source before the recovery point that
 //! needs it is durable.
 
+mod before;
 mod board;
 mod codes;
 mod copy;
@@ -11,15 +12,21 @@ mod doubt;
 mod error;
 mod journal;
 mod leftovers;
+mod link;
+mod outage;
 pub mod schedule;
 mod watch;
 
-pub use board::{Activity, Board, Failing, GroupState, GroupStatus, Judged, Newest, PointStatus, ProvenStatus, Totals};
+pub use board::{
+    Activity, Board, Failing, GroupState, GroupStatus, Judged, Newest, PointStatus, ProvenStatus, SpooledStatus, Totals,
+};
 pub use codes::CODES;
 pub use copy::{CopyLimits, CopyPlan, DiskCopy};
 pub use cycle::{CycleEvent, CycleObserver, CycleReport, PhaseTimes, Protection, Replicator, Wishes};
 pub use doubt::Doubt;
 pub use error::ReplicationError;
 pub use journal::{CaptureJournal, JournalEntry};
+pub use link::Link;
+pub use outage::{CatchUp, Outage};
 pub use schedule::{Objective, Priority, Schedule, Turns};
 pub use watch::{ApplicationPoints, Asked, CycleResult, Order, Orders, Stop, WatchObserver, Watched, orders, watch};

@@ -107,6 +107,8 @@ pub enum CycleEnd {
     Committed,
     /// It failed, and is tried again.
     Failed,
+    /// Its point waits at this host: for its turns that is as good as durable.
+    Waiting,
     /// It failed, and another way to do it may begin at once.
     Otherwise,
     /// No later try can help before somebody changes something: the group is looked at now and then.
@@ -337,7 +339,7 @@ impl Schedule {
         group.length = now.saturating_sub(since);
         group.is_hopeless = end == CycleEnd::Final;
         let mut pause = match end {
-            CycleEnd::Committed => {
+            CycleEnd::Committed | CycleEnd::Waiting => {
                 (group.has_point, group.counts_from, group.failures) = (true, BEFORE + since, 0);
                 group.objective.pause(group.length).saturating_sub(group.length)
             }

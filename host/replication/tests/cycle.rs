@@ -69,6 +69,7 @@ fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], 
         entropy: Arc::new(SeededEntropy::new(folder.as_os_str().len() as u64)),
         observer: Arc::new(Silent),
         limits: CopyLimits::default(),
+        outage: None,
     }
 }
 

@@ -114,6 +114,11 @@ impl<F: Fn(&BTreeMap<GroupName, usize>, usize) -> bool + Send + Sync> WatchObser
         self.application_failed.lock().expect("no panic").push((group.clone(), error.code(), pause));
     }
 
+    fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
+        self.failed.lock().expect("no panic").push((group.clone(), error.code(), 0, pause));
+        self.look();
+    }
+
     fn stopped(&self, group: &GroupName) {
         self.stopped.lock().expect("no panic").push(group.clone());
         self.look();
@@ -137,6 +142,7 @@ fn watched(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, name: &str, open: &Arc
         entropy: Arc::new(SystemEntropy),
         observer: Arc::clone(open) as _,
         limits: CopyLimits::default(),
+        outage: None,
     };
     let objective = Objective { rpo: Duration::from_millis(50) };
     let turns = Turns { site: production(), objective, priority: Priority::Normal, newest_age: Some(Duration::ZERO) };

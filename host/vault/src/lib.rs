@@ -50,6 +50,7 @@ mod session;
 mod store;
 mod succession;
 mod vault;
+mod waiting;
 mod wire;
 mod working;
 
@@ -85,3 +86,4 @@ pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
 pub use store::{HiddenObject, MetadataPlan, StillHidden, Store, UnhidePlan, UnhideReport};
 pub use vault::{CreateOptions, Draft, KindUsage, Opener, UnreadableLineage, Usage, Vault, VaultInfo};
+pub use waiting::WaitingSealer;

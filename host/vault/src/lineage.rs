@@ -6,7 +6,10 @@
 //! Fencing: a raise of the generation is a commit like any other. A writer that began before it wants the same number as
 //! the raise, or one that is taken already, so its create loses.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use farshore_core::{Entropy, Generation, GroupName, LineageId, Sequence, SiteName, Timestamp};
@@ -26,6 +29,7 @@ use crate::{
     map::Maps,
     seal::{ContentKeys, Hash, LineageKeys, LineageSecrets},
     store::Created,
+    waiting::WaitingSealer,
 };
 
 /// How many commits are read side by side when points are listed.
@@ -72,6 +76,8 @@ pub(crate) struct LineageShared {
     pub(crate) maps: Maps,
     pub(crate) frames: Frames,
     pub(crate) index: Index,
+    /// The newest point that a writer of this process began on or made.
+    pub(crate) newest_written: Mutex<Option<Arc<Point>>>,
 }
 
 impl LineageShared {
@@ -118,6 +124,7 @@ impl LineageShared {
             maps: Maps::new(store.clone(), id, metadata(), Arc::clone(&places)),
             frames,
             index: Index::default(),
+            newest_written: Mutex::default(),
             log,
             ledgers,
             places,
@@ -129,6 +136,11 @@ impl LineageShared {
             keys,
             secrets,
         }))
+    }
+
+    /// Notes the newest point that a writer of this process knows.
+    pub(crate) fn note_newest(&self, point: Option<Arc<Point>>) {
+        *self.newest_written.lock().unwrap_or_else(PoisonError::into_inner) = point;
     }
 
     /// The newest commit and the ledger that counts, judged by the newest ring, and the number of the newest boundary then: what a
@@ -452,6 +464,21 @@ impl Lineage {
         let shared = &self.0;
         let file = folder.join(shared.access.vault().to_string()).join(format!("{}.redb", shared.id));
         shared.index.keep_at(file);
+    }
+
+    /// The newest point that a writer of this process began on, or made. The vault is not asked: others may have gone on since.
+    pub fn newest_written(&self) -> Option<Arc<Point>> {
+        self.0.newest_written.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What seals, on this host, what waits for the vault.
+    ///
+    /// # Errors
+    /// [`Error::PowerMissing`] or [`Error::NoKey`]: only who may write to the lineage has it.
+    pub fn waiting_sealer(&self) -> Result<WaitingSealer> {
+        self.0.writing_keys()?;
+        let sealer = self.0.keys.waiting.clone().ok_or(Error::NoKey { lineage: self.0.id })?;
+        Ok(WaitingSealer::new(sealer, self.0.id, Arc::clone(&self.0.context.entropy)))
     }
 
     /// Begins the next point, on behalf of the site that the caller takes to be active in this generation.

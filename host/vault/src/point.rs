@@ -126,7 +126,8 @@ pub struct PointStats {
 }
 
 /// What the writer says of a point when it commits it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PointDetails {
     /// The capture that the disks were read from, if there was one.
     pub capture: Option<CaptureId>,
@@ -146,7 +147,8 @@ pub struct PointDetails {
 }
 
 /// A machine of a point in the making.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PointMachineDraft {
     /// The machine as it was discovered.
     pub machine: Machine,
@@ -155,7 +157,8 @@ pub struct PointMachineDraft {
 }
 
 /// A disk of a point in the making.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PointDiskDraft {
     /// Which disk of the machine; it was added to the writer.
     pub disk: DiskId,

@@ -208,6 +208,7 @@ impl PointWriter {
             }
             None => None,
         };
+        shared.note_newest(parent.clone());
         // On a point that was just made here only another host could have left anything. A miss costs space, and a listing
         // as much as a commit, every few seconds.
         let leftovers = match shared.log.builds_first(head) {
@@ -401,6 +402,7 @@ impl PointWriter {
             let event = Event::Point(Box::new(point.clone()));
             let (created, hash) = session.shared.log.create(&built_on, head, event).await?;
             if created == Created::Mine || session.shared.stands(point.sequence, hash).await? {
+                session.shared.note_newest(Some(Arc::new(point.clone())));
                 session.index_point(&point).await;
                 return Ok(point);
             }

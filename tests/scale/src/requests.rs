@@ -157,6 +157,7 @@ impl Group {
             entropy: Arc::new(SeededEntropy::new(7)),
             observer: Arc::new(Silent),
             limits: CopyLimits::default(),
+            outage: None,
             capsule: Vec::new(),
         };
         Ok(Self { scene, site, replicator, _folder: folder })

@@ -341,7 +341,9 @@ impl FailedLine<'_> {
         let age = self.age_milliseconds.map_or(String::new(), |age| {
             format!("; the newest point is {} old", human::duration(Duration::from_millis(age)))
         });
-        format!("{now}  {group}  failed [{}] {}{causes}; {next}{age}{problems}", error.code, error.message)
+        // A point that waits is none that failed.
+        let failed = if self.failures_in_a_row == 0 { "" } else { "failed " };
+        format!("{now}  {group}  {failed}[{}] {}{causes}; {next}{age}{problems}", error.code, error.message)
     }
 }
 
@@ -383,6 +385,10 @@ impl WatchObserver for Told<'_> {
     fn begun(&self, _: &GroupName, _: Duration) {}
 
     fn stopped(&self, _: &GroupName) {}
+
+    fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
+        self.failed(group, error, 0, pause);
+    }
 
     // Such points come on a schedule of their own only with the daemon.
     fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, sync::Arc, time::Duration};
 
 use farshore_core::{Clock, GroupName, Timestamp};
-use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest};
+use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest, SpooledStatus};
 use farshore_state::{Achieved, State};
 use farshore_vault::Vault;
 use futures::{StreamExt as _, stream};
@@ -229,6 +229,10 @@ fn now(group: &GroupStatus, at: Timestamp) -> String {
             let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
             parts.push(format!("replicates for {running}, {} read{doing}", human::bytes(*read_bytes)));
         }
+    }
+    if let Some(SpooledStatus { points, bytes }) = &group.spooled {
+        let (noun, verb) = if *points == 1 { ("point", "waits") } else { ("points", "wait") };
+        parts.push(format!("{points} {noun} ({}) {verb} here for the vault", human::bytes(*bytes)));
     }
     if let Some(Failing { failures, since, code, message, is_final }) = &group.failing {
         let times = if *failures == 1 { " once".to_owned() } else { format!(" {failures} times") };

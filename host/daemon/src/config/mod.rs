@@ -203,6 +203,14 @@ impl Configuration {
         }
     }
 
+    /// Where points wait while the vault cannot be reached.
+    pub fn spool_folder(&self) -> PathBuf {
+        match &self.host.spool.folder {
+            Some(folder) => self.path(folder),
+            None => self.path(&self.host.state_folder).join("spool"),
+        }
+    }
+
     /// A path of the configuration: a relative one counts from the folder of the file.
     pub fn path(&self, written: &Path) -> PathBuf {
         self.folder.join(written)

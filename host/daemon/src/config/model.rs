@@ -15,7 +15,7 @@ use std::{
 use farshore_alerts::{AlertRule, MailTarget, WebhookTarget};
 use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
-use farshore_replication::Priority;
+use farshore_replication::{CatchUp, Priority};
 use farshore_state::Severity;
 use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -69,6 +69,26 @@ pub struct Host {
     /// Where it listens for others; nowhere when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Listen>,
+    /// Where points wait while the vault cannot be reached.
+    pub spool: Spool,
+}
+
+/// A folder in which points wait, sealed, while the vault cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Spool {
+    /// The folder; `spool` in the state folder when it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// The most bytes of all that wait; if none, no point waits.
+    #[serde(with = "units::bytes_or_none")]
+    pub limit: u64,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { folder: None, limit: 10 << 30 }
+    }
 }
 
 /// A TCP address of the daemon's API: with TLS and a token.
@@ -96,6 +116,7 @@ impl Default for Host {
             drain_limit: Duration::from_secs(30),
             socket: None,
             listen: None,
+            spool: Spool::default(),
         }
     }
 }
@@ -434,6 +455,9 @@ pub struct Group {
     /// One point is application-consistent in so long, beside the others that are not.
     #[serde(with = "units::duration::optional", default, skip_serializing_if = "Option::is_none")]
     pub application_every: Option<Duration>,
+    /// What comes into the vault of the points that waited while it could not be reached.
+    #[serde(default)]
+    pub catch_up: CatchUp,
     /// Which of its recovery points stand when the vault is pruned; without it all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionRules>,

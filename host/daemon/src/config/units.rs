@@ -49,6 +49,29 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(size).filter(|bytes| *bytes > 0).ok_or_else(unreadable)
 }
 
+/// Writes an amount of bytes as [`parse_bytes`] reads it.
+pub fn format_bytes(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = UNITS.into_iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
+    whole.map_or(format!("{bytes}B"), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
+/// For `#[serde(with = "...")]` on an amount of bytes that may be none: `0`.
+pub mod bytes_or_none {
+    use super::*;
+
+    /// Reads it from text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "0" { Ok(0) } else { parse_bytes(&text).map_err(serde::de::Error::custom) }
+    }
+
+    /// Writes it as text.
+    pub fn serialize<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        if *bytes == 0 { serializer.serialize_str("0") } else { serializer.serialize_str(&format_bytes(*bytes)) }
+    }
+}
+
 /// For `#[serde(with = "...")]` on a [`Duration`].
 pub mod duration {
     use super::*;
@@ -107,7 +130,9 @@ mod tests {
     fn amounts_of_bytes_are_read() {
         for (text, bytes) in [("1", 1), ("7B", 7), ("2KiB", 2_048), ("10 GiB", 10 << 30), ("3TiB", 3 << 40)] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+            assert_eq!(parse_bytes(&format_bytes(bytes)), Ok(bytes), "{text}");
         }
+        assert_eq!([1 << 20, 1_025, 3 << 30].map(format_bytes), ["1MiB", "1025B", "3GiB"]);
         for text in ["", "0", "0GiB", "GiB", "-1", "1.5GiB", "10GB", "99999999999TiB"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }

@@ -32,6 +32,12 @@ pub const OBJECTIVE_MET: &str = "objective-met";
 pub const CYCLE_FAILED: &str = "cycle-failed";
 /// A cycle became a point after others had failed.
 pub const CYCLE_RECOVERED: &str = "cycle-recovered";
+/// The vault cannot be reached, and points of a group wait at this host.
+pub const POINTS_WAITING: &str = "points-waiting";
+/// No point of a group waits any more.
+pub const POINTS_CAUGHT_UP: &str = "points-caught-up";
+/// Points that waited will not come into the vault.
+pub const POINTS_GIVEN_UP: &str = "points-given-up";
 /// A point that somebody asked for is durable.
 pub const POINT_CREATED: &str = "point-created";
 /// A cycle says something that somebody should know, though it goes on.

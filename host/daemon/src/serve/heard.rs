@@ -48,31 +48,23 @@ impl WatchObserver for Loop {
     fn committed(&self, report: &CycleReport, waited: Duration, pause: Option<Duration>) {
         let (failing, age_before) = self.board.committed(report, pause);
         let (group, point) = (&report.group, &report.point);
-        self.keep(
-            group,
-            CycleOutcome::Committed {
-                point: point.sequence,
-                captured_at: point.captured_at,
-                basis: basis(point),
-                bytes_read: report.read_bytes,
-                bytes_changed: point.stats.bytes_changed,
-                bytes_stored: point.stats.bytes_stored,
-                held_microseconds: report.held_microseconds,
-                lag_milliseconds: report.lag_milliseconds,
-                age_before_milliseconds: age_before.map(milliseconds),
-                waited_milliseconds: milliseconds(waited),
-            },
-        );
+        self.keep(group, committed(report, age_before, waited));
         if let Some(failing) = failing {
             let since = human::duration(self.clock.now().since(failing.since));
             let text = format!("point {} after {} tries that failed, for {since}", point.sequence, failing.failures);
             let details = json!({ "point": point.sequence, "failures": failing.failures });
             self.diary.tell_end(Severity::Warning, events::CYCLE_RECOVERED, Some(group), text, details);
         }
-        if let Some(label) = &point.label {
-            let text = format!("point {}, {:?}, is durable", point.sequence, label.as_str());
-            let details = json!({ "point": point.sequence, "label": label });
-            self.diary.tell(events::POINT_CREATED, Severity::Info, Some(group), text, details);
+        tell_label(&self.diary, report);
+    }
+
+    fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        if self.board.waits(group, pause) {
+            let failure = Failure::describe(error);
+            let text = format!("[{}] {}", failure.code, failure.in_a_line());
+            let details = json!({ "code": failure.code });
+            self.diary.tell(events::POINTS_WAITING, Severity::Warning, Some(group), text, details);
         }
     }
 
@@ -114,6 +106,33 @@ impl WatchObserver for Loop {
     fn stopped(&self, group: &GroupName) {
         self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
         self.board.stopped(group);
+    }
+}
+
+/// A cycle that became a point, as it is remembered.
+fn committed(report: &CycleReport, age_before: Option<Duration>, waited: Duration) -> CycleOutcome {
+    let point = &report.point;
+    CycleOutcome::Committed {
+        point: point.sequence,
+        captured_at: point.captured_at,
+        basis: basis(point),
+        bytes_read: report.read_bytes,
+        bytes_changed: point.stats.bytes_changed,
+        bytes_stored: point.stats.bytes_stored,
+        held_microseconds: report.held_microseconds,
+        lag_milliseconds: report.lag_milliseconds,
+        age_before_milliseconds: age_before.map(milliseconds),
+        waited_milliseconds: milliseconds(waited),
+    }
+}
+
+/// Whoever asked for a point hears that it is durable.
+fn tell_label(diary: &Diary, report: &CycleReport) {
+    let point = &report.point;
+    if let Some(label) = &point.label {
+        let text = format!("point {}, {:?}, is durable", point.sequence, label.as_str());
+        let details = json!({ "point": point.sequence, "label": label });
+        diary.tell(events::POINT_CREATED, Severity::Info, Some(&report.group), text, details);
     }
 }
 
@@ -168,6 +187,32 @@ impl CycleObserver for Cycles {
                 self.diary.tell(events::TRACKING_WRONG, Severity::Error, Some(&self.group), text, details);
             }
             CycleEvent::Moved(bytes) => self.board.moved(&self.group, bytes),
+            CycleEvent::Spooled { points, bytes } => {
+                if self.board.spooled(&self.group, points, bytes) {
+                    let text = "no point waits at this host any more".to_owned();
+                    let trouble = Severity::Warning;
+                    self.diary.tell_end(trouble, events::POINTS_CAUGHT_UP, Some(&self.group), text, json!({}));
+                }
+            }
+            CycleEvent::CaughtUp(report) => {
+                let age_before = self.board.caught_up(&report);
+                let ended_at = self.clock.now();
+                let took = report.times.copy_milliseconds.saturating_add(report.times.commit_milliseconds);
+                let took = i64::try_from(took).unwrap_or(i64::MAX);
+                let begun_at = ended_at.as_unix_milliseconds().saturating_sub(took);
+                self.diary.cycle(CycleRecord {
+                    group: self.group.clone(),
+                    begun_at: Timestamp::from_unix_milliseconds(begun_at),
+                    ended_at,
+                    outcome: committed(&report, age_before, Duration::ZERO),
+                });
+                tell_label(&self.diary, &report);
+            }
+            CycleEvent::GivenUp { points, why } => {
+                let text = format!("{points} that waited will not come into the vault: {why}");
+                let details = json!({ "points": points });
+                self.diary.tell(events::POINTS_GIVEN_UP, Severity::Warning, Some(&self.group), text, details);
+            }
             CycleEvent::Committed(_) => {}
         }
     }

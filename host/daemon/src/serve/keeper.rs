@@ -47,7 +47,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// Keys that a running daemon does not change; the first, only while the vault is not open.
 const FIXED_WITH_VAULT: usize = 1;
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 8] = [
     "vault.",
     "host.state-folder",
     "host.cache-folder",
@@ -55,6 +55,7 @@ const FIXED: [&str; 7] = [
     "host.drain-limit",
     "host.socket",
     "host.listen.address",
+    "host.spool.folder",
 ];
 
 /// Somebody who wants the file to be taken now, and waits.
@@ -345,7 +346,7 @@ impl Keeper<'_> {
         let engine = match engine {
             None => None,
             Some(engine) => {
-                let mut engine = Engine::of(self.context, &next, Arc::clone(&engine.vault))?;
+                let mut engine = engine.again(self.context, &next)?;
                 for (name, group) in next.served_groups() {
                     let cycles = Arc::new(Cycles::new(name, &self.board, &self.told.diary, &self.context.clock));
                     engine.replicator(&next, name, group, cycles).await?;
@@ -376,6 +377,7 @@ impl Keeper<'_> {
         self.show_groups();
         if let (Some(engine), Some(next)) = (engine, next_engine) {
             *engine = next;
+            engine.limit_spool(&self.configuration);
             self.limit().await;
             for name in gone {
                 self.order(Order::Forget(name)).await;

@@ -51,6 +51,11 @@ pub fn render(
     registry.register("point", "The number of the group's newest point", number.clone());
     let failing = Gauges::default();
     registry.register("failures", "Cycles that failed since the last good one", failing.clone());
+    let waiting = Gauges::default();
+    registry.register("points_waiting", "Points that wait at this host for the vault", waiting.clone());
+    let waiting_bytes = Gauges::default();
+    let help = "Of points that wait at this host for the vault";
+    registry.register_with_unit("points_waiting", help, Unit::Bytes, waiting_bytes.clone());
     let counters = |registry: &mut Registry, name: &str, help: &str| {
         let counters = Counters::default();
         registry.register(name, help, counters.clone());
@@ -72,6 +77,9 @@ pub fn render(
         set(&objective, from_milliseconds(status.objective_milliseconds));
         set(&ok, if status.state == GroupState::Ok { 1.0 } else { 0.0 });
         set(&failing, status.failing.as_ref().map_or(0.0, |failing| f64::from(failing.failures)));
+        let spooled = status.spooled.map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
+        set(&waiting, as_float(spooled.0));
+        set(&waiting_bytes, as_float(spooled.1));
         // What is not known has no value, rather than one that looks good.
         if let Some(milliseconds) = status.age_milliseconds {
             set(&age, from_milliseconds(milliseconds));

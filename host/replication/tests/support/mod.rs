@@ -1,5 +1,7 @@
 //! A simulated site: machines in memory, change tracking that can be lost, and a switch that stops the world at any call.
 
+pub mod lost_store;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{

@@ -52,6 +52,7 @@ impl LineageSecrets {
         };
         LineageKeys {
             metadata: Sealer::new(vault, key(&self.metadata, b"metadata")),
+            waiting: self.content.as_ref().map(|content| Sealer::new(vault, key(content, b"waiting"))),
             content: self.content.as_ref().map(|content| ContentKeys {
                 identity: key(content, b"identity"),
                 frame_identity: key(content, b"frames"),
@@ -69,6 +70,8 @@ impl LineageSecrets {
 pub(crate) struct LineageKeys {
     /// Seals commits, map pages and directories.
     pub(crate) metadata: Sealer,
+    /// Seals what waits on the writer's host; none for who may not have what disks hold.
+    pub(crate) waiting: Option<Sealer>,
     /// Identifies chunks and frames; none for who may not.
     pub(crate) content: Option<ContentKeys>,
 }

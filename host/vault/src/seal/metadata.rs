@@ -38,6 +38,8 @@ pub(crate) enum Purpose {
     Collection { lineage: LineageId, collection: PackId, body_bytes: u32, body_hash: Hash },
     /// What was proven of a point.
     Proof { lineage: LineageId, point: u64, proof: PackId },
+    /// A part of a point that waits on its writer's host. It never comes into a store.
+    Waiting { lineage: LineageId, file: PackId, part: u64 },
 }
 
 impl Purpose {
@@ -71,6 +73,9 @@ impl Purpose {
             }
             Self::Proof { lineage, point, proof } => {
                 put(11, &[lineage.as_bytes(), &point.to_le_bytes(), proof.as_bytes()])
+            }
+            Self::Waiting { lineage, file, part } => {
+                put(12, &[lineage.as_bytes(), file.as_bytes(), &part.to_le_bytes()])
             }
         }
         bytes

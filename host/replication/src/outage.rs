@@ -1,0 +1,534 @@
+//! Points that wait while the vault cannot be reached, and how they come into it.
+//!
+//! *Making a point wait.* The capture is read as always, what changed goes into the group's spool, and the capture is released as
+//! committed: what waits is durable at this host, and the next capture builds on it. Only disks whose changes are tracked can wait; what must
+//! be compared needs the vault. A cycle that loses the vault on its way makes the capture that it holds wait.
+//!
+//! *Catching up.* As long as a group has points that wait, all its points go through the spool, in order. Each cycle first makes its own, and then
+//! commits what waits, as new points of the lineage with the times at which they were captured: every one, or what all of them come to
+//! ([`CatchUp`]). For that it takes the rest of its objective's time, so that catching up makes no later capture late.
+//!
+//! *What is fenced, is fenced.* A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
+//! into the vault only if the newest point there is the one on which it builds. If another is, because the group was failed over and came
+//! back, or another process replicated it, what waits is given up, and said to be. The vault's points are then newer than it.
+//!
+//! *A crash* between a commit and the removal of the point that waited is found by its capture's id, which the vault's newest point has.
+//! Losing the spool loses the points in it and nothing else: the platform's tracking then does not lead from the vault's newest point, and the
+//! next cycle compares.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use farshore_core::{CHUNK_BYTES, CaptureId, DiskId, Machine, MachineId};
+use farshore_platform::{CaptureOutcome, CapturedDisk, Changes};
+use farshore_spool::{Spool, SpoolError, SpoolReader, SpoolRoom, SpoolWriter, SpooledDisk, SpooledPoint, Waiting};
+use farshore_vault::{DiskWriter, Lineage, PointDetails, PointWriter};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    CaptureJournal, CopyPlan, CycleEvent, CycleReport, DiskCopy, Link, PhaseTimes, ReplicationError, Replicator,
+    Wishes,
+    before::Before,
+    copy::{Target, copy_disk},
+    cycle::{AdapterMeter, Capture, milliseconds, plan_disk},
+};
+
+/// What comes into the vault of the points that waited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CatchUp {
+    /// Every one, in the order in which they were captured.
+    #[default]
+    EveryPoint,
+    /// The newest at once, with what all of them changed; the others are passed over.
+    Newest,
+}
+
+/// What a group does while the vault cannot be reached.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// Where its points wait.
+    pub room: Arc<SpoolRoom>,
+    /// The way to the vault.
+    pub link: Arc<Link>,
+    /// What comes into the vault afterwards.
+    pub catch_up: CatchUp,
+    /// How old the newest point may become: for how long a vault is waited for, and how long catching up may take in one cycle.
+    pub objective: Duration,
+}
+
+/// Nine tenths of an objective: the rest is for the source.
+fn budget(objective: Duration) -> Duration {
+    objective / 10 * 9
+}
+
+impl Replicator {
+    /// The group's spool, if its points may wait.
+    pub(crate) fn open_spool(&self, lineage: &Lineage) -> Option<Spool> {
+        let outage = self.outage.as_ref()?;
+        let warn = |why: &dyn std::fmt::Display| {
+            let text = format!("points cannot wait at this host if the vault is lost: {why}");
+            self.observer.event(CycleEvent::Warning(text));
+        };
+        let sealer = lineage.waiting_sealer().inspect_err(|error| warn(error)).ok()?;
+        let spool = Spool::open(&outage.room, self.vault.id(), lineage.id(), sealer);
+        let spool = spool.inspect_err(|error| warn(error)).ok()?;
+        // Nothing waits, and nothing may.
+        (!spool.is_empty() || outage.room.limit_bytes() > 0).then_some(spool)
+    }
+
+    /// Whether the next point goes into the spool without the vault being asked first.
+    pub(crate) fn goes_through(&self, spool: &Spool, lineage: &Lineage) -> bool {
+        let asks_not = |outage: &Outage| !outage.link.may_ask(self.clock.monotonic());
+        !spool.is_empty() || (known_to_build_on(lineage).is_some() && self.outage.as_ref().is_some_and(asks_not))
+    }
+
+    /// The vault was asked, and did not answer.
+    pub(crate) fn lost_the_vault(&self) {
+        if let Some(outage) = &self.outage {
+            outage.link.was_lost(self.clock.monotonic());
+        }
+    }
+
+    /// The vault has answered.
+    pub(crate) fn reached_the_vault(&self) {
+        if let Some(outage) = &self.outage {
+            outage.link.answered();
+        }
+    }
+
+    /// Says how many points wait.
+    pub(crate) fn tell_waiting(&self, spool: &Spool) {
+        let (points, bytes) = (spool.waiting().len(), spool.bytes());
+        self.observer.event(CycleEvent::Spooled { points, bytes });
+    }
+
+    /// One cycle through the spool: makes a point wait, and commits what waits as far as it can. None if nothing waits any more, and no point
+    /// came of it: what waited was in the vault already, or was given up.
+    ///
+    /// # Errors
+    /// [`ReplicationError::Waiting`] when points wait afterwards; else as a cycle's.
+    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
+    pub(crate) async fn cycle_through(
+        &self,
+        mut spool: Spool,
+        lineage: &Lineage,
+        journal: &mut CaptureJournal,
+        wishes: Wishes,
+        why: Option<ReplicationError>,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Option<CycleReport>, ReplicationError> {
+        let started = self.clock.monotonic();
+        self.tell_waiting(&spool);
+        let made = match self.before(&mut spool, lineage) {
+            Ok(Some((before, after))) => {
+                self.make_wait(&mut spool, journal, (&before, after), wishes, meter, stop).await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.tell_waiting(&spool);
+        if let Err(error @ ReplicationError::Stopped { .. }) = made {
+            return Err(error);
+        }
+        let until = started.saturating_add(budget(self.outage.as_ref().map_or(Duration::ZERO, |one| one.objective)));
+        let caught_up = self.catch_up(&mut spool, lineage, until, stop).await;
+        self.tell_waiting(&spool);
+        match (made, caught_up) {
+            // What could not wait is made in the vault, by the next cycle or by this one.
+            (_, Ok(report)) if spool.is_empty() => Ok(report),
+            (_, Err(error)) if !error.is_unanswered() => Err(error),
+            (Err(error), _) => Err(error),
+            (Ok(()), Err(error)) => Err(self.waiting(&spool, Some(error))),
+            (Ok(()), Ok(_)) => Err(self.waiting(&spool, why)),
+        }
+    }
+
+    pub(crate) fn waiting(&self, spool: &Spool, why: Option<ReplicationError>) -> ReplicationError {
+        ReplicationError::Waiting {
+            group: self.protection.group.clone(),
+            points: spool.waiting().len(),
+            bytes: spool.bytes(),
+            source: why.map(Box::new),
+        }
+    }
+
+    /// The point on which the next one that waits builds.
+    fn before(&self, spool: &mut Spool, lineage: &Lineage) -> Result<Option<(Before, CaptureId)>, ReplicationError> {
+        loop {
+            let Some(last) = spool.waiting().next_back() else { return Ok(known_to_build_on(lineage)) };
+            match spool.newest() {
+                Ok(newest) => {
+                    let known = |point: SpooledPoint| Some((Before::from(&point), point.details.capture?));
+                    return Ok(newest.and_then(known));
+                }
+                Err(error @ SpoolError::Damaged { .. }) => self.give_up_from(spool, last, &error.to_string())?,
+                Err(source) => return Err(self.spool_error("looking at what waits", source)),
+            }
+        }
+    }
+
+    /// Captures, and makes what was captured wait.
+    async fn make_wait(
+        &self,
+        spool: &mut Spool,
+        journal: &mut CaptureJournal,
+        (before, after): (&Before, CaptureId),
+        wishes: Wishes,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), ReplicationError> {
+        self.release_leftovers(journal, Some(after), meter).await;
+        let machines = self.describe_machines(meter).await?;
+        let capture = self.begin_capture(journal, Some(before), &wishes, meter, stop).await?;
+        self.observer.event(CycleEvent::Captured(capture.report.clone()));
+        let kept = self.keep(spool, journal, &capture, machines, (before, after), wishes, meter, stop).await;
+        match kept {
+            Ok(()) => {
+                self.release(journal, &capture, CaptureOutcome::Committed, meter).await;
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.explain_break(&capture, error, meter).await;
+                self.release(journal, &capture, CaptureOutcome::Abandoned, meter).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads a capture into the spool. It waits when this returns.
+    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
+    pub(crate) async fn keep(
+        &self,
+        spool: &mut Spool,
+        journal: &CaptureJournal,
+        capture: &Capture,
+        machines: Vec<Machine>,
+        (before, after): (&Before, CaptureId),
+        wishes: Wishes,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<(), ReplicationError> {
+        let disks = self.disks_of(capture, &machines, meter).await?;
+        let writer = spool.begin().map_err(|source| self.spool_error("making a point wait", source))?;
+        let (mut copied, mut bases, mut spooled) = (DiskCopy::default(), Vec::new(), Vec::new());
+        for (number, disk) in (0u32..).zip(&disks) {
+            let known = self.known(before, disk)?;
+            let is_distrusted = journal.distrusts(&disk.machine, &disk.disk);
+            let (basis, reason, plan) = plan_disk(known, is_distrusted, disk);
+            if !matches!(plan, CopyPlan::Changed { .. }) {
+                let reason = match (&disk.changes, reason.is_empty()) {
+                    (Changes::Unknown(why), true) => why.clone(),
+                    (_, true) => "no point has it yet".to_owned(),
+                    (_, false) => reason,
+                };
+                let (group, machine, disk) = (self.protection.group.clone(), disk.machine.clone(), disk.disk.clone());
+                return Err(ReplicationError::NeedsVault { group, machine, disk, reason });
+            }
+            self.tell_disk(disk, basis, reason);
+            copied += self.keep_disk(capture, disk, number, &writer, &plan, meter, stop).await?;
+            bases.push(basis);
+            let (machine, disk_id, size_bytes) = (disk.machine.clone(), disk.disk.clone(), disk.size_bytes);
+            spooled.push(SpooledDisk { machine, disk: disk_id, size_bytes });
+        }
+        self.verify(capture, meter, stop).await?;
+        if stop.is_cancelled() {
+            return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+        }
+        let details = capture.details(machines, &disks, &bases, wishes.label, copied.untracked_bytes);
+        let point = SpooledPoint {
+            after,
+            site: self.source.site().clone(),
+            details,
+            disks: spooled,
+            read_bytes: copied.read_bytes,
+            held_microseconds: capture.report.held_microseconds,
+        };
+        let kept = spool.finish(writer, point).await;
+        kept.map(|_| ()).map_err(|source| self.spool_error("making a point wait", source))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
+    async fn keep_disk(
+        &self,
+        capture: &Capture,
+        disk: &CapturedDisk,
+        number: u32,
+        writer: &SpoolWriter,
+        plan: &CopyPlan,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<DiskCopy, ReplicationError> {
+        let transport = self.open_disk(capture, disk, meter).await?;
+        let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
+        let target = Target::Spool { writer, disk: number };
+        let copied = copy_disk(Arc::clone(&transport), disk.size_bytes, &target, plan, self.limits, stop, &moved).await;
+        // The capture is released whatever the server answers to the goodbye.
+        let _ = transport.close().await;
+        copied.map_err(|error| self.copy_error(disk, error))
+    }
+
+    /// Commits what waits, until nothing does, the vault is lost, or it is time for the next capture. The report of the last point, if
+    /// nothing waits any more; those before it are told.
+    async fn catch_up(
+        &self,
+        spool: &mut Spool,
+        lineage: &Lineage,
+        until: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Option<CycleReport>, ReplicationError> {
+        let Some(outage) = &self.outage else { return Ok(None) };
+        let mut is_first = true;
+        while !spool.is_empty() && !stop.is_cancelled() {
+            let now = self.clock.monotonic();
+            if !outage.link.may_ask(now) || (!is_first && now >= until) {
+                break;
+            }
+            is_first = false;
+            let report = match self.commit_waiting(spool, lineage, outage.catch_up).await {
+                Ok(report) => report,
+                Err(error) => {
+                    if error.is_unanswered() {
+                        self.lost_the_vault();
+                    }
+                    return Err(error);
+                }
+            };
+            self.reached_the_vault();
+            match report {
+                Some(report) if spool.is_empty() => return Ok(Some(report)),
+                Some(report) => self.observer.event(CycleEvent::CaughtUp(Box::new(report))),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Commits the oldest point that waits, or what all of them come to. None if what waited is there already, or was given up.
+    async fn commit_waiting(
+        &self,
+        spool: &mut Spool,
+        lineage: &Lineage,
+        catch_up: CatchUp,
+    ) -> Result<Option<CycleReport>, ReplicationError> {
+        let begun = self.clock.monotonic();
+        let (writer, parent) = self.begin_point(lineage).await?;
+        let newest = parent.as_ref().and_then(|point| point.capture);
+        let waiting: Vec<Waiting> = spool.waiting().collect();
+        let Some(first) = waiting.first().copied() else { return Ok(None) };
+        let Some(oldest) = self.readable(spool, first, SpoolReader::into_point)? else { return Ok(None) };
+        if newest.is_some() && newest == oldest.details.capture {
+            // A crash came between its commit and its removal.
+            return self.is_there(spool, first).map(|()| None);
+        }
+        if newest != Some(oldest.after) {
+            // The same, of points that came in as one.
+            for later in waiting.iter().rev() {
+                let Some(point) = self.readable(spool, *later, SpoolReader::into_point)? else { return Ok(None) };
+                if newest.is_some() && point.details.capture == newest {
+                    return self.is_there(spool, *later).map(|()| None);
+                }
+            }
+            let why = "the vault's newest point is not the one on which they build";
+            return self.give_up_from(spool, first, why).map(|()| None);
+        }
+        let chosen = match catch_up {
+            CatchUp::EveryPoint => &waiting[..1],
+            CatchUp::Newest => &waiting[..],
+        };
+        let Some(replayed) = self.replay(spool, chosen, &writer).await? else { return Ok(None) };
+        let copied = self.clock.monotonic();
+        let SpooledPoint { mut details, held_microseconds, .. } = replayed.point;
+        let waited = self.clock.now().since(details.captured_at);
+        let capture = details.capture;
+        add_note(&mut details, waited, chosen.len());
+        let point = match writer.commit(details).await {
+            Ok(point) => point,
+            Err(error) if error.is_not_durable() => {
+                return Err(self.vault_error("committing the recovery point", error));
+            }
+            Err(error) => match self.committed_all_the_same(lineage, capture).await {
+                Some(point) => point,
+                None => return Err(self.vault_error("committing the recovery point", error)),
+            },
+        };
+        let committed = self.clock.monotonic();
+        self.observer.event(CycleEvent::Committed(point.sequence));
+        if let Some(last) = chosen.last() {
+            self.is_there(spool, *last)?;
+        }
+        Ok(Some(CycleReport {
+            group: self.protection.group.clone(),
+            read_bytes: replayed.read_bytes,
+            zero_bytes: 0,
+            untracked_bytes: 0,
+            held_microseconds,
+            lag_milliseconds: milliseconds(self.clock.now().since(point.captured_at)),
+            times: PhaseTimes {
+                copy_milliseconds: milliseconds(copied.saturating_sub(begun)),
+                commit_milliseconds: milliseconds(committed.saturating_sub(copied)),
+                ..PhaseTimes::default()
+            },
+            point,
+            release_note: String::new(),
+        }))
+    }
+
+    /// Something of a point that waits; none if it is damaged: then it and those after it are given up.
+    fn readable<T>(
+        &self,
+        spool: &mut Spool,
+        waiting: Waiting,
+        take: impl FnOnce(SpoolReader) -> T,
+    ) -> Result<Option<T>, ReplicationError> {
+        match spool.read(waiting) {
+            Ok(reader) => Ok(Some(take(reader))),
+            Err(error @ SpoolError::Damaged { .. }) => {
+                self.give_up_from(spool, waiting, &error.to_string())?;
+                Ok(None)
+            }
+            Err(source) => Err(self.spool_error("reading what waits", source)),
+        }
+    }
+
+    /// Writes what these points have, of which the last is the newest; none if one of them is damaged.
+    async fn replay(
+        &self,
+        spool: &mut Spool,
+        chosen: &[Waiting],
+        writer: &PointWriter,
+    ) -> Result<Option<Replayed>, ReplicationError> {
+        for item in &self.capsule {
+            let added = writer.add_item(item).await;
+            added.map_err(|source| self.vault_error("storing what the recovery point carries beside disks", source))?;
+        }
+        let mut replayed: Option<Replayed> = None;
+        let mut disks: Vec<Replaying> = Vec::new();
+        for waiting in chosen.iter().rev() {
+            let Some(reader) = self.readable(spool, *waiting, |reader| reader)? else { return Ok(None) };
+            let point = reader.point().clone();
+            match &mut replayed {
+                None => {
+                    for SpooledDisk { machine, disk, size_bytes } in &point.disks {
+                        let added = writer.add_disk(machine, disk, *size_bytes).await;
+                        let writer =
+                            added.map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
+                        let disk = (machine.clone(), disk.clone());
+                        disks.push(Replaying { disk, writer, written: BTreeSet::new() });
+                    }
+                    replayed = Some(Replayed { read_bytes: point.read_bytes, point: point.clone() });
+                }
+                Some(replayed) => replayed.read_bytes = replayed.read_bytes.saturating_add(point.read_bytes),
+            }
+            // What a newer point does not have any more is not its.
+            let places: Vec<Option<usize>> = point
+                .disks
+                .iter()
+                .map(|own| disks.iter().position(|new| (&new.disk.0, &new.disk.1) == (&own.machine, &own.disk)))
+                .collect();
+            let is_only = chosen.len() == 1;
+            if let Err(error) = write_all(reader, &places, &mut disks, is_only).await {
+                match error {
+                    ReplayError::Vault(source) => return Err(self.vault_error("storing a disk", source)),
+                    ReplayError::Spool(error @ SpoolError::Damaged { .. }) => {
+                        self.give_up_from(spool, *waiting, &error.to_string())?;
+                        return Ok(None);
+                    }
+                    ReplayError::Spool(source) => return Err(self.spool_error("reading what waits", source)),
+                }
+            }
+        }
+        Ok(replayed)
+    }
+
+    /// What waited up to this point is in the vault.
+    fn is_there(&self, spool: &mut Spool, last: Waiting) -> Result<(), ReplicationError> {
+        spool.remove_to(last).map_err(|source| self.spool_error("removing what waited", source))
+    }
+
+    /// This point and those after it will not come into the vault.
+    fn give_up_from(&self, spool: &mut Spool, first: Waiting, why: &str) -> Result<(), ReplicationError> {
+        let points = spool.waiting().filter(|waiting| waiting.number >= first.number).count();
+        spool.remove_from(first).map_err(|source| self.spool_error("removing what waited", source))?;
+        self.observer.event(CycleEvent::GivenUp { points, why: why.to_owned() });
+        Ok(())
+    }
+
+    fn spool_error(&self, doing: &'static str, source: SpoolError) -> ReplicationError {
+        ReplicationError::Spool { group: self.protection.group.clone(), doing, source }
+    }
+}
+
+/// The newest point that is known to be in the vault, if what waits can say that it builds on it.
+pub(crate) fn known_to_build_on(lineage: &Lineage) -> Option<(Before, CaptureId)> {
+    let newest = lineage.newest_written()?;
+    Some((Before::from(&*newest), newest.capture?))
+}
+
+/// A point that is written from what waited.
+struct Replayed {
+    point: SpooledPoint,
+    read_bytes: u64,
+}
+
+/// A disk of it, and the chunks that newer points have written.
+struct Replaying {
+    disk: (MachineId, DiskId),
+    writer: DiskWriter,
+    written: BTreeSet<u64>,
+}
+
+enum ReplayError {
+    Spool(SpoolError),
+    Vault(farshore_vault::Error),
+}
+
+/// Writes what a point has, and newer ones have not written. Each of its disks has this place among those.
+async fn write_all(
+    mut reader: SpoolReader,
+    places: &[Option<usize>],
+    disks: &mut [Replaying],
+    is_only: bool,
+) -> Result<(), ReplayError> {
+    loop {
+        let read = tokio::task::spawn_blocking(move || (reader.next_bytes(), reader)).await;
+        let bytes = match read {
+            Ok((bytes, same)) => {
+                reader = same;
+                bytes.map_err(ReplayError::Spool)?
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => {
+                let reason = format!("the runtime is shutting down: {error}");
+                return Err(ReplayError::Vault(farshore_vault::Error::Stopped { reason }));
+            }
+        };
+        let Some(bytes) = bytes else { return Ok(()) };
+        let place = places.get(usize::try_from(bytes.disk).unwrap_or(usize::MAX)).copied().flatten();
+        let Some(disk) = place.and_then(|place| disks.get_mut(place)) else { continue };
+        if is_only {
+            disk.writer.write(bytes.offset, bytes.data).await.map_err(ReplayError::Vault)?;
+            continue;
+        }
+        let (mut offset, mut rest) = (bytes.offset, bytes.data);
+        while !rest.is_empty() {
+            let chunk = rest.split_to(rest.len().min(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX)));
+            let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            if disk.written.insert(offset / CHUNK_BYTES) {
+                disk.writer.write(offset, chunk).await.map_err(ReplayError::Vault)?;
+            }
+            offset = offset.saturating_add(length);
+        }
+    }
+}
+
+/// Says that a point waited.
+fn add_note(details: &mut PointDetails, waited: Duration, points: usize) {
+    let of = match points {
+        1 => String::new(),
+        points => format!(", with what {} points before it had changed", points - 1),
+    };
+    let text = format!("it waited {} s at its source's host for the vault{of}", waited.as_secs());
+    details.note = if details.note.is_empty() { text } else { format!("{}; {text}", details.note) };
+}

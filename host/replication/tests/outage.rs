@@ -1,0 +1,641 @@
+//! What holds while the vault cannot be reached: points go on, wait sealed at this host, and come into the vault in their order, each
+//! byte for byte what the disks were, wherever the way was lost and whenever it is found again.
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use farshore_core::{
+    Basis, CHUNK_BYTES, Clock, Coded as _, Consistency, GroupName, Passphrase, PointLabel, Sequence, SiteName,
+    SystemClock, SystemEntropy, Timestamp,
+};
+use farshore_replication::{
+    CatchUp, CopyLimits, CycleEvent, CycleObserver, CycleReport, Link, Outage, Protection, ReplicationError,
+    Replicator, Wishes,
+};
+use farshore_spool::SpoolRoom;
+use farshore_vault::{Context, CreateOptions, KdfParameters, Point, Store, Vault, Workers};
+use futures::StreamExt as _;
+use proptest::prelude::*;
+use support::{DISK_BYTES, SimulatedSite, SleptClock, lost_store::LostStore, machine_id};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+fn group() -> GroupName {
+    GroupName::new("orders").expect("a name")
+}
+
+#[derive(Default)]
+struct Heard {
+    caught_up: Mutex<Vec<CycleReport>>,
+    given_up: Mutex<Vec<(usize, String)>>,
+    waiting: Mutex<usize>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl CycleObserver for Heard {
+    fn event(&self, event: CycleEvent) {
+        match event {
+            CycleEvent::CaughtUp(report) => self.caught_up.lock().expect("no panic").push(*report),
+            CycleEvent::GivenUp { points, why } => self.given_up.lock().expect("no panic").push((points, why)),
+            CycleEvent::Spooled { points, .. } => *self.waiting.lock().expect("no panic") = points,
+            CycleEvent::Warning(text) => self.warnings.lock().expect("no panic").push(text),
+            _ => {}
+        }
+    }
+}
+
+/// A host with a group of two machines, whose way to the vault can be lost.
+struct Scene {
+    store: Arc<LostStore>,
+    vault: Arc<Vault>,
+    site: Arc<SimulatedSite>,
+    clock: Arc<SleptClock>,
+    heard: Arc<Heard>,
+    room: Arc<SpoolRoom>,
+    link: Arc<Link>,
+    folder: TempDir,
+    catch_up: CatchUp,
+    /// What each disk was when each point was captured.
+    were: BTreeMap<Timestamp, [Vec<u8>; 2]>,
+    seed: u8,
+}
+
+async fn vault_in(store: &Arc<LostStore>) -> Arc<Vault> {
+    let store = Store::from_object_store(Arc::clone(store) as _, "v").expect("a good prefix");
+    let options = CreateOptions { kdf: KdfParameters::FLOOR };
+    let context =
+        Context { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), workers: Workers::inline() };
+    let draft = Vault::draft(store, &Passphrase::new("correct horse"), options, context).await.expect("a draft");
+    Arc::new(draft.create().await.expect("a new vault"))
+}
+
+impl Scene {
+    async fn new(catch_up: CatchUp) -> Self {
+        let (store, folder) = (LostStore::new(), tempfile::tempdir().expect("a folder"));
+        Self {
+            vault: vault_in(&store).await,
+            store,
+            site: SimulatedSite::new(&["web", "db"]),
+            clock: Arc::new(SleptClock::default()),
+            heard: Arc::default(),
+            room: SpoolRoom::open(folder.path().join("spool"), 1 << 30).expect("room"),
+            link: Arc::default(),
+            folder,
+            catch_up,
+            were: BTreeMap::new(),
+            seed: 0,
+        }
+    }
+
+    fn replicator(&self) -> Replicator {
+        Replicator {
+            vault: Arc::clone(&self.vault),
+            source: Arc::clone(&self.site) as _,
+            protection: Protection {
+                group: group(),
+                machines: ["web", "db"].map(machine_id).to_vec(),
+                consistency: Consistency::Crash,
+                stall_limit: Duration::from_millis(250),
+                doubt: None,
+            },
+            capsule: Vec::new(),
+            state_folder: self.folder.path().to_owned(),
+            clock: Arc::clone(&self.clock) as _,
+            entropy: Arc::new(SystemEntropy),
+            observer: Arc::clone(&self.heard) as _,
+            limits: CopyLimits::default(),
+            outage: Some(Outage {
+                room: Arc::clone(&self.room),
+                link: Arc::clone(&self.link),
+                catch_up: self.catch_up,
+                objective: Duration::from_secs(15),
+            }),
+        }
+    }
+
+    /// The guests write, and a cycle runs.
+    async fn cycle(&mut self) -> Result<CycleReport, ReplicationError> {
+        self.cycle_of(Wishes::default()).await
+    }
+
+    async fn cycle_of(&mut self, wishes: Wishes) -> Result<CycleReport, ReplicationError> {
+        self.write();
+        let now = [self.site.content("web"), self.site.content("db")];
+        let before = SystemClock.now();
+        let result = self.replicator().cycle(wishes, &CancellationToken::new()).await;
+        // The instant of this capture, if there was one, is here.
+        self.were.insert(before, now);
+        // Times are in milliseconds: no two points are of the same.
+        while SystemClock.now() == before {
+            tokio::task::yield_now().await;
+        }
+        result
+    }
+
+    fn write(&mut self) {
+        self.seed = self.seed.wrapping_add(1);
+        let seed = u64::from(self.seed);
+        for (machine, chunk) in [("web", seed * 7 % 38), ("db", seed * 11 % 38), ("web", seed * 13 % 38)] {
+            let bytes: Vec<u8> = (0..CHUNK_BYTES + 9)
+                .map(|index| (index.wrapping_mul(31).wrapping_add(seed * 97) % 251) as u8)
+                .collect();
+            self.site.write(machine, chunk * CHUNK_BYTES + seed, &bytes);
+        }
+    }
+
+    /// Some seconds go by.
+    async fn pass(&self, seconds: u64) {
+        self.clock.sleep(Duration::from_secs(seconds)).await;
+    }
+
+    fn lose(&self) {
+        self.store.lose_after(0);
+    }
+
+    async fn find(&self) {
+        self.store.find();
+        self.pass(600).await;
+    }
+
+    fn waiting(&self) -> usize {
+        *self.heard.waiting.lock().expect("no panic")
+    }
+
+    /// All points of the vault, oldest first, each of them as its disks were.
+    async fn right_points(&self) -> Vec<Point> {
+        let lineage = self.vault.lineage(&group()).await.expect("the vault answers").expect("the group is there");
+        let mut points = lineage.points(None, 1_000).await.expect("whole");
+        points.reverse();
+        for point in &points {
+            let (_, were) = self.were.range(..=point.captured_at).next_back().expect("a state before its instant");
+            for (machine, were) in ["web", "db"].into_iter().zip(were) {
+                let is = restored(&self.vault, point.sequence, machine).await;
+                assert!(is == *were, "{machine} at point {} of {}", point.sequence, point.captured_at);
+            }
+        }
+        points
+    }
+
+    fn files(&self) -> usize {
+        files_below(self.room.folder())
+    }
+}
+
+fn files_below(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let count = |entry: std::fs::DirEntry| match entry.file_type().expect("a type").is_dir() {
+        true => files_below(&entry.path()),
+        false => 1,
+    };
+    entries.map(|entry| count(entry.expect("an entry"))).sum()
+}
+
+async fn restored(vault: &Vault, point: Sequence, machine: &str) -> Vec<u8> {
+    let lineage = vault.lineage(&group()).await.expect("the vault answers").expect("the group is there");
+    let reader = lineage.open_point(point).await.expect("the point opens");
+    let disk = reader.point().machine(&machine_id(machine)).expect("the machine is there").disks[0].disk.clone();
+    let disk = reader.disk(&machine_id(machine), &disk).expect("the disk is there");
+    let mut bytes = vec![0; usize::try_from(disk.size_bytes()).expect("small")];
+    let mut pieces = disk.pieces();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.expect("the vault is whole");
+        let start = usize::try_from(piece.offset).expect("small");
+        bytes[start..start + piece.data.len()].copy_from_slice(&piece.data);
+    }
+    bytes
+}
+
+fn waits(result: &Result<CycleReport, ReplicationError>) -> usize {
+    match result {
+        Err(ReplicationError::Waiting { points, .. }) => *points,
+        other => panic!("a point that waits, not {other:?}"),
+    }
+}
+
+fn bases(point: &Point) -> Vec<Basis> {
+    point.machines.iter().flat_map(|machine| &machine.disks).map(|disk| disk.basis).collect()
+}
+
+#[tokio::test]
+async fn an_outage_costs_no_point_and_each_is_right() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    for _ in 0..2 {
+        scene.cycle().await.expect("the vault answers");
+    }
+    scene.lose();
+    for number in 1..=5 {
+        let result = scene.cycle().await;
+        assert_eq!((waits(&result), scene.waiting()), (number, number));
+        assert_eq!(result.expect_err("it waits").code().to_string(), "FS4009");
+        assert_eq!(scene.site.captures(), 0, "nothing stays at the source");
+        scene.pass(15).await;
+    }
+    assert_eq!((scene.files(), scene.right_points_before_loss().await), (5, 2));
+    scene.find().await;
+    let last = scene.cycle().await.expect("all are in the vault");
+    assert_eq!((scene.waiting(), scene.files(), scene.room.used_bytes()), (0, 0, 0));
+    let points = scene.right_points().await;
+    assert_eq!(points.len(), 8);
+    assert_eq!(points.last().map(|point| point.sequence), Some(last.point.sequence));
+    assert!(points[1..].iter().all(|point| bases(point) == [Basis::Tracked; 2]), "no disk was compared or copied");
+    assert!(points[2..7].iter().all(|point| point.note.contains("waited")), "{}", points[2].note);
+    let caught_up = std::mem::take(&mut *scene.heard.caught_up.lock().expect("no panic"));
+    let told: Vec<_> = caught_up.iter().map(|report| report.point.sequence).collect();
+    assert_eq!(told, points[2..7].iter().map(|point| point.sequence).collect::<Vec<_>>());
+    // And it goes on as before.
+    let next = scene.cycle().await.expect("the vault answers");
+    assert_eq!((bases(&next.point), next.point.note.as_str()), (vec![Basis::Tracked; 2], ""));
+    assert_eq!((scene.site.captures(), scene.site.tracked("web"), scene.site.tracked("db")), (0, 1, 1));
+    assert_eq!(*scene.heard.given_up.lock().expect("no panic"), []);
+    scene.right_points().await;
+}
+
+impl Scene {
+    /// How many points the vault has, if it could be asked.
+    async fn right_points_before_loss(&self) -> usize {
+        self.store.find();
+        let points = self.right_points().await.len();
+        self.lose();
+        points
+    }
+}
+
+#[tokio::test]
+async fn the_newest_alone_has_what_all_of_them_changed() {
+    let mut scene = Scene::new(CatchUp::Newest).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    for _ in 0..6 {
+        waits(&scene.cycle().await);
+    }
+    scene.find().await;
+    let last = scene.cycle().await.expect("the newest is in the vault");
+    let points = scene.right_points().await;
+    assert_eq!((points.len(), scene.files(), scene.waiting()), (2, 0, 0));
+    assert!(last.point.note.contains("6 points before it"), "{}", last.point.note);
+    let given = last.point.stats.bytes_given;
+    assert!((2 * CHUNK_BYTES..=2 * DISK_BYTES).contains(&given), "each chunk once: {given}");
+    assert_eq!(bases(&scene.cycle().await.expect("the vault answers").point), [Basis::Tracked; 2]);
+    scene.right_points().await;
+}
+
+#[tokio::test]
+async fn a_label_that_somebody_asked_for_is_not_lost() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    let label: PointLabel = "before-the-update".parse().expect("a label");
+    let wishes = Wishes { label: Some(label.clone()), consistency: Some(Consistency::Application) };
+    waits(&scene.cycle_of(wishes).await);
+    scene.find().await;
+    scene.cycle().await.expect("the vault answers");
+    let points = scene.right_points().await;
+    assert_eq!((points[1].label.as_ref(), points[1].consistency), (Some(&label), Consistency::Application));
+    assert_eq!(points[2].label, None);
+}
+
+/// The way is lost at every operation of a cycle in turn, also with the reply of one that took effect.
+#[tokio::test]
+async fn wherever_a_cycle_loses_the_vault_its_point_is_there_once() {
+    for operations in 0.. {
+        let mut scene = Scene::new(CatchUp::EveryPoint).await;
+        scene.cycle().await.expect("the vault answers");
+        scene.store.lose_after(operations);
+        let result = scene.cycle().await;
+        let is_through = result.is_ok();
+        if !is_through {
+            waits(&result);
+        }
+        scene.find().await;
+        scene.cycle().await.unwrap_or_else(|error| panic!("after {operations} operations: {error:?}"));
+        let points = scene.right_points().await;
+        assert_eq!(points.len(), 3, "after {operations} operations");
+        assert!(points[1..].iter().all(|point| bases(point) == [Basis::Tracked; 2]), "after {operations} operations");
+        assert_eq!((scene.files(), scene.site.captures(), scene.site.tracked("web")), (0, 0, 1));
+        if is_through {
+            assert!(operations > 5, "a cycle asks more than {operations} times");
+            return;
+        }
+    }
+}
+
+/// The same for a cycle that catches up.
+#[tokio::test]
+async fn wherever_catching_up_is_lost_it_goes_on_from_there() {
+    for catch_up in [CatchUp::EveryPoint, CatchUp::Newest] {
+        for operations in 0.. {
+            let mut scene = Scene::new(catch_up).await;
+            scene.cycle().await.expect("the vault answers");
+            scene.lose();
+            waits(&scene.cycle().await);
+            waits(&scene.cycle().await);
+            scene.pass(600).await;
+            scene.store.lose_after(operations);
+            let is_through = scene.cycle().await.is_ok();
+            scene.find().await;
+            scene.cycle().await.unwrap_or_else(|error| panic!("after {operations} operations: {error:?}"));
+            let points = scene.right_points().await;
+            match catch_up {
+                CatchUp::EveryPoint => assert_eq!(points.len(), 5, "after {operations} operations"),
+                CatchUp::Newest => assert!((2..=4).contains(&points.len()), "{} points", points.len()),
+            }
+            assert_eq!(*scene.heard.given_up.lock().expect("no panic"), [], "after {operations} operations");
+            assert_eq!((scene.files(), scene.site.captures(), scene.site.tracked("web")), (0, 0, 1));
+            if is_through {
+                break;
+            }
+        }
+    }
+}
+
+/// What waits outlives the process, and so does what a crash left beside it.
+#[tokio::test]
+async fn what_waits_is_brought_in_by_the_next_process() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    waits(&scene.cycle().await);
+    scene.store.find();
+    scene.room = SpoolRoom::open(scene.room.folder().to_owned(), 1 << 30).expect("room");
+    (scene.link, scene.clock) = (Arc::default(), Arc::default());
+    scene.cycle().await.expect("the vault answers");
+    let points = scene.right_points().await;
+    assert_eq!((points.len(), scene.files()), (4, 0));
+    assert!(points[1..].iter().all(|point| bases(point) == [Basis::Tracked; 2]));
+}
+
+/// The host is killed at every call of the platform in turn, while its point is made to wait.
+#[tokio::test]
+async fn a_crash_at_any_call_of_the_platform_loses_at_most_the_point_that_was_being_made() {
+    for call in 0.. {
+        let mut scene = Scene::new(CatchUp::EveryPoint).await;
+        scene.cycle().await.expect("the vault answers");
+        scene.lose();
+        waits(&scene.cycle().await);
+        scene.site.stop_at(Some(call));
+        scene.write();
+        let (before, now) = (SystemClock.now(), [scene.site.content("web"), scene.site.content("db")]);
+        scene.were.insert(before, now);
+        let (replicator, stop) = (scene.replicator(), CancellationToken::new());
+        let is_through = tokio::select! {
+            _ = replicator.cycle(Wishes::default(), &stop) => true,
+            () = scene.site.was_stopped() => false,
+        };
+        drop(replicator);
+        scene.site.stop_at(None);
+        while SystemClock.now() == before {
+            tokio::task::yield_now().await;
+        }
+        waits(&scene.cycle().await);
+        scene.find().await;
+        scene.cycle().await.unwrap_or_else(|error| panic!("after call {call}: {error:?}"));
+        let points = scene.right_points().await;
+        assert!((4..=5).contains(&points.len()), "{} points after call {call}", points.len());
+        assert!(points[1..].iter().all(|point| bases(point) == [Basis::Tracked; 2]), "after call {call}");
+        assert_eq!((scene.files(), scene.site.captures(), scene.site.tracked("web")), (0, 0, 1), "after call {call}");
+        if is_through {
+            assert!(call > 5, "a cycle calls more than {call} times");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_spool_takes_no_more_and_loses_nothing() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    scene.room.limit(scene.room.used_bytes() + 1_000);
+    let error = scene.cycle().await.expect_err("there is no room");
+    assert_eq!(error.code().to_string(), "FS6401", "{error:?}");
+    assert_eq!((scene.waiting(), scene.files(), scene.site.captures()), (1, 1, 0));
+    scene.find().await;
+    // Still no room for its own point: that comes next.
+    scene.cycle().await.expect("what waited is in the vault");
+    assert_eq!(scene.right_points().await.len(), 2);
+    let next = scene.cycle().await.expect("the vault answers");
+    assert_eq!(bases(&next.point), [Basis::Tracked; 2]);
+    assert_eq!((scene.right_points().await.len(), scene.files(), scene.room.used_bytes()), (3, 0, 0));
+}
+
+#[tokio::test]
+async fn without_room_nothing_waits_and_the_error_is_the_vaults() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.room.limit(0);
+    scene.lose();
+    let error = scene.cycle().await.expect_err("the vault is lost");
+    assert!(matches!(error, ReplicationError::Vault { .. }), "{error:?}");
+    assert_eq!(scene.files(), 0);
+}
+
+/// A first copy, and a disk whose tracking was lost, need the vault.
+#[tokio::test]
+async fn what_must_be_compared_waits_for_the_vault() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.lose();
+    assert!(scene.cycle().await.is_err(), "there is no lineage yet");
+    scene.find().await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    scene.site.lose_tracking();
+    let error = scene.cycle().await.expect_err("it must be compared");
+    assert_eq!(error.code().to_string(), "FS4011");
+    assert!(error.to_string().contains("the token does not chain"), "{error}");
+    assert_eq!((scene.waiting(), scene.site.captures()), (1, 0));
+    scene.find().await;
+    scene.cycle().await.expect("what waited is in the vault");
+    let next = scene.cycle().await.expect("the vault answers");
+    assert_eq!(bases(&next.point), [Basis::Compared; 2]);
+    assert_eq!(scene.right_points().await.len(), 3);
+}
+
+#[tokio::test]
+async fn what_waits_does_not_come_in_after_a_failover() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    scene.find().await;
+    let lineage = scene.vault.lineage(&group()).await.expect("answers").expect("it is there");
+    let (there, here) = (SiteName::new("recovery").expect("a name"), SiteName::new("production").expect("a name"));
+    let head = lineage.head().await.expect("a head");
+    lineage.raise_generation(&there, "failover", &head).await.expect("raised");
+    let error = scene.cycle().await.expect_err("it was failed over");
+    assert!(matches!(error, ReplicationError::Fenced { .. }), "{error:?}");
+    assert_eq!((scene.right_points().await.len(), scene.site.captures()), (1, 0));
+    assert!(scene.files() >= 1, "nothing is thrown away");
+    // It comes back without a point of the other side: what waits builds on the newest point again.
+    let head = lineage.head().await.expect("a head");
+    lineage.raise_generation(&here, "back", &head).await.expect("raised");
+    scene.pass(600).await;
+    scene.cycle().await.expect("it is active again");
+    assert_eq!((scene.files(), scene.heard.given_up.lock().expect("no panic").len()), (0, 0));
+    assert!(scene.right_points().await.len() >= 3);
+}
+
+/// Another process of another host replicated the group meanwhile.
+#[tokio::test]
+async fn what_waits_is_given_up_if_the_vault_went_on_without_it() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    waits(&scene.cycle().await);
+    scene.store.find();
+    let other = tempfile::tempdir().expect("a folder");
+    let elsewhere = Replicator { state_folder: other.path().to_owned(), outage: None, ..scene.replicator() };
+    scene.were.insert(SystemClock.now(), [scene.site.content("web"), scene.site.content("db")]);
+    elsewhere.cycle(Wishes::default(), &CancellationToken::new()).await.expect("the vault answers");
+    scene.pass(600).await;
+    let report = scene.cycle().await.expect("the vault answers, and its own point is made there");
+    assert_eq!(bases(&report.point), [Basis::Compared; 2]);
+    let given_up = scene.heard.given_up.lock().expect("no panic").clone();
+    // What was captured now cannot wait: the other process has moved the change tracking on.
+    assert_eq!(given_up.iter().map(|(points, _)| points).sum::<usize>(), 2, "{given_up:?}");
+    scene.cycle().await.expect("the vault answers");
+    assert_eq!((scene.files(), scene.site.captures()), (0, 0));
+    scene.right_points().await;
+}
+
+#[tokio::test]
+async fn a_damaged_point_that_waits_takes_those_after_it_along_and_no_other() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    for _ in 0..3 {
+        waits(&scene.cycle().await);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![scene.room.folder().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    let mut bytes = std::fs::read(&files[1]).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&files[1], bytes).expect("written");
+    scene.find().await;
+    let next = scene.cycle().await.expect("its own point waited behind the damaged one, and is made in the vault");
+    assert_eq!(bases(&next.point), [Basis::Compared; 2], "what was given up is found by comparing");
+    let given_up = scene.heard.given_up.lock().expect("no panic").clone();
+    assert_eq!(given_up.len(), 1, "{given_up:?}");
+    assert_eq!(given_up[0].0, 3);
+    assert!(given_up[0].1.contains("damaged"), "{given_up:?}");
+    assert_eq!(bases(&scene.cycle().await.expect("the vault answers").point), [Basis::Tracked; 2]);
+    assert_eq!(scene.right_points().await.len(), 4);
+}
+
+/// A vault that never answers is not waited for longer than its patience.
+#[tokio::test]
+async fn a_black_hole_is_not_waited_for() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.store.swallow(true);
+    scene.lose();
+    let before = scene.clock.monotonic();
+    let result = scene.cycle().await;
+    assert_eq!(waits(&result), 1);
+    assert_eq!(scene.clock.monotonic().saturating_sub(before), Duration::from_secs(15), "one objective");
+    let Err(ReplicationError::Waiting { source: Some(source), .. }) = result else { panic!("a reason") };
+    assert_eq!(source.code().to_string(), "FS4010");
+    // The next one is not kept waiting at all.
+    let before = scene.clock.monotonic();
+    assert_eq!(waits(&scene.cycle().await), 2);
+    assert_eq!(scene.clock.monotonic(), before);
+    scene.store.swallow(false);
+    scene.find().await;
+    scene.cycle().await.expect("the vault answers");
+    assert_eq!(scene.right_points().await.len(), 4);
+}
+
+/// What happens to the way to the vault, to the source and to the host, in any order.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Cycle,
+    Lose,
+    LoseAfter(i64),
+    Find,
+    Pass(u64),
+    LoseTracking,
+    Restart,
+    Limit(u64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        8 => Just(Deed::Cycle),
+        2 => Just(Deed::Lose),
+        2 => (0..20i64).prop_map(Deed::LoseAfter),
+        3 => Just(Deed::Find),
+        3 => (1..30u64).prop_map(Deed::Pass),
+        1 => Just(Deed::LoseTracking),
+        1 => Just(Deed::Restart),
+        1 => (0..2_000_000u64).prop_map(Deed::Limit),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if std::env::var_os("FARSHORE_LONG").is_some() { 2_000 } else { 48 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// Whatever happens, every point of the vault is what the disks were, in the order of their instants; once the vault is there, nothing
+    /// waits and nothing is left; and no point is made twice.
+    #[test]
+    fn points_are_right_whatever_happens_to_the_way(
+        deeds in prop::collection::vec(deed(), 1..40),
+        newest: bool,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut scene = Scene::new(if newest { CatchUp::Newest } else { CatchUp::EveryPoint }).await;
+            scene.cycle().await.expect("the vault answers");
+            for deed in &deeds {
+                match deed {
+                    Deed::Cycle => drop(scene.cycle().await),
+                    Deed::Lose => scene.lose(),
+                    Deed::LoseAfter(operations) => scene.store.lose_after(*operations),
+                    Deed::Find => scene.store.find(),
+                    Deed::Pass(seconds) => scene.pass(*seconds).await,
+                    Deed::LoseTracking => scene.site.lose_tracking(),
+                    Deed::Restart => {
+                        scene.room = SpoolRoom::open(scene.room.folder().to_owned(), 1 << 30).expect("room");
+                        scene.link = Arc::default();
+                    }
+                    Deed::Limit(bytes) => scene.room.limit(*bytes),
+                }
+            }
+            scene.find().await;
+            for _ in 0..3 {
+                let _ = scene.cycle().await;
+                scene.pass(600).await;
+            }
+            scene.cycle().await.expect("all is well again");
+            let points = scene.right_points().await;
+            let instants: Vec<_> = points.iter().map(|point| point.captured_at).collect();
+            assert!(instants.is_sorted(), "{instants:?}");
+            let mut captures: Vec<_> = points.iter().map(|point| point.capture).collect();
+            captures.sort();
+            captures.dedup();
+            assert_eq!(captures.len(), points.len(), "no capture is two points");
+            assert_eq!((scene.waiting(), scene.files(), scene.room.used_bytes(), scene.site.captures()), (0, 0, 0, 0));
+        });
+    }
+}
