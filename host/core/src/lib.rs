@@ -1,4 +1,4 @@
-//! The words every crate shares: ids, names, extents, sequences, generations, clock, entropy, secrets, error codes.
+//! The words every crate shares: ids, names, extents, sequences, generations, clock, hours, rates, entropy, secrets, error codes.
 //!
 //! It must not know what a vault, a component or a platform is. It is the only crate that reads the machine's clock and
 //! randomness, so that a simulator can replace both.
@@ -7,15 +7,18 @@ pub mod clock;
 pub mod code;
 pub mod entropy;
 pub mod extent;
+pub mod hours;
 pub mod id;
 pub mod machine;
 pub mod name;
 pub mod secret;
+pub mod throttle;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use code::{Code, CodePage, Coded};
 pub use entropy::{Entropy, SeededEntropy, SystemEntropy};
 pub use extent::{CHUNK_BYTES, Extent, ExtentError, ExtentSequence};
+pub use hours::{Hours, Timetable, Zone};
 pub use id::{
     AddressId, CaptureId, Epoch, Generation, HostId, IdError, LineageId, PackId, RunId, Sequence, SessionId, SlotId,
     VaultId,
@@ -26,3 +29,4 @@ pub use name::{
     SiteName,
 };
 pub use secret::{Passphrase, SecretBytes};
+pub use throttle::{Limit, Limits, Rate, Throttle};
