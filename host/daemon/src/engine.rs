@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName};
+use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName, Throttle};
 use farshore_plugin::Mode;
 use farshore_replication::{
     ApplicationPoints, CopyLimits, CycleObserver, Doubt, Link, Newest, Objective, Outage, PointStatus, Protection,
@@ -44,6 +44,8 @@ pub struct Engine {
     /// Where points wait; none if it cannot be used.
     room: Option<Arc<SpoolRoom>>,
     link: Arc<Link>,
+    /// How fast each site is read.
+    reads: BTreeMap<SiteName, Arc<Throttle>>,
 }
 
 impl Engine {
@@ -59,7 +61,7 @@ impl Engine {
             let why = failure.in_a_line();
             context.output.warn(&format!("points cannot wait if the vault is lost: [{}] {why}", failure.code));
         });
-        Self::of(context, configuration, vault, room.ok(), Arc::default())
+        Self::of(context, configuration, vault, room.ok(), Arc::default(), BTreeMap::new())
     }
 
     /// What replicates by another configuration into the same vault.
@@ -68,13 +70,17 @@ impl Engine {
     /// When the machine cannot run components, or a folder cannot be made.
     pub fn again(&self, context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
         let (vault, room, link) = (Arc::clone(&self.vault), self.room.clone(), Arc::clone(&self.link));
-        Self::of(context, configuration, vault, room, link)
+        Self::of(context, configuration, vault, room, link, self.reads.clone())
     }
 
-    /// From now on so many bytes may wait for the vault.
-    pub fn limit_spool(&self, configuration: &Configuration) {
+    /// From now on these limits hold of bytes that wait and that are read, also for cycles that run.
+    pub fn limit(&self, configuration: &Configuration) {
         if let Some(room) = &self.room {
             room.limit(configuration.host.spool.limit);
+        }
+        for (name, throttle) in &self.reads {
+            let bandwidth = configuration.sites.get(name).map(|site| site.bandwidth.clone()).unwrap_or_default();
+            throttle.set(bandwidth.limits(&configuration.host.time_zone));
         }
     }
 
@@ -84,13 +90,20 @@ impl Engine {
         vault: Arc<Vault>,
         room: Option<Arc<SpoolRoom>>,
         link: Arc<Link>,
+        mut reads: BTreeMap<SiteName, Arc<Throttle>>,
     ) -> Result<Self, Failure> {
         let state_folder = state_folder(configuration)?;
         let adapters = Adapters::new(context, configuration)?;
         let capsule = capsule::gather(configuration);
         capsule.warnings.iter().for_each(|warning| context.output.warn(warning));
         let (clock, entropy) = (Arc::clone(&context.clock), Arc::clone(&context.entropy));
-        Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy, room, link })
+        for (name, site) in &configuration.sites {
+            let limits = || site.bandwidth.limits(&configuration.host.time_zone);
+            let throttle = || Arc::new(Throttle::new(Arc::clone(&clock), limits()));
+            reads.entry(name.clone()).or_insert_with(throttle);
+        }
+        let capsule = capsule.items;
+        Ok(Self { vault, adapters, capsule, state_folder, clock, entropy, room, link, reads })
     }
 
     /// What replicates a group. Contacts no platform.
@@ -123,7 +136,7 @@ impl Engine {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             observer,
-            limits: CopyLimits::default(),
+            limits: CopyLimits { pace: self.reads.get(&group.site).cloned(), ..CopyLimits::default() },
             outage: self.room.clone().map(|room| Outage {
                 room,
                 link: Arc::clone(&self.link),

@@ -7,6 +7,9 @@
 //! *Clocks.* A point's age is the greater of two: by the civil clock, and by what it was when this host learnt of the point with the
 //! time that has passed since. So a clock that is put back makes no point young.
 //!
+//! *Blackouts.* A group whose point got too old because its blackout lets no cycle begin is `paused`, and nobody is alarmed: not before an
+//! objective has passed since the blackout's end. What was damaged, or missing, before it stays what it is.
+//!
 //! *Misses.* [`Board::judge`] says once when a group passes its objective, once if damage is found or mended meanwhile, and once when it is back. A group without a point passes it
 //! when that long has gone since it came.
 
@@ -16,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Basis, Clock, Code, GroupName, PointLabel, Sequence, SiteName, Timestamp};
+use farshore_core::{Basis, Clock, Code, GroupName, PointLabel, Sequence, SiteName, Timestamp, Timetable};
 use farshore_vault::Point;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,8 @@ pub enum GroupState {
     Ok,
     /// Its newest point is older.
     Late,
+    /// It is older too, and that is the operator's wish: its blackout lasts, or ended less than an objective ago.
+    Paused,
     /// The newest of its points of which something was proven is damaged, so that it may have none that can be restored.
     Hurt,
     /// It has no point.
@@ -157,6 +162,9 @@ pub struct GroupStatus {
     pub activity: Activity,
     /// Why they fail, if they do.
     pub failing: Option<Failing>,
+    /// Until when no cycle begins, because it is in its blackout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackout_until: Option<Timestamp>,
     /// What waits at this host for the vault, if something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spooled: Option<SpooledStatus>,
@@ -216,6 +224,9 @@ struct Known {
     totals: Totals,
     /// Since when it is late, and whether what was told is that it is hurt.
     late_since: Option<(Duration, bool)>,
+    blackout: Timetable<()>,
+    /// When it was last seen to be in its blackout.
+    in_blackout: Option<Duration>,
     spooled: Option<SpooledStatus>,
     /// It was said that points wait.
     is_told_to_wait: bool,
@@ -228,6 +239,11 @@ impl Known {
             self.learnt = (clock.now().since(point.captured_at).max(age_min), clock.monotonic());
         }
         self.newest = newest;
+    }
+
+    /// Whether its blackout ended less than an objective ago.
+    fn is_fresh_from_blackout(&self, now: Duration) -> bool {
+        self.in_blackout.is_some_and(|last| now.saturating_sub(last) <= self.rpo)
     }
 
     /// A cycle, of now or of when the vault could not be reached, became a point.
@@ -271,11 +287,11 @@ impl Board {
         }
     }
 
-    /// A group comes, or has another site or objective from now on.
-    pub fn put(&self, group: &GroupName, site: &SiteName, rpo: Duration) {
+    /// A group comes, or has another site, objective or blackout from now on.
+    pub fn put(&self, group: &GroupName, site: &SiteName, rpo: Duration, blackout: Timetable<()>) {
         let mut groups = self.groups();
         match groups.get_mut(group) {
-            Some(known) => (known.site, known.rpo) = (site.clone(), rpo),
+            Some(known) => (known.site, known.rpo, known.blackout) = (site.clone(), rpo, blackout),
             None => {
                 let known = Known {
                     site: site.clone(),
@@ -290,6 +306,8 @@ impl Board {
                     codes: BTreeSet::new(),
                     totals: Totals::default(),
                     late_since: None,
+                    blackout,
+                    in_blackout: None,
                     spooled: None,
                     is_told_to_wait: false,
                 };
@@ -450,8 +468,13 @@ impl Board {
         let (mut groups, now) = (self.groups(), self.clock.monotonic());
         let mut judged = Vec::new();
         for (group, known) in &mut *groups {
+            if known.blackout.at(self.clock.now()).is_some() {
+                known.in_blackout = Some(now);
+            }
             let status = self.status(group, known);
             let is_late = match status.state {
+                // What was told of it still holds.
+                GroupState::Paused => continue,
                 GroupState::Ok => false,
                 GroupState::Late | GroupState::Hurt => true,
                 GroupState::Unprotected | GroupState::Unknown => now.saturating_sub(known.came) > known.rpo,
@@ -474,10 +497,13 @@ impl Board {
             Newest::Point(point) => Some(point.clone()),
             Newest::None | Newest::Unknown => None,
         };
+        let now = self.clock.now();
+        let blackout = known.blackout.at(now).is_some();
         let state = match (&known.newest, age) {
             (Newest::Unknown, _) => GroupState::Unknown,
             _ if known.hurt.is_some() => GroupState::Hurt,
             (_, Some(age)) if age <= known.rpo => GroupState::Ok,
+            (_, Some(_)) if blackout || known.is_fresh_from_blackout(monotonic) => GroupState::Paused,
             (_, Some(_)) => GroupState::Late,
             (_, None) => GroupState::Unprotected,
         };
@@ -506,6 +532,7 @@ impl Board {
                 .map(|proven| milliseconds(self.clock.now().since(proven.captured_at))),
             activity,
             failing: known.failing.clone(),
+            blackout_until: blackout.then(|| known.blackout.next_change(now)).flatten(),
             spooled: known.spooled,
         }
     }

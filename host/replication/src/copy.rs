@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use farshore_core::{CHUNK_BYTES, Extent, ExtentError};
+use farshore_core::{CHUNK_BYTES, Extent, ExtentError, Throttle};
 use farshore_platform::{BlockStatus, DiskTransport, TransportError, extents};
 use farshore_spool::{RECORD_BYTES_MAX, SpoolError, SpoolWriter};
 use farshore_vault::{DiskWriter, Error as VaultError};
@@ -27,17 +27,19 @@ const FLAG_CHANGED: u32 = 1;
 const FLAG_ZERO: u32 = 2;
 
 /// How much is on the way at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct CopyLimits {
     /// Bytes of one read; a multiple of a chunk.
     pub read_bytes: u64,
     /// Reads of one disk that are on the way together.
     pub reads_in_flight: usize,
+    /// How fast the site is read, together with all else that is read there; as fast as it can be if there is no limit.
+    pub pace: Option<Arc<Throttle>>,
 }
 
 impl Default for CopyLimits {
     fn default() -> Self {
-        Self { read_bytes: 16 * CHUNK_BYTES, reads_in_flight: 8 }
+        Self { read_bytes: 16 * CHUNK_BYTES, reads_in_flight: 8, pace: None }
     }
 }
 
@@ -291,7 +293,7 @@ pub(crate) async fn copy_disk(
     disk_bytes: u64,
     target: &Target<'_>,
     plan: &CopyPlan,
-    limits: CopyLimits,
+    limits: &CopyLimits,
     stop: &CancellationToken,
     moved: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<DiskCopy, CopyError> {
@@ -318,6 +320,13 @@ pub(crate) async fn copy_disk(
                         zero_bytes.fetch_add(extent.length, Ordering::Relaxed);
                     }
                     return Ok(());
+                }
+                if let Some(pace) = &limits.pace {
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Err(CopyError::Stopped),
+                        () = pace.pass(extent.length) => {}
+                    }
                 }
                 let data = transport.read(extent).await.map_err(CopyError::Transport)?;
                 if treatment == Treatment::Move {

@@ -668,7 +668,7 @@ impl Replicator {
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
         let copy = |plan: CopyPlan| {
             let (transport, target, moved) = (Arc::clone(&transport), Target::Vault(&disk_writer), &moved);
-            async move { copy_disk(transport, disk.size_bytes, &target, &plan, self.limits, stop, moved).await }
+            async move { copy_disk(transport, disk.size_bytes, &target, &plan, &self.limits, stop, moved).await }
         };
         let mut copied = copy(plan).await;
         if let Ok(tracked) = &copied

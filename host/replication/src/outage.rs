@@ -263,7 +263,8 @@ impl Replicator {
         let transport = self.open_disk(capture, disk, meter).await?;
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
         let target = Target::Spool { writer, disk: number };
-        let copied = copy_disk(Arc::clone(&transport), disk.size_bytes, &target, plan, self.limits, stop, &moved).await;
+        let copied =
+            copy_disk(Arc::clone(&transport), disk.size_bytes, &target, plan, &self.limits, stop, &moved).await;
         // The capture is released whatever the server answers to the goodbye.
         let _ = transport.close().await;
         copied.map_err(|error| self.copy_error(disk, error))

@@ -327,6 +327,18 @@ impl Schedule {
         Some(Begun { member: Member(index), waited: now.saturating_sub(due) })
     }
 
+    /// A cycle that was to begin does not: its group waits for so long, as if it had not had its turn.
+    pub fn postpone(&mut self, member: Member, pause: Duration, now: Duration) {
+        let Some(group) = self.groups.get_mut(member.0) else { return };
+        let Phase::Running { class, site, .. } = group.phase else { return };
+        let due = now.saturating_add(pause);
+        group.phase = if group.is_leaving { Phase::Gone } else { Phase::Sleeping { due } };
+        if !group.is_leaving {
+            self.sleeping.insert((due, member.0));
+        }
+        self.places(site).for_each(|places| places.taken[class as usize] -= 1);
+    }
+
     /// When the next group is due that is not yet, if there is one. Until then only the end of a cycle lets another begin.
     pub fn wakes_at(&self) -> Option<Duration> {
         self.sleeping.first().map(|(due, _)| *due)

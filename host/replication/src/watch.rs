@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Clock, Consistency, GroupName, SiteName};
+use farshore_core::{Clock, Consistency, GroupName, SiteName, Timestamp, Timetable};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub struct Watched {
     pub turns: Turns,
     /// How often a point is application-consistent, if not all or none are.
     pub application: Option<ApplicationPoints>,
+    /// When no cycle of it begins, but one that somebody asks for. One that runs goes on.
+    pub blackout: Timetable<()>,
 }
 
 /// Application-consistent points among others.
@@ -73,6 +75,9 @@ pub struct ApplicationPoints {
     /// How old the newest is; none if there is none.
     pub newest_age: Option<Duration>,
 }
+
+/// In a blackout the clock on the wall is looked at so often, because it may be set.
+const BLACKOUT_LOOK: Duration = Duration::from_secs(60);
 
 /// An application-consistent point that failed is tried again after so long, or after its own time if that is shorter.
 const APPLICATION_RETRY_PAUSE: Duration = Duration::from_secs(600);
@@ -174,12 +179,20 @@ struct Group {
     is_hopeless: bool,
     /// How often a point is application-consistent, and when the next is due.
     application: Option<(Duration, Duration)>,
+    blackout: Timetable<()>,
 }
 
 impl Group {
     /// Whether the next cycle that nobody asked for is application-consistent.
     fn is_application_due(&self, now: Duration) -> bool {
         self.application.is_some_and(|(_, due)| now >= due)
+    }
+
+    /// For how long no cycle that nobody asked for begins, as far as the clock is believed.
+    fn blackout(&self, now: Timestamp) -> Option<Duration> {
+        self.blackout.at(now)?;
+        let end = self.blackout.next_change(now).map_or(Duration::MAX, |end| end.since(now));
+        Some(end.min(BLACKOUT_LOOK))
     }
 
     fn next_application(&mut self, after: Duration, now: Duration) {
@@ -234,7 +247,7 @@ impl Watching<'_> {
         }
     }
 
-    fn protect(&mut self, Watched { replicator, turns, application }: Watched, now: Duration) {
+    fn protect(&mut self, Watched { replicator, turns, application, blackout }: Watched, now: Duration) {
         let application = application.map(|ApplicationPoints { every, newest_age }| {
             (every, newest_age.map_or(now, |age| now.saturating_add(every.saturating_sub(age))))
         });
@@ -243,21 +256,29 @@ impl Watching<'_> {
             && let Some(group) = self.groups.get_mut(member)
         {
             group.replicator = Arc::new(replicator);
-            group.application = application;
+            (group.application, group.blackout) = (application, blackout);
             self.schedule.change(*member, &turns, now);
             return;
         }
         let member = self.schedule.add(&turns, now);
         let (replicator, end_cycle) = (Arc::new(replicator), self.stop.end_now.child_token());
-        self.groups
-            .insert(member, Group { replicator, end_cycle, asked: VecDeque::new(), is_hopeless: false, application });
+        let asked = VecDeque::new();
+        let group = Group { replicator, end_cycle, asked, is_hopeless: false, application, blackout };
+        self.groups.insert(member, group);
         self.members.insert(name, member);
     }
 
     /// The cycle whose turn it is now.
     fn begin(&mut self) -> Option<BoxFuture<'static, Ended>> {
-        let began = self.clock.monotonic();
-        let begun = self.schedule.begin(began)?;
+        let (began, begun) = loop {
+            let now = self.clock.monotonic();
+            let begun = self.schedule.begin(now)?;
+            let group = self.groups.get(&begun.member)?;
+            match group.blackout(self.clock.now()).filter(|_| group.asked.is_empty()) {
+                Some(pause) => self.schedule.postpone(begun.member, pause, now),
+                None => break (now, begun),
+            }
+        };
         let group = self.groups.get_mut(&begun.member)?;
         let (mut wishes, answers) = take_asked(&mut group.asked);
         // Whoever asked for a point gets it also from guests that do not come to rest.

@@ -16,7 +16,7 @@ use std::{
 
 use farshore_core::{
     CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, GroupName, Passphrase, PointLabel, SiteName, SystemClock,
-    SystemEntropy,
+    SystemEntropy, Timestamp, Timetable, Zone,
 };
 use farshore_replication::{
     ApplicationPoints, Asked, CopyLimits, CycleEvent, CycleObserver, CycleReport, CycleResult, Objective, Order,
@@ -146,7 +146,7 @@ fn watched(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, name: &str, open: &Arc
     };
     let objective = Objective { rpo: Duration::from_millis(50) };
     let turns = Turns { site: production(), objective, priority: Priority::Normal, newest_age: Some(Duration::ZERO) };
-    Watched { replicator, turns, application: None }
+    Watched { replicator, turns, application: None, blackout: Timetable::default() }
 }
 
 /// Replicates these groups and no others.
@@ -394,4 +394,69 @@ async fn application_consistent_points_come_on_their_own_schedule_and_a_guest_th
     let committed = told.committed.lock().expect("no panic").values().sum::<usize>();
     assert!(failed.iter().all(|(_, code, _)| *code == Code::new(4008)), "{failed:?}");
     assert!((1..committed).contains(&failed.len()), "{} of {committed}", failed.len());
+}
+
+/// A clock whose civil time is put to where a test wants it, and whose other hand goes as always.
+struct PutClock(std::sync::atomic::AtomicI64);
+
+#[async_trait::async_trait]
+impl farshore_core::Clock for PutClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_milliseconds(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        // A minute of looking at the wall is not waited for here.
+        SystemClock.sleep(duration.min(Duration::from_millis(20))).await;
+    }
+}
+
+#[tokio::test]
+async fn in_a_blackout_only_cycles_that_somebody_asks_for_begin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (vault, site) = (vault("blackout").await, SimulatedSite::new(&["a", "b"]));
+    let open = Arc::new(Open::default());
+    // 1970 began on a Thursday at midnight.
+    let clock = PutClock(10_000.into());
+    let nights = "thu 00:00-00:01".parse().expect("hours");
+    let dark = Watched {
+        blackout: Timetable::new(Zone::utc(), vec![(nights, ())]),
+        ..watched(&vault, &site, "a", &open, folder.path())
+    };
+    let bright = watched(&vault, &site, "b", &open, folder.path());
+    let (sender, orders) = orders();
+    for watched in [dark, bright] {
+        sender.send(Order::Protect(Box::new(watched))).await.expect("there is room");
+    }
+    let stop = CancellationToken::new();
+    let told = Told::new(&stop, |_, _| false);
+    let count = |name: &str| told.committed.lock().expect("no panic").get(&group(name)).copied().unwrap_or_default();
+    let both = Stop::at_once(&stop);
+    let looping = watch(orders, Schedule::new(2), &clock, &told, &both);
+    let story = async {
+        while count("b") < 5 {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(count("a"), 0, "it is in its blackout");
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let asked = Asked { wishes: Wishes::default(), answer };
+        sender.send(Order::Now(group("a"), asked)).await.expect("there is room");
+        assert!(answered.await.expect("an answer").is_ok());
+        let before = count("b");
+        while count("b") < before + 5 {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(count("a"), 1, "one was asked for");
+        // The wall shows a minute later.
+        clock.0.store(60_000, Ordering::SeqCst);
+        while count("a") < 4 {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(looping, story);
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Consistency, GroupName, Timestamp};
+use farshore_core::{Consistency, GroupName, Timestamp, Timetable};
 use farshore_replication::{
     CycleReport, Newest, Order, Protection, ReplicationError, Replicator, Schedule, Stop, Turns, WatchObserver,
     Watched, Wishes, orders, watch,
@@ -75,7 +75,10 @@ async fn replicated(
         let shown = Arc::new(shown());
         let replicator = engine.replicator(configuration, name, group, Arc::clone(&shown) as _).await;
         groups.push(match replicator {
-            Ok(replicator) => Ok(Replicated { replicator, turns: engine::turns(group), shown }),
+            Ok(replicator) => {
+                let (turns, blackout) = (engine::turns(group), configuration.blackout(group));
+                Ok(Replicated { replicator, turns, blackout, shown })
+            }
             Err(error) => Err(Unusable { group: name.clone(), error }),
         });
     }
@@ -94,6 +97,7 @@ struct Unusable {
 struct Replicated {
     replicator: Replicator,
     turns: Turns,
+    blackout: Timetable<()>,
     shown: Arc<Shown>,
 }
 
@@ -237,7 +241,9 @@ async fn on_and_on(context: &Context, names: Vec<GroupName>) -> Result<(), Failu
     let (mut watched, mut unusable) = (Vec::new(), Vec::new());
     for group in groups {
         match group {
-            Ok(Replicated { replicator, turns, .. }) => watched.push(Watched { replicator, turns, application: None }),
+            Ok(Replicated { replicator, turns, blackout, .. }) => {
+                watched.push(Watched { replicator, turns, application: None, blackout });
+            }
             Err(group) => unusable.push(group),
         }
     }

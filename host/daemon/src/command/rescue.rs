@@ -4,7 +4,10 @@ use farshore_vault::Address;
 
 use crate::{
     arguments::{PointsArguments, RescueArguments, RestoreArguments},
-    config::{Configuration, Vault, model::OptionValue},
+    config::{
+        Configuration, Vault,
+        model::{Bandwidth, OptionValue},
+    },
     context::Context,
     error::CliError,
     keys,
@@ -32,6 +35,7 @@ pub async fn run(context: &Context, arguments: RescueArguments) -> Result<(), Fa
         secrets: std::collections::BTreeMap::new(),
         // The data alone can be read.
         data: None,
+        bandwidth: Bandwidth::default(),
     });
     let vault = vault::open(context, &configuration, Needs::Administrator).await?;
     match (group, to, capsule) {

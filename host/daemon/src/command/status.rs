@@ -120,7 +120,9 @@ async fn ask(
 /// What the vault says of all groups of the configuration.
 async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn Clock>, output: Output) -> HostStatus {
     let board = Board::new(Arc::clone(clock));
-    configuration.groups.iter().for_each(|(name, group)| board.put(name, &group.site, group.rpo));
+    for (name, group) in &configuration.groups {
+        board.put(name, &group.site, group.rpo, configuration.blackout(group));
+    }
     let asking = stream::iter(configuration.groups.keys()).map(|name| {
         let board = &board;
         async move {
@@ -138,10 +140,15 @@ async fn of_vault(vault: &Vault, configuration: &Configuration, clock: &Arc<dyn 
     HostStatus { source: Source::Vault, at: clock.now(), groups }
 }
 
+/// A blackout is the operator's wish.
+const fn is_as_wished(state: GroupState) -> bool {
+    matches!(state, GroupState::Ok | GroupState::Paused)
+}
+
 /// Whether all is well.
 fn judged(status: &HostStatus) -> Result<(), CliError> {
     let unwell: Vec<&str> =
-        status.groups.iter().filter(|group| group.state != GroupState::Ok).map(|group| group.group.as_str()).collect();
+        status.groups.iter().filter(|group| !is_as_wished(group.state)).map(|group| group.group.as_str()).collect();
     match unwell.len() {
         0 => Ok(()),
         count => Err(CliError::Unwell { count, groups: unwell.join(", ") }),
@@ -202,7 +209,8 @@ const fn urgency(state: GroupState) -> u8 {
         GroupState::Hurt | GroupState::Late => 0,
         GroupState::Unprotected => 1,
         GroupState::Unknown => 2,
-        GroupState::Ok => 3,
+        GroupState::Paused => 3,
+        GroupState::Ok => 4,
     }
 }
 
@@ -210,6 +218,7 @@ const fn state(state: GroupState) -> &'static str {
     match state {
         GroupState::Ok => "ok",
         GroupState::Late => "LATE",
+        GroupState::Paused => "PAUSED",
         GroupState::Hurt => "HURT",
         GroupState::Unprotected => "UNPROTECTED",
         GroupState::Unknown => "UNKNOWN",
@@ -229,6 +238,9 @@ fn now(group: &GroupStatus, at: Timestamp) -> String {
             let doing = if doing.is_empty() { String::new() } else { format!(": {doing}") };
             parts.push(format!("replicates for {running}, {} read{doing}", human::bytes(*read_bytes)));
         }
+    }
+    if let Some(until) = group.blackout_until {
+        parts.insert(0, format!("blackout until {until}"));
     }
     if let Some(SpooledStatus { points, bytes }) = &group.spooled {
         let (noun, verb) = if *points == 1 { ("point", "waits") } else { ("points", "wait") };

@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use farshore_core::{AlertName, GroupName, SiteName};
+use farshore_core::{AlertName, GroupName, SiteName, Timetable};
 use zeroize::Zeroizing;
 
 pub use self::model::{Alert, Document, Group, Site, Vault};
@@ -88,6 +88,7 @@ impl Examined {
             options: BTreeMap::new(),
             secrets: BTreeMap::new(),
             data: None,
+            bandwidth: model::Bandwidth::default(),
         };
         Configuration {
             host: self.document.host.clone(),
@@ -201,6 +202,12 @@ impl Configuration {
             Some(socket) => self.path(socket),
             None => self.path(&self.host.state_folder).join("farshore.sock"),
         }
+    }
+
+    /// When no cycle of a group begins.
+    pub fn blackout(&self, group: &Group) -> Timetable<()> {
+        let hours = group.blackout.iter().map(|hours| (*hours, ()));
+        Timetable::new(self.host.time_zone.clone(), hours.collect())
     }
 
     /// Where points wait while the vault cannot be reached.

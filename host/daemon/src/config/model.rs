@@ -13,7 +13,9 @@ use std::{
 };
 
 use farshore_alerts::{AlertRule, MailTarget, WebhookTarget};
-use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
+use farshore_core::{
+    AlertName, Consistency, CredentialName, GroupName, Hours, Limit, Limits, MachineId, SiteName, Timetable, Zone,
+};
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
 use farshore_replication::{CatchUp, Priority};
 use farshore_state::Severity;
@@ -71,6 +73,37 @@ pub struct Host {
     pub listen: Option<Listen>,
     /// Where points wait while the vault cannot be reached.
     pub spool: Spool,
+    /// By whose clocks hours are meant; by this machine's when it is left out.
+    pub time_zone: Zone,
+}
+
+/// How many bytes may pass in a second.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Bandwidth {
+    /// At hours that are not named.
+    pub limit: Limit,
+    /// At these hours; of those that overlap the first counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hours: Vec<BandwidthAt>,
+}
+
+/// How many bytes may pass in a second at some hours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BandwidthAt {
+    /// When.
+    pub at: Hours,
+    /// How many.
+    pub limit: Limit,
+}
+
+impl Bandwidth {
+    /// The same by the clocks of a zone.
+    pub fn limits(&self, zone: &Zone) -> Limits {
+        let hours = self.hours.iter().map(|BandwidthAt { at, limit }| (*at, *limit));
+        Limits { hours: Timetable::new(zone.clone(), hours.collect()), otherwise: self.limit }
+    }
 }
 
 /// A folder in which points wait, sealed, while the vault cannot be reached.
@@ -117,6 +150,7 @@ impl Default for Host {
             socket: None,
             listen: None,
             spool: Spool::default(),
+            time_zone: Zone::default(),
         }
     }
 }
@@ -145,6 +179,9 @@ pub struct Vault {
     /// Where its data is, if that is another address. Then this one is of its metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<VaultData>,
+    /// How fast this host sends to it.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 /// Who is told of which events: a program by a webhook, or people by mail.
@@ -301,6 +338,9 @@ pub struct Site {
     /// How many groups of it are replicated at once, at most; as many as the host replicates when it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent_cycles: Option<u16>,
+    /// How fast its disks are read for recovery points.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// What the component is told in every mode; its own schema says what can stand here.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub settings: Map<String, Value>,
@@ -455,6 +495,9 @@ pub struct Group {
     /// One point is application-consistent in so long, beside the others that are not.
     #[serde(with = "units::duration::optional", default, skip_serializing_if = "Option::is_none")]
     pub application_every: Option<Duration>,
+    /// When no cycle begins, but one that somebody asks for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackout: Vec<Hours>,
     /// What comes into the vault of the points that waited while it could not be reached.
     #[serde(default)]
     pub catch_up: CatchUp,

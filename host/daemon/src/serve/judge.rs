@@ -66,7 +66,9 @@ impl Judge {
             return self.diary.tell_end(Severity::Error, events::OBJECTIVE_MET, Some(&group), text, details);
         }
         let what = match status.state {
-            GroupState::Ok | GroupState::Late => format!("the newest point is {} old", human::duration(age)),
+            GroupState::Ok | GroupState::Late | GroupState::Paused => {
+                format!("the newest point is {} old", human::duration(age))
+            }
             GroupState::Hurt => "the newest point of which something was proven is damaged".to_owned(),
             GroupState::Unprotected => "there is no recovery point".to_owned(),
             GroupState::Unknown => "the vault has not said how old the newest point is".to_owned(),

@@ -58,6 +58,9 @@ const FIXED: [&str; 8] = [
     "host.spool.folder",
 ];
 
+/// Keys among them that it does change.
+const CHANGING: [&str; 1] = ["vault.bandwidth."];
+
 /// Somebody who wants the file to be taken now, and waits.
 pub type ReloadAsked = oneshot::Sender<Result<ReloadReport, Failure>>;
 
@@ -208,7 +211,7 @@ impl Keeper<'_> {
 
     fn show_groups(&self) {
         for (name, group) in self.configuration.served_groups() {
-            self.board.put(name, &group.site, group.rpo);
+            self.board.put(name, &group.site, group.rpo, self.configuration.blackout(group));
         }
     }
 
@@ -292,7 +295,8 @@ impl Keeper<'_> {
         };
         self.board.read(&name, newest);
         let turns = Turns { newest_age, ..turns(&group) };
-        self.order(Order::Protect(Box::new(Watched { replicator, turns, application }))).await;
+        let blackout = self.configuration.blackout(&group);
+        self.order(Order::Protect(Box::new(Watched { replicator, turns, application, blackout }))).await;
     }
 
     fn can(&self, group: &GroupName) {
@@ -339,7 +343,10 @@ impl Keeper<'_> {
         }
         let fixed = if engine.is_some() { &FIXED[..] } else { &FIXED[FIXED_WITH_VAULT..] };
         let changed = differences(&self.configuration, &next).into_iter().map(|difference| difference.key);
-        let changed: Vec<String> = changed.filter(|key| fixed.iter().any(|fixed| key.starts_with(fixed))).collect();
+        let is_fixed = |key: &String| {
+            fixed.iter().any(|fixed| key.starts_with(fixed)) && !CHANGING.iter().any(|other| key.starts_with(other))
+        };
+        let changed: Vec<String> = changed.filter(is_fixed).collect();
         if !changed.is_empty() {
             return Err(CliError::NeedsRestart { keys: changed.join(", ") }.into());
         }
@@ -377,7 +384,7 @@ impl Keeper<'_> {
         self.show_groups();
         if let (Some(engine), Some(next)) = (engine, next_engine) {
             *engine = next;
-            engine.limit_spool(&self.configuration);
+            engine.limit(&self.configuration);
             self.limit().await;
             for name in gone {
                 self.order(Order::Forget(name)).await;

@@ -51,6 +51,8 @@ pub fn render(
     registry.register("point", "The number of the group's newest point", number.clone());
     let failing = Gauges::default();
     registry.register("failures", "Cycles that failed since the last good one", failing.clone());
+    let blackout = Gauges::default();
+    registry.register("blackout", "1 while the group's blackout lets no cycle begin", blackout.clone());
     let waiting = Gauges::default();
     registry.register("points_waiting", "Points that wait at this host for the vault", waiting.clone());
     let waiting_bytes = Gauges::default();
@@ -77,6 +79,7 @@ pub fn render(
         set(&objective, from_milliseconds(status.objective_milliseconds));
         set(&ok, if status.state == GroupState::Ok { 1.0 } else { 0.0 });
         set(&failing, status.failing.as_ref().map_or(0.0, |failing| f64::from(failing.failures)));
+        set(&blackout, if status.blackout_until.is_some() { 1.0 } else { 0.0 });
         let spooled = status.spooled.map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
         set(&waiting, as_float(spooled.0));
         set(&waiting_bytes, as_float(spooled.1));

@@ -48,7 +48,7 @@ fn group() -> GroupName {
 
 fn board(clock: &Arc<TwoHands>, rpo: Duration) -> Board {
     let board = Board::new(Arc::clone(clock) as _);
-    board.put(&group(), &SiteName::new("production").expect("a name"), rpo);
+    board.put(&group(), &SiteName::new("production").expect("a name"), rpo, Timetable::default());
     board
 }
 
@@ -252,4 +252,42 @@ proptest! {
             prop_assert!(is_late || true_age.unwrap_or(clock.monotonic()) <= rpo);
         }
     }
+}
+
+/// Who is late because nobody lets it be replicated alarms nobody; who was late before, or is an objective later, does.
+#[test]
+fn a_blackout_is_no_miss_and_excuses_none() {
+    let (clock, rpo) = (Arc::new(TwoHands::default()), Duration::from_secs(60));
+    let board = Board::new(Arc::clone(&clock) as _);
+    let night = || Timetable::new(farshore_core::Zone::utc(), vec![("08:10-09:00".parse().expect("hours"), ())]);
+    board.put(&group(), &SiteName::new("production").expect("a name"), rpo, night());
+    let state = || board.all()[0].0.state;
+    // It is 08:00 by this clock at its beginning.
+    board.committed(&report(1, clock.now(), Duration::ZERO), None);
+    clock.pass(61_000);
+    assert_eq!((state(), board.judge().len()), (GroupState::Late, 1));
+    board.committed(&report(2, clock.now(), Duration::ZERO), None);
+    assert_eq!((state(), board.judge().len()), (GroupState::Ok, 1));
+    clock.pass(600_000);
+    let (status, _) = board.all().remove(0);
+    assert_eq!((status.state, board.judge().len()), (GroupState::Paused, 0));
+    assert_eq!(status.blackout_until.map(|until| until.to_string()), Some("2027-01-15T09:00:00.000Z".to_owned()));
+    // Until a second before its end, and an objective after it.
+    clock.pass(3_600_000 - 661_000 - 1_000);
+    assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
+    clock.pass(59_000);
+    assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
+    clock.pass(3_000);
+    let judged = board.judge();
+    assert!(matches!(judged.as_slice(), [Judged { is_late: true, .. }]), "{judged:?}");
+    // A miss that was told is not taken back by a blackout.
+    board.put(&group(), &SiteName::new("production").expect("a name"), rpo, Timetable::default());
+    assert_eq!(state(), GroupState::Late);
+    board.put(
+        &group(),
+        &SiteName::new("production").expect("a name"),
+        rpo,
+        Timetable::new(farshore_core::Zone::utc(), vec![("00:00-24:00".parse().expect("hours"), ())]),
+    );
+    assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
 }
