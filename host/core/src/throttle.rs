@@ -71,7 +71,8 @@ impl Throttle {
 
     /// Returns when so many bytes may go, after all who asked before. After a rest 250 ms worth of bytes, or 64 KiB if
     /// that is more, go at once; who asks for more than that waits for a rest, and those who come after wait until it
-    /// has been paid off. Nothing is charged if this is dropped before it returns.
+    /// has been paid off. Nothing is charged if this is dropped before it returns. Whoever is first holds up all others: it must
+    /// not rest unpolled, as one of a `buffered` stream may.
     pub async fn pass(&self, bytes: u64) {
         let _turn = self.turn.lock().await;
         while let Some(wait) = self.charge(bytes) {

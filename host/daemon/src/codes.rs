@@ -3,7 +3,7 @@
 use farshore_core::{Code, CodePage};
 
 /// Each crate's table, with the range of numbers that is its own.
-pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [CodePage]); 11] {
+pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [CodePage]); 12] {
     [
         ("vault", 1000..=1999, farshore_vault::CODES),
         ("component host", 2000..=2499, farshore_plugin::CODES),
@@ -14,6 +14,7 @@ pub fn tables() -> [(&'static str, std::ops::RangeInclusive<u16>, &'static [Code
         ("command line and configuration", 6000..=6199, crate::error::CODES),
         ("state file", 6200..=6299, farshore_state::CODES),
         ("spool", 6400..=6499, farshore_spool::CODES),
+        ("telemetry", 6500..=6599, farshore_telemetry::CODES),
         ("alerts", 6300..=6399, farshore_alerts::CODES),
         ("demonstration", 6900..=6999, farshore_demo::CODES),
     ]

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use farshore_core::{Clock, Entropy, SystemClock, SystemEntropy};
+use farshore_core::{Clock, Entropy, Limits, SystemClock, SystemEntropy, Throttle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,14 +34,18 @@ pub struct Context {
     pub config_file: PathBuf,
     /// The recovery kit that the command line names.
     pub kit_file: Option<PathBuf>,
+    /// How fast this process sends to vaults whose configuration says how fast.
+    pub uploads: Arc<Throttle>,
 }
 
 impl Context {
     /// The context of this process.
     pub fn new(global: &Global) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Self {
             output: Output { json: global.json, style: Style::for_standard_error(global.no_color) },
-            clock: Arc::new(SystemClock),
+            uploads: Arc::new(Throttle::new(Arc::clone(&clock), Limits::default())),
+            clock,
             entropy: Arc::new(SystemEntropy),
             stop: CancellationToken::new(),
             signal: Arc::new(OnceLock::new()),

@@ -11,7 +11,8 @@ use std::{
 
 use farshore_core::{Passphrase, VaultId};
 use farshore_vault::{
-    Address, Context as VaultContext, Error as VaultError, Kit, Opener, Power, Store, StoreOptions, Vault, Workers,
+    Address, Context as VaultContext, Error as VaultError, Kit, Opener, PacedConnector, Power, Store, StoreOptions,
+    Vault, Workers,
 };
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
@@ -43,7 +44,7 @@ pub enum Needs {
 /// # Errors
 /// [`CliError::NothingOpens`]; when a secret cannot be had; and what the vault says.
 pub async fn open(context: &Context, configuration: &Configuration, needs: Needs) -> Result<Arc<Vault>, Failure> {
-    let store = store(context.output, configuration)?;
+    let store = store(context, configuration)?;
     let nothing_done = "nothing was done";
     let found = context.until_stopped(nothing_done, Vault::id_at(&store)).await??;
     let missing = || VaultError::VaultMissing { address: store.address().to_owned() };
@@ -118,11 +119,15 @@ pub fn vault_context(context: &Context, configuration: &Configuration) -> VaultC
 ///
 /// # Errors
 /// When a secret cannot be had, or a store cannot be used as it is configured.
-pub fn store(output: Output, configuration: &Configuration) -> Result<Store, Failure> {
+pub fn store(context: &Context, configuration: &Configuration) -> Result<Store, Failure> {
     let vault = &configuration.vault;
-    let store = store_at(output, configuration, &vault.address, &vault.options, &vault.secrets)?;
+    context.uploads.set(vault.bandwidth.limits(&configuration.host.time_zone));
+    let upload = vault.bandwidth.says_something().then(|| Arc::clone(&context.uploads));
+    let connector = PacedConnector { upload, download: None };
+    let at = |address, options, secrets| store_at(context.output, configuration, address, options, secrets, &connector);
+    let store = at(&vault.address, &vault.options, &vault.secrets)?;
     let Some(data) = &vault.data else { return Ok(store) };
-    Ok(store.with_data(store_at(output, configuration, &data.address, &data.options, &data.secrets)?))
+    Ok(store.with_data(at(&data.address, &data.options, &data.secrets)?))
 }
 
 fn store_at(
@@ -131,6 +136,7 @@ fn store_at(
     address: &str,
     options: &BTreeMap<String, OptionValue>,
     secrets: &BTreeMap<String, SecretPlace>,
+    connector: &PacedConnector,
 ) -> Result<Store, Failure> {
     let address: Address = address.parse()?;
     let name_in_store = |name: &str| name.replace('-', "_");
@@ -141,7 +147,7 @@ fn store_at(
         let value = configuration.secret(output, place).map_err(refused)?;
         values.insert(name_in_store(name), value.to_string());
     }
-    Ok(Store::open(&address, &StoreOptions::from_env(values))?)
+    Ok(Store::open_paced(&address, &StoreOptions::from_env(values), connector)?)
 }
 
 /// How a passphrase is asked for on a terminal.

@@ -320,7 +320,7 @@ impl Replicator {
                         Ok(()) => {
                             self.tell_waiting(spool);
                             self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
-                            return Err(self.waiting(spool, Some(error)));
+                            return Err(self.waiting(spool, Some(error), false));
                         }
                         Err(why) => {
                             let text = format!("the point cannot wait at this host either: {why}");

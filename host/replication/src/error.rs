@@ -133,8 +133,9 @@ pub enum ReplicationError {
     },
     /// The point was made, and waits at this host until the vault can be reached.
     #[error(
-        "group {group:?}: {points} recovery point{} ({bytes} bytes) wait{} at this host for the vault",
-        if *points == 1 { "" } else { "s" }, if *points == 1 { "s" } else { "" }, group = group.as_str()
+        "group {group:?}: {points} recovery point{} ({bytes} bytes) wait{} at this host for the vault{}",
+        if *points == 1 { "" } else { "s" }, if *points == 1 { "s" } else { "" },
+        if *is_catching_up { ", which answers, and come into it one after the other" } else { "" }, group = group.as_str()
     )]
     Waiting {
         /// The group.
@@ -143,6 +144,8 @@ pub enum ReplicationError {
         points: usize,
         /// Bytes of them.
         bytes: u64,
+        /// The vault answers, and the others come into it with the next cycle, which may begin at once.
+        is_catching_up: bool,
         /// Why it is not in the vault; none if only those before it had to come first.
         source: Option<Box<Self>>,
     },

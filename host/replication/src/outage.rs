@@ -6,9 +6,9 @@
 //!
 //! *Catching up.* As long as a group has points that wait, all its points go through the spool, in order. Each cycle first makes its own, and then
 //! commits what waits, as new points of the lineage with the times at which they were captured: every one, or what all of them come to
-//! ([`CatchUp`]). For that it takes the rest of its objective's time, so that catching up makes no later capture late.
+//! ([`CatchUp`]). For that it takes the rest of its objective's time, or a minute, so that catching up makes no later capture late.
 //!
-//! *What is fenced, is fenced.* A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
+//! *What is fenced, is fenced.* A vault that answers is asked whether this site may still write, before anything is captured. A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
 //! into the vault only if the newest point there is the one on which it builds. If another is, because the group was failed over and came
 //! back, or another process replicated it, what waits is given up, and said to be. The vault's points are then newer than it.
 //!
@@ -57,9 +57,12 @@ pub struct Outage {
     pub objective: Duration,
 }
 
-/// Nine tenths of an objective: the rest is for the source.
+/// No cycle catches up for longer: other groups want its place. It has another turn at once.
+const CATCHING_UP_MAX: Duration = Duration::from_secs(60);
+
+/// For how long one cycle catches up: nine tenths of an objective, because the rest is for the source.
 fn budget(objective: Duration) -> Duration {
-    objective / 10 * 9
+    (objective / 10 * 9).min(CATCHING_UP_MAX)
 }
 
 impl Replicator {
@@ -121,6 +124,7 @@ impl Replicator {
     ) -> Result<Option<CycleReport>, ReplicationError> {
         let started = self.clock.monotonic();
         self.tell_waiting(&spool);
+        self.see_that_it_may_write(lineage, journal, meter).await?;
         let made = match self.before(&mut spool, lineage) {
             Ok(Some((before, after))) => {
                 self.make_wait(&mut spool, journal, (&before, after), wishes, meter, stop).await
@@ -137,19 +141,49 @@ impl Replicator {
         self.tell_waiting(&spool);
         match (made, caught_up) {
             // What could not wait is made in the vault, by the next cycle or by this one.
-            (_, Ok(report)) if spool.is_empty() => Ok(report),
+            (_, Ok(CaughtUp::All(report))) => Ok(report.map(|report| *report)),
             (_, Err(error)) if !error.is_unanswered() => Err(error),
             (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => Err(self.waiting(&spool, Some(error))),
-            (Ok(()), Ok(_)) => Err(self.waiting(&spool, why)),
+            (Ok(()), Err(error)) => Err(self.waiting(&spool, Some(error), false)),
+            (Ok(()), Ok(CaughtUp::NotYet)) => Err(self.waiting(&spool, why, false)),
+            (Ok(()), Ok(CaughtUp::Partly)) => Err(self.waiting(&spool, None, true)),
         }
     }
 
-    pub(crate) fn waiting(&self, spool: &Spool, why: Option<ReplicationError>) -> ReplicationError {
+    /// A group that was failed over is not captured any more, as soon as the vault says so. One that does not answer is lost.
+    async fn see_that_it_may_write(
+        &self,
+        lineage: &Lineage,
+        journal: &mut CaptureJournal,
+        meter: &mut AdapterMeter<'_>,
+    ) -> Result<(), ReplicationError> {
+        if self.outage.as_ref().is_none_or(|outage| outage.link.is_lost()) {
+            return Ok(());
+        }
+        match self.begin_point(lineage).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_unanswered() => {
+                self.lost_the_vault();
+                Ok(())
+            }
+            Err(error) => {
+                self.release_without_point(journal, &error, meter).await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn waiting(
+        &self,
+        spool: &Spool,
+        why: Option<ReplicationError>,
+        is_catching_up: bool,
+    ) -> ReplicationError {
         ReplicationError::Waiting {
             group: self.protection.group.clone(),
             points: spool.waiting().len(),
             bytes: spool.bytes(),
+            is_catching_up,
             source: why.map(Box::new),
         }
     }
@@ -270,40 +304,41 @@ impl Replicator {
         copied.map_err(|error| self.copy_error(disk, error))
     }
 
-    /// Commits what waits, until nothing does, the vault is lost, or it is time for the next capture. The report of the last point, if
-    /// nothing waits any more; those before it are told.
+    /// Commits what waits, until nothing does, the vault is lost, or it is time for the next capture. The points are told, but for the last
+    /// if nothing waits any more.
     async fn catch_up(
         &self,
         spool: &mut Spool,
         lineage: &Lineage,
         until: Duration,
         stop: &CancellationToken,
-    ) -> Result<Option<CycleReport>, ReplicationError> {
-        let Some(outage) = &self.outage else { return Ok(None) };
-        let mut is_first = true;
+    ) -> Result<CaughtUp, ReplicationError> {
+        let Some(outage) = &self.outage else { return Ok(CaughtUp::NotYet) };
+        let mut caught_up = CaughtUp::NotYet;
         while !spool.is_empty() && !stop.is_cancelled() {
             let now = self.clock.monotonic();
-            if !outage.link.may_ask(now) || (!is_first && now >= until) {
-                break;
+            if matches!(caught_up, CaughtUp::Partly) && now >= until {
+                return Ok(caught_up);
             }
-            is_first = false;
-            let report = match self.commit_waiting(spool, lineage, outage.catch_up).await {
-                Ok(report) => report,
-                Err(error) => {
-                    if error.is_unanswered() {
-                        self.lost_the_vault();
-                    }
-                    return Err(error);
-                }
-            };
-            self.reached_the_vault();
-            match report {
-                Some(report) if spool.is_empty() => return Ok(Some(report)),
+            if !outage.link.may_ask(now) {
+                return Ok(CaughtUp::NotYet);
+            }
+            let committed = self.commit_waiting(spool, lineage, outage.catch_up).await;
+            match &committed {
+                Err(error) if error.is_unanswered() => self.lost_the_vault(),
+                _ => self.reached_the_vault(),
+            }
+            caught_up = CaughtUp::Partly;
+            match committed? {
+                report if spool.is_empty() => return Ok(CaughtUp::All(report.map(Box::new))),
                 Some(report) => self.observer.event(CycleEvent::CaughtUp(Box::new(report))),
                 None => {}
             }
         }
-        Ok(None)
+        match spool.is_empty() {
+            true => Ok(CaughtUp::All(None)),
+            false => Ok(caught_up),
+        }
     }
 
     /// Commits the oldest point that waits, or what all of them come to. None if what waited is there already, or was given up.
@@ -459,6 +494,16 @@ impl Replicator {
     fn spool_error(&self, doing: &'static str, source: SpoolError) -> ReplicationError {
         ReplicationError::Spool { group: self.protection.group.clone(), doing, source }
     }
+}
+
+/// How far a cycle caught up.
+enum CaughtUp {
+    /// Nothing waits any more; the report of the last point, if one was committed for it.
+    All(Option<Box<CycleReport>>),
+    /// The vault answers, and there is more to do.
+    Partly,
+    /// It was not asked.
+    NotYet,
 }
 
 /// The newest point that is known to be in the vault, if what waits can say that it builds on it.

@@ -109,6 +109,8 @@ pub enum CycleEnd {
     Failed,
     /// Its point waits at this host: for its turns that is as good as durable.
     Waiting,
+    /// The same, and the group may have another turn at once to catch up.
+    CatchingUp,
     /// It failed, and another way to do it may begin at once.
     Otherwise,
     /// No later try can help before somebody changes something: the group is looked at now and then.
@@ -351,9 +353,13 @@ impl Schedule {
         group.length = now.saturating_sub(since);
         group.is_hopeless = end == CycleEnd::Final;
         let mut pause = match end {
-            CycleEnd::Committed | CycleEnd::Waiting => {
+            CycleEnd::Committed | CycleEnd::Waiting | CycleEnd::CatchingUp => {
                 (group.has_point, group.counts_from, group.failures) = (true, BEFORE + since, 0);
-                group.objective.pause(group.length).saturating_sub(group.length)
+                match end {
+                    // The source is left alone for a while also then.
+                    CycleEnd::CatchingUp => group.objective.rpo / 10,
+                    _ => group.objective.pause(group.length).saturating_sub(group.length),
+                }
             }
             CycleEnd::Otherwise => Duration::ZERO,
             CycleEnd::Failed | CycleEnd::Final => {

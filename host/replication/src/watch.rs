@@ -302,6 +302,7 @@ impl Watching<'_> {
         let Ended { begun: Begun { member, waited }, began, is_application, group: name, answers, result } = ended;
         let end = match &result {
             Ok(_) => CycleEnd::Committed,
+            Err(ReplicationError::Waiting { is_catching_up: true, .. }) => CycleEnd::CatchingUp,
             Err(ReplicationError::Waiting { .. }) => CycleEnd::Waiting,
             // The vault and the journal are no guests.
             Err(ReplicationError::Site { .. }) if is_application => CycleEnd::Otherwise,
@@ -323,7 +324,7 @@ impl Watching<'_> {
                     let note = report.point.note.clone();
                     not_at_rest = Some((ReplicationError::NotAtRest { group: name.clone(), note }, retry_pause));
                 }
-                Err(_) if is_application && end == CycleEnd::Waiting => group.next_application(every, began),
+                Err(ReplicationError::Waiting { .. }) if is_application => group.next_application(every, began),
                 Err(error) if end == CycleEnd::Otherwise => {
                     group.next_application(retry_pause, self.clock.monotonic());
                     self.observer.application_failed(&name, error, retry_pause);
@@ -334,7 +335,7 @@ impl Watching<'_> {
         match &result {
             Ok(report) => self.observer.committed(report, waited, pause),
             Err(ReplicationError::Stopped { .. }) => self.observer.stopped(&name),
-            Err(error) if end == CycleEnd::Waiting => self.observer.waits(&name, error, pause),
+            Err(error @ ReplicationError::Waiting { .. }) => self.observer.waits(&name, error, pause),
             Err(_) if end == CycleEnd::Otherwise => {}
             Err(error) => self.observer.failed(&name, error, self.schedule.failures(member), pause),
         }

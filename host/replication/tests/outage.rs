@@ -474,7 +474,13 @@ async fn what_waits_does_not_come_in_after_a_failover() {
     let error = scene.cycle().await.expect_err("it was failed over");
     assert!(matches!(error, ReplicationError::Fenced { .. }), "{error:?}");
     assert_eq!((scene.right_points().await.len(), scene.site.captures()), (1, 0));
-    assert!(scene.files() >= 1, "nothing is thrown away");
+    let files = scene.files();
+    assert!(files >= 1, "nothing is thrown away");
+    for _ in 0..2 {
+        let error = scene.cycle().await.expect_err("it was failed over");
+        assert!(matches!(error, ReplicationError::Fenced { .. }), "{error:?}");
+    }
+    assert_eq!(scene.files(), files, "who was failed over is not captured any more");
     // It comes back without a point of the other side: what waits builds on the newest point again.
     let head = lineage.head().await.expect("a head");
     lineage.raise_generation(&here, "back", &head).await.expect("raised");
@@ -538,6 +544,41 @@ async fn a_damaged_point_that_waits_takes_those_after_it_along_and_no_other() {
     assert!(given_up[0].1.contains("damaged"), "{given_up:?}");
     assert_eq!(bases(&scene.cycle().await.expect("the vault answers").point), [Basis::Tracked; 2]);
     assert_eq!(scene.right_points().await.len(), 4);
+}
+
+/// Catching up takes a part of the objective, and then it is the turn of the next capture.
+#[tokio::test]
+async fn catching_up_makes_no_capture_late() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    for _ in 0..8 {
+        waits(&scene.cycle().await);
+    }
+    // Every request to the vault takes half a second, of an objective of fifteen.
+    let clock = Arc::clone(&scene.clock);
+    scene.store.meanwhile(move || clock.pass(Duration::from_millis(500)));
+    scene.find().await;
+    let mut caught_up = Vec::new();
+    for _ in 0..40 {
+        let before = scene.clock.monotonic();
+        let result = scene.cycle().await;
+        let took = scene.clock.monotonic().saturating_sub(before);
+        caught_up.push(scene.heard.caught_up.lock().expect("no panic").len());
+        match result {
+            Err(ReplicationError::Waiting { is_catching_up: true, .. }) => {
+                assert!(took < Duration::from_secs(15 + 8), "one point more than the time for it: {took:?}");
+            }
+            Ok(_) => break,
+            other => panic!("{other:?}"),
+        }
+        scene.pass(15).await;
+    }
+    assert!(caught_up.len() > 2, "not in one cycle: {caught_up:?}");
+    assert!(caught_up.is_sorted_by(|one, other| one < other), "each cycle catches up a little: {caught_up:?}");
+    scene.store.meanwhile(|| {});
+    scene.cycle().await.expect("the vault answers");
+    assert_eq!(scene.right_points().await.len(), 8 + caught_up.len() + 2);
 }
 
 /// A vault that never answers is not waited for longer than its patience.

@@ -84,6 +84,6 @@ pub use repair::{LostObject, RepairPlan, RepairReport, RepairedPoint};
 pub use retention::Retention;
 pub use run::{RUN_ENTRIES_MAX, RUN_ENTRY_BYTES_MAX};
 pub use session::{DiskWriter, PointWriter, WRITE_BYTES_MAX};
-pub use store::{HiddenObject, MetadataPlan, StillHidden, Store, UnhidePlan, UnhideReport};
+pub use store::{HiddenObject, MetadataPlan, PacedConnector, StillHidden, Store, UnhidePlan, UnhideReport};
 pub use vault::{CreateOptions, Draft, KindUsage, Opener, UnreadableLineage, Usage, Vault, VaultInfo};
 pub use waiting::WaitingSealer;

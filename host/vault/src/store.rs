@@ -15,6 +15,7 @@
 pub(crate) mod bucket;
 pub(crate) mod lending;
 mod objects;
+mod paced;
 mod pair;
 mod s3;
 mod unhide;
@@ -33,6 +34,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::OnceCell;
 
+pub use self::paced::PacedConnector;
 #[cfg(fuzzing)]
 pub(crate) use self::pair::Addresses;
 pub use self::pair::MetadataPlan;
@@ -101,7 +103,15 @@ impl Store {
     /// # Errors
     /// [`Error::StoreConfiguration`] when the options do not make sense for the address.
     pub fn open(address: &Address, options: &StoreOptions) -> Result<Self> {
-        Ok(Self::new(Objects::open(address, options)?))
+        Self::open_paced(address, options, &PacedConnector::default())
+    }
+
+    /// The same, with what goes over a network by these limits. Folders and memory have none.
+    ///
+    /// # Errors
+    /// As those of [`Store::open`].
+    pub fn open_paced(address: &Address, options: &StoreOptions, connector: &PacedConnector) -> Result<Self> {
+        Ok(Self::new(Objects::open(address, options, connector)?))
     }
 
     /// A store of the caller's own, such as one that injects faults; the vault's keys begin with `prefix`.

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
 use farshore_plugin::Mode;
+use farshore_telemetry::TelemetryTarget;
 use farshore_vault::Address;
 
 use super::{
-    model::{Adapter, Alert, Document, Group, Host, OptionValue, SecretPlace, Site, Vault},
+    model::{Adapter, Alert, Document, Group, Host, OptionValue, SecretPlace, Site, Telemetry, Vault},
     places::{Part, Path, Places, place},
     problem::{Problem, closest, is_secret_key},
     reach::drill_reaches,
@@ -82,6 +83,9 @@ pub fn check(document: &Document, places: &Places, embedded: &[&str]) -> Vec<Pro
     check_machines_of_two_groups(&document.groups, places, &mut problems);
     for (name, alert) in &document.alerts {
         check_alert(name, alert, places, &mut problems);
+    }
+    if let Some(telemetry) = &document.telemetry {
+        check_telemetry(telemetry, places, &mut problems);
     }
     if !places.contains(&place!["groups"]) {
         problems.push(
@@ -317,6 +321,21 @@ fn check_alert(name: &AlertName, alert: &Alert, places: &Places, problems: &mut 
         let problem =
             Problem::error(places.value(&at(key)), format!("the mail server's {has} has no {lacks} beside it"));
         problems.push(problem.hint("a mail server that asks who sends wants both"));
+    }
+}
+
+fn check_telemetry(telemetry: &Telemetry, places: &Places, problems: &mut Vec<Problem>) {
+    for (key, message) in telemetry.traces.problems() {
+        problems.push(Problem::error(places.value(&place!["telemetry", "traces", key]), message));
+    }
+    for (name, value) in &telemetry.headers {
+        let at = place!["telemetry", "headers", name.as_str()];
+        if let Some(message) = TelemetryTarget::header_problem(name) {
+            problems.push(Problem::error(places.key(&at), message));
+        }
+        if let SecretPlace::Env(variable) = value {
+            problems.extend(check_variable(variable, places.value(&at)));
+        }
     }
 }
 

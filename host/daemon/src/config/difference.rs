@@ -82,13 +82,14 @@ type Leaves = BTreeMap<Vec<Part>, Value>;
 
 /// All that is no table, by its path.
 fn leaves(configuration: &Configuration) -> Leaves {
-    let Configuration { host, vault, sites, groups, alerts, .. } = configuration;
+    let Configuration { host, vault, sites, groups, alerts, telemetry, .. } = configuration;
     let document = Document {
         host: host.clone(),
         vault: Some(vault.clone()),
         sites: sites.clone(),
         groups: groups.clone(),
         alerts: alerts.clone(),
+        telemetry: telemetry.clone(),
     };
     let mut leaves = Leaves::new();
     // What was read from text can be written; a value that could not would show as no difference at all.

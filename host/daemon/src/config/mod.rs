@@ -28,7 +28,7 @@ use std::{
 use farshore_core::{AlertName, GroupName, SiteName, Timetable};
 use zeroize::Zeroizing;
 
-pub use self::model::{Alert, Document, Group, Site, Vault};
+pub use self::model::{Alert, Document, Group, Site, Telemetry, Vault};
 use self::{
     model::SecretPlace,
     places::Places,
@@ -96,6 +96,7 @@ impl Examined {
             sites,
             groups: self.document.groups.clone(),
             alerts: self.document.alerts.clone(),
+            telemetry: self.document.telemetry.clone(),
             places: self.places.clone(),
             folder: folder_of(&self.file),
             file: self.file.clone(),
@@ -111,7 +112,7 @@ impl Examined {
         let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         let problems = self.located();
         match self.document {
-            Document { host, vault: Some(vault), sites, groups, alerts } if errors == 0 => {
+            Document { host, vault: Some(vault), sites, groups, alerts, telemetry } if errors == 0 => {
                 let folder = folder_of(&self.file);
                 Ok(Configuration {
                     host,
@@ -119,6 +120,7 @@ impl Examined {
                     sites,
                     groups,
                     alerts,
+                    telemetry,
                     places: self.places,
                     folder,
                     file: self.file,
@@ -143,6 +145,8 @@ pub struct Configuration {
     pub groups: BTreeMap<GroupName, Group>,
     /// Who is told what happens.
     pub alerts: BTreeMap<AlertName, Alert>,
+    /// Who takes traces.
+    pub telemetry: Option<Telemetry>,
     /// Where everything stands.
     pub places: Places,
     folder: PathBuf,
@@ -161,6 +165,7 @@ impl Configuration {
             sites: BTreeMap::new(),
             groups: BTreeMap::new(),
             alerts: BTreeMap::new(),
+            telemetry: None,
             places: Places::default(),
             folder: folder_of(&file),
             file,

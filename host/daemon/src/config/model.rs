@@ -19,6 +19,7 @@ use farshore_core::{
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
 use farshore_replication::{CatchUp, Priority};
 use farshore_state::Severity;
+use farshore_telemetry::TelemetryTarget;
 use farshore_vault::Retention;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -44,6 +45,20 @@ pub struct Document {
     /// Who is told what happens.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub alerts: BTreeMap<AlertName, Alert>,
+    /// Who takes traces of what the daemon does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
+}
+
+/// Who takes traces, by OpenTelemetry's protocol.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Telemetry {
+    /// The collector.
+    pub traces: TelemetryTarget,
+    /// What each request to it carries, such as `authorization`, each by the place where it is found.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, SecretPlace>,
 }
 
 /// This host's own folders and threads.
@@ -99,6 +114,11 @@ pub struct BandwidthAt {
 }
 
 impl Bandwidth {
+    /// Whether there is a limit at any hour.
+    pub fn says_something(&self) -> bool {
+        self.limit != Limit::Unlimited || !self.hours.is_empty()
+    }
+
     /// The same by the clocks of a zone.
     pub fn limits(&self, zone: &Zone) -> Limits {
         let hours = self.hours.iter().map(|BandwidthAt { at, limit }| (*at, *limit));

@@ -150,7 +150,7 @@ async fn ready(State(served): Shared) -> Response {
 
 async fn tell_metrics(State(served): Shared) -> Response {
     let is_ready = served.known.waits_for().is_empty() && !served.stop.is_cancelled();
-    match metrics::render(&served.board.all(), served.diary.dropped(), is_ready) {
+    match metrics::render(&served.board.all(), [served.diary.dropped(), served.diary.dropped_spans()], is_ready) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

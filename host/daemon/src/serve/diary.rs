@@ -15,10 +15,11 @@ use std::{
 };
 
 use farshore_core::{Clock, GroupName, Timestamp};
+use farshore_replication::PhaseTimes;
 use farshore_state::{CycleRecord, Event, Record, Severity, State};
 use serde_json::{Map, Value};
 
-use super::alarms::Alarms;
+use super::{alarms::Alarms, traces::Traces};
 use crate::output::{Output, human};
 
 /// Records that wait to be written, at most.
@@ -47,6 +48,7 @@ pub struct Kept {
 pub struct Diary {
     kept: Kept,
     alarms: Arc<Alarms>,
+    traces: Arc<Traces>,
 }
 
 /// What the diary's thread is sent.
@@ -115,9 +117,9 @@ impl Kept {
 }
 
 impl Diary {
-    /// One that keeps here, and alerts there.
-    pub const fn new(kept: Kept, alarms: Arc<Alarms>) -> Self {
-        Self { kept, alarms }
+    /// One that keeps here, alerts there, and gives away traces.
+    pub const fn new(kept: Kept, alarms: Arc<Alarms>, traces: Arc<Traces>) -> Self {
+        Self { kept, alarms, traces }
     }
 
     /// Something happened.
@@ -132,9 +134,15 @@ impl Diary {
         self.alarms.tell(&event, trouble);
     }
 
-    /// A cycle has ended.
-    pub fn cycle(&self, cycle: CycleRecord) {
+    /// A cycle has ended; its phases took so long.
+    pub fn cycle(&self, cycle: CycleRecord, times: Option<&PhaseTimes>) {
+        self.traces.cycle(&cycle, times);
         self.kept.keep(Record::Cycle(cycle));
+    }
+
+    /// How many spans of traces were given up.
+    pub fn dropped_spans(&self) -> u64 {
+        self.traces.dropped()
     }
 
     /// How many records were dropped.

@@ -12,6 +12,10 @@ pub const DIARY_SET_ASIDE: &str = "diary-set-aside";
 pub const DIARY_UNUSABLE: &str = "diary-unusable";
 /// Somebody outside could not be told of an event. Nobody is alerted of this.
 pub const ALERT_FAILED: &str = "alert-failed";
+/// The collector of traces does not take them. Nobody is alerted of this.
+pub const TELEMETRY_FAILED: &str = "telemetry-failed";
+/// The collector of traces takes them again.
+pub const TELEMETRY_RECOVERED: &str = "telemetry-recovered";
 /// The vault is open.
 pub const VAULT_OPENED: &str = "vault-opened";
 /// The vault cannot be opened. It is tried again.

@@ -7,7 +7,9 @@ use std::{
 };
 
 use farshore_core::{Basis, Clock, Coded as _, GroupName, Timestamp};
-use farshore_replication::{Board, CycleEvent, CycleObserver, CycleReport, ReplicationError, WatchObserver};
+use farshore_replication::{
+    Board, CycleEvent, CycleObserver, CycleReport, PhaseTimes, ReplicationError, WatchObserver,
+};
 use farshore_state::{CycleOutcome, CycleRecord, Severity};
 use serde_json::json;
 
@@ -32,10 +34,11 @@ impl Loop {
         Self { board, diary, clock, began: Mutex::default(), said: Repeats::default() }
     }
 
-    fn keep(&self, group: &GroupName, outcome: CycleOutcome) {
+    fn keep(&self, group: &GroupName, outcome: CycleOutcome, times: Option<&PhaseTimes>) {
         let ended_at = self.clock.now();
         let began = self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
-        self.diary.cycle(CycleRecord { group: group.clone(), begun_at: began.unwrap_or(ended_at), ended_at, outcome });
+        let record = CycleRecord { group: group.clone(), begun_at: began.unwrap_or(ended_at), ended_at, outcome };
+        self.diary.cycle(record, times);
     }
 }
 
@@ -48,7 +51,7 @@ impl WatchObserver for Loop {
     fn committed(&self, report: &CycleReport, waited: Duration, pause: Option<Duration>) {
         let (failing, age_before) = self.board.committed(report, pause);
         let (group, point) = (&report.group, &report.point);
-        self.keep(group, committed(report, age_before, waited));
+        self.keep(group, committed(report, age_before, waited), Some(&report.times));
         if let Some(failing) = failing {
             let since = human::duration(self.clock.now().since(failing.since));
             let text = format!("point {} after {} tries that failed, for {since}", point.sequence, failing.failures);
@@ -73,7 +76,7 @@ impl WatchObserver for Loop {
         let message = failure.in_a_line();
         let is_final = error.is_final();
         let is_new = self.board.failed(group, error.code(), message.clone(), is_final, failures, pause);
-        self.keep(group, CycleOutcome::Failed { code: error.code().to_string(), message: message.clone() });
+        self.keep(group, CycleOutcome::Failed { code: error.code().to_string(), message: message.clone() }, None);
         if is_new {
             let advice = failure.advice.as_ref().map(|advice| format!("\nhint: {advice}")).unwrap_or_default();
             let text = format!("[{}] {message}{advice}", failure.code);
@@ -200,12 +203,13 @@ impl CycleObserver for Cycles {
                 let took = report.times.copy_milliseconds.saturating_add(report.times.commit_milliseconds);
                 let took = i64::try_from(took).unwrap_or(i64::MAX);
                 let begun_at = ended_at.as_unix_milliseconds().saturating_sub(took);
-                self.diary.cycle(CycleRecord {
+                let record = CycleRecord {
                     group: self.group.clone(),
                     begun_at: Timestamp::from_unix_milliseconds(begun_at),
                     ended_at,
                     outcome: committed(&report, age_before, Duration::ZERO),
-                });
+                };
+                self.diary.cycle(record, Some(&report.times));
                 tell_label(&self.diary, &report);
             }
             CycleEvent::GivenUp { points, why } => {

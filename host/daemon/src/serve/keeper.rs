@@ -29,6 +29,7 @@ use super::{
     heard::Cycles,
     proofs,
     tcp::Identity,
+    traces,
 };
 use crate::{
     api::{ConfigurationStatus, ReloadReport},
@@ -58,8 +59,8 @@ const FIXED: [&str; 8] = [
     "host.spool.folder",
 ];
 
-/// Keys among them that it does change.
-const CHANGING: [&str; 1] = ["vault.bandwidth."];
+/// Keys among them that it does change, if there was a limit when it began.
+const BANDWIDTH: &str = "vault.bandwidth.";
 
 /// Somebody who wants the file to be taken now, and waits.
 pub type ReloadAsked = oneshot::Sender<Result<ReloadReport, Failure>>;
@@ -141,6 +142,7 @@ struct Accepted {
     /// None while nothing is replicated.
     engine: Option<Engine>,
     alarms: Vec<Made>,
+    traces: Option<traces::Made>,
 }
 
 impl Keeper<'_> {
@@ -343,8 +345,10 @@ impl Keeper<'_> {
         }
         let fixed = if engine.is_some() { &FIXED[..] } else { &FIXED[FIXED_WITH_VAULT..] };
         let changed = differences(&self.configuration, &next).into_iter().map(|difference| difference.key);
+        // What was opened without any limit has no place for one.
+        let may_change = self.configuration.vault.bandwidth.says_something();
         let is_fixed = |key: &String| {
-            fixed.iter().any(|fixed| key.starts_with(fixed)) && !CHANGING.iter().any(|other| key.starts_with(other))
+            fixed.iter().any(|fixed| key.starts_with(fixed)) && !(may_change && key.starts_with(BANDWIDTH))
         };
         let changed: Vec<String> = changed.filter(is_fixed).collect();
         if !changed.is_empty() {
@@ -363,14 +367,16 @@ impl Keeper<'_> {
         };
         let alarms = alarms::make(self.context, &next)?;
         self.renew(identity.as_ref());
-        Ok(Some(Accepted { configuration: next, engine, alarms }))
+        let traces = traces::make(self.context, &next)?;
+        Ok(Some(Accepted { configuration: next, engine, alarms, traces }))
     }
 
     /// Goes by another configuration from now on.
     async fn take(&mut self, accepted: Accepted, engine: Option<&mut Engine>) -> ReloadReport {
-        let Accepted { configuration, engine: next_engine, alarms } = accepted;
+        let Accepted { configuration, engine: next_engine, alarms, traces } = accepted;
         let before = std::mem::replace(&mut self.configuration, configuration);
         self.told.alarms.replace(alarms, &self.told.kept, &self.context.clock);
+        self.told.traces.replace(traces, &self.told.kept, self.context);
         let is_served = |name: &GroupName| self.configuration.served_groups().any(|(served, _)| served == name);
         {
             let mut inner = self.known.lock();
@@ -385,6 +391,8 @@ impl Keeper<'_> {
         if let (Some(engine), Some(next)) = (engine, next_engine) {
             *engine = next;
             engine.limit(&self.configuration);
+            let limits = self.configuration.vault.bandwidth.limits(&self.configuration.host.time_zone);
+            self.context.uploads.set(limits);
             self.limit().await;
             for name in gone {
                 self.order(Order::Forget(name)).await;

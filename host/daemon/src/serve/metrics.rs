@@ -16,7 +16,7 @@ type Counters = Family<Labels, Counter>;
 /// All of it, in the text format of OpenMetrics 1.0.
 pub fn render(
     groups: &[(GroupStatus, Totals)],
-    dropped_records: u64,
+    [dropped_records, dropped_spans]: [u64; 2],
     is_ready: bool,
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("farshore");
@@ -32,6 +32,9 @@ pub fn render(
         "Cycles and events that were not kept, because the disk was too slow or full",
         dropped,
     );
+    let spans: Counter = Counter::default();
+    spans.inc_by(dropped_spans);
+    registry.register("dropped_spans", "Spans of traces that the collector did not take", spans);
     let running: Gauge = Gauge::default();
     registry.register("cycles_running", "Cycles that run now", running.clone());
 

@@ -15,6 +15,7 @@ pub mod events;
 
 mod alarms;
 mod api;
+mod cycle_span;
 mod heard;
 mod judge;
 mod keeper;
@@ -22,6 +23,7 @@ mod metrics;
 mod proofs;
 mod socket;
 mod tcp;
+mod traces;
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,6 +49,7 @@ use self::{
     keeper::{Keeper, Known, Wanted},
     socket::{Lock, Socket},
     tcp::{Identity, TlsListener},
+    traces::Traces,
 };
 use crate::{
     command::state_folder,
@@ -86,10 +89,12 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     };
     let alarms = Arc::new(Alarms::default());
     let made = alarms::make(context, &configuration)?;
+    let (traces, collector) = (Arc::new(Traces::default()), traces::make(context, &configuration)?);
     let (kept, writing) = Kept::new(context.output, Arc::clone(&context.clock), state.clone());
     alarms.replace(made, &kept, &context.clock);
-    let diary = Diary::new(kept.clone(), Arc::clone(&alarms));
-    let told = Told { diary: diary.clone(), kept, alarms: Arc::clone(&alarms) };
+    traces.replace(collector, &kept, context);
+    let diary = Diary::new(kept.clone(), Arc::clone(&alarms), Arc::clone(&traces));
+    let told = Told { diary: diary.clone(), kept, alarms: Arc::clone(&alarms), traces: Arc::clone(&traces) };
     let doors = Doors { socket: socket.listener.take(), tcp, identity };
     let begun = began(&diary, &configuration, &socket);
     if let Some(aside) = aside {
@@ -109,7 +114,7 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
         let text = if *are_left { "cycles are left as they are" } else { "all cycles have ended" };
         diary.tell(events::DAEMON_STOPPED, Severity::Info, None, text.to_owned(), json!({ "cycles_left": are_left }));
     }
-    alarms.end().await;
+    tokio::join!(alarms.end(), traces.end());
     writing.end(&*context.clock).await;
     result.map(|_| ())
 }
@@ -162,6 +167,7 @@ struct Told {
     diary: Diary,
     kept: Kept,
     alarms: Arc<Alarms>,
+    traces: Arc<Traces>,
 }
 
 /// Works until the daemon is told to stop. Whether cycles are left that did not end.

@@ -24,6 +24,16 @@ pub struct LostStore {
     put_bytes: AtomicI64,
     /// Whether an operation that cannot be answered never returns, as in a black hole.
     swallows: std::sync::atomic::AtomicBool,
+    /// What happens while an operation is answered.
+    meanwhile: Meanwhile,
+}
+
+struct Meanwhile(std::sync::Mutex<Box<dyn Fn() + Send>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Meanwhile")
+    }
 }
 
 impl LostStore {
@@ -33,7 +43,13 @@ impl LostStore {
             left: AtomicI64::new(i64::MAX),
             put_bytes: AtomicI64::new(0),
             swallows: false.into(),
+            meanwhile: Meanwhile(std::sync::Mutex::new(Box::new(|| {}))),
         })
+    }
+
+    /// What happens from now on while an operation is answered.
+    pub fn meanwhile(&self, happens: impl Fn() + Send + 'static) {
+        *self.meanwhile.0.lock().expect("no panic") = Box::new(happens);
     }
 
     /// So many more operations succeed.
@@ -56,6 +72,7 @@ impl LostStore {
 
     /// Whether the operation that comes now is the last that takes effect: then its reply is lost.
     async fn pass(&self) -> Result<bool> {
+        (self.meanwhile.0.lock().expect("no panic"))();
         let left = self.left.load(Ordering::SeqCst);
         if left == i64::MAX {
             return Ok(false);

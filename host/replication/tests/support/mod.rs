@@ -1,6 +1,8 @@
 //! A simulated site: machines in memory, change tracking that can be lost, and a switch that stops the world at any call.
 
 pub mod lost_store;
+pub mod shaky_store;
+pub mod virtual_clock;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -64,6 +66,13 @@ struct World {
 /// A clock that goes as far as somebody sleeps.
 #[derive(Default)]
 pub struct SleptClock(AtomicU64);
+
+impl SleptClock {
+    /// So much time goes by.
+    pub fn pass(&self, duration: Duration) {
+        self.0.fetch_add(u64::try_from(duration.as_millis()).expect("a short time"), Ordering::SeqCst);
+    }
+}
 
 #[async_trait::async_trait]
 impl Clock for SleptClock {

@@ -17,7 +17,7 @@ use object_store::{
     azure, gcp, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 
-use super::{Created, Listed, bucket::Bucket, s3::S3Bucket};
+use super::{Created, Listed, bucket::Bucket, paced::PacedConnector, s3::S3Bucket};
 use crate::{
     Address, Error, Result, StoreOptions,
     error::{NOT_DURABLE, SharedSource},
@@ -31,6 +31,9 @@ const REQUEST_RETRIES_MAX: usize = 6;
 
 /// How long the client goes on repeating a request.
 const REQUEST_RETRY_SECONDS_MAX: u64 = 60;
+
+/// The same of requests that are slow on purpose. They are repeated with their first signature, which S3 takes for 15 minutes.
+const PACED_RETRY_SECONDS_MAX: u64 = 3 * 60;
 
 /// The key of the object with which a store proves that it honours conditions.
 pub(super) const PROBE_KEY: &str = "probe";
@@ -55,10 +58,11 @@ impl fmt::Debug for Objects {
 
 static MEMORY: LazyLock<Mutex<BTreeMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
-fn retries() -> RetryConfig {
+fn retries(connector: &PacedConnector) -> RetryConfig {
+    let seconds = if connector.is_paced() { PACED_RETRY_SECONDS_MAX } else { REQUEST_RETRY_SECONDS_MAX };
     RetryConfig {
         max_retries: REQUEST_RETRIES_MAX,
-        retry_timeout: Duration::from_secs(REQUEST_RETRY_SECONDS_MAX),
+        retry_timeout: Duration::from_secs(seconds),
         ..RetryConfig::default()
     }
 }
@@ -78,7 +82,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`Error::StoreConfiguration`] when the options do not make sense for the address.
-    pub(super) fn open(address: &Address, options: &StoreOptions) -> Result<Self> {
+    pub(super) fn open(address: &Address, options: &StoreOptions, connector: &PacedConnector) -> Result<Self> {
         let configuration =
             |source: ObjectError| Error::StoreConfiguration { address: address.to_string(), source: Arc::new(source) };
         let mut bucket_side: Option<Arc<dyn Bucket>> = None;
@@ -108,8 +112,8 @@ impl Objects {
                 for (key, value) in keys::<aws::AmazonS3ConfigKey>(address, options)? {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_bucket_name(bucket).with_retry(retries());
-                let (store, side) = S3Bucket::build(builder).map_err(configuration)?;
+                let builder = builder.with_bucket_name(bucket).with_retry(retries(connector));
+                let (store, side) = S3Bucket::build(builder, connector).map_err(configuration)?;
                 bucket_side = Some(Arc::new(side));
                 (store, parse_prefix(prefix)?)
             }
@@ -123,7 +127,8 @@ impl Objects {
                 for (key, value) in keys::<azure::AzureConfigKey>(address, options)? {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_container_name(container).with_retry(retries());
+                let builder = builder.with_container_name(container).with_retry(retries(connector));
+                let builder = builder.with_http_connector(connector.clone());
                 (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
             }
             Address::Google { bucket, prefix } => {
@@ -136,7 +141,8 @@ impl Objects {
                 for (key, value) in keys::<gcp::GoogleConfigKey>(address, options)? {
                     builder = builder.with_config(key, value);
                 }
-                let builder = builder.with_bucket_name(bucket).with_retry(retries());
+                let builder = builder.with_bucket_name(bucket).with_retry(retries(connector));
+                let builder = builder.with_http_connector(connector.clone());
                 (Arc::new(builder.build().map_err(configuration)?), parse_prefix(prefix)?)
             }
         };

@@ -18,13 +18,16 @@ use farshore_core::{Clock as _, SystemClock, Timestamp};
 use object_store::{
     ClientOptions, Error as ObjectError, Result as ObjectResult,
     aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer},
-    client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector},
+    client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody},
     path::Path,
     signer::{HeaderMap, HeaderValue, Method, Signer, Url},
 };
 use serde::Deserialize;
 
-use super::bucket::{Bucket, BucketSettings, DefaultRetention, Retained, Version, VersionsPage};
+use super::{
+    bucket::{Bucket, BucketSettings, DefaultRetention, Retained, Version, VersionsPage},
+    paced::PacedConnector,
+};
 use crate::lock::LockMode;
 
 /// How often a request is tried.
@@ -39,14 +42,17 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a signed address would be valid; only its front is used.
 const SIGNED_SECONDS: u64 = 60;
 
-/// Makes HTTP clients as `object_store` would, and keeps the last: the one of the store itself.
-#[derive(Debug, Default, Clone)]
-struct Connector(Arc<Mutex<Option<HttpClient>>>);
+/// Makes HTTP clients that keep to limits, and keeps the last: the one of the store itself.
+#[derive(Debug, Clone)]
+struct Connector {
+    paced: PacedConnector,
+    last: Arc<Mutex<Option<HttpClient>>>,
+}
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> ObjectResult<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
+        let client = self.paced.connect(options)?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
         Ok(client)
     }
 }
@@ -176,15 +182,15 @@ fn parse<T: for<'de> Deserialize<'de>>(what: &'static str, answer: &Answer) -> O
 
 impl S3Bucket {
     /// Builds the store, and its other side.
-    pub(super) fn build(builder: AmazonS3Builder) -> ObjectResult<(Arc<AmazonS3>, Self)> {
-        let connector = Connector::default();
+    pub(super) fn build(builder: AmazonS3Builder, paced: &PacedConnector) -> ObjectResult<(Arc<AmazonS3>, Self)> {
+        let connector = Connector { paced: paced.clone(), last: Arc::default() };
         let setting = |key| builder.get_config_value(&key);
         let region = setting(AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
         let payer = setting(AmazonS3ConfigKey::RequestPayer);
         let payer =
             payer.is_some_and(|payer| matches!(payer.to_ascii_lowercase().as_str(), "true" | "requester" | "1"));
         let store = Arc::new(builder.with_http_connector(connector.clone()).build()?);
-        let http = connector.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let http = connector.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let http = http.ok_or_else(|| unreadable("nothing", "no HTTP client was made"))?;
         Ok((Arc::clone(&store), Self { store, http, region, payer }))
     }

@@ -35,7 +35,7 @@ struct Made {
 /// Runs it.
 pub async fn run(context: &Context, arguments: &CreateArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let store = vault::store(context.output, &configuration)?;
+    let store = vault::store(context, &configuration)?;
     if context.until_stopped("nothing was made", Vault::id_at(&store)).await??.is_some() {
         return Err(farshore_vault::Error::VaultExists { address: store.address().to_owned() }.into());
     }

@@ -100,7 +100,7 @@ pub async fn run(context: &Context, command: &JoinCommand) -> Result<(), Failure
 async fn accept(context: &Context, file: &Path) -> Result<(), Failure> {
     let configuration = context.configuration()?;
     let join = JoinFile::parse(&keys::read(context.output, "the join file", file)?)?;
-    let store = vault::store(context.output, &configuration)?;
+    let store = vault::store(context, &configuration)?;
     super::super::state_folder(&configuration)?;
     let kept = keys::credential(context, &configuration, join.vault())?;
     let (credential, credential_file) = match kept {

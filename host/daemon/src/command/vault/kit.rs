@@ -54,7 +54,7 @@ pub async fn run(context: &Context, command: &KitCommand) -> Result<(), Failure>
             if output.exists() {
                 return Err(CliError::OutputExists { path: output.clone() }.into());
             }
-            let store = vault::store(context.output, &configuration)?;
+            let store = vault::store(context, &configuration)?;
             let passphrase = vault::passphrase(context, &configuration, Asking::Once).await?;
             if std::io::stdin().is_terminal() {
                 context.output.remark("Type the words of the sheet in their order, then Ctrl-D in a line of its own:");

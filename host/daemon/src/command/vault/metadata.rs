@@ -21,7 +21,7 @@ struct Made {
 /// Runs it. The vault is not opened: where its metadata should be there is nothing.
 pub async fn run(context: &Context, arguments: &MakeMetadataArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let store = vault::store(context.output, &configuration)?;
+    let store = vault::store(context, &configuration)?;
     let planning = store.plan_metadata(context.clock.now(), &*context.entropy);
     let plan = context.until_stopped("nothing was made", planning).await??;
     let executed = arguments.execute || context.yes;

@@ -87,7 +87,7 @@ pub async fn run(context: &Context, command: &RotateCommand) -> Result<(), Failu
 }
 
 async fn open(context: &Context, configuration: &Configuration) -> Result<WithKit, Failure> {
-    let store = vault::store(context.output, configuration)?;
+    let store = vault::store(context, configuration)?;
     vault::with_kit(context, configuration, store).await
 }
 

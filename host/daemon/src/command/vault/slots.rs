@@ -41,7 +41,7 @@ pub async fn run(context: &Context, command: &SlotsCommand) -> Result<(), Failur
             context.output.result(&slots, || render(&slots, context.clock.now()))?;
         }
         SlotsCommand::Add { output, label, new_passphrase_file } => {
-            let store = vault::store(context.output, &configuration)?;
+            let store = vault::store(context, &configuration)?;
             let vault = vault::with_kit(context, &configuration, store).await?.vault;
             let passphrase = vault::new_passphrase(context, &configuration, new_passphrase_file.as_deref()).await?;
             let request =

@@ -16,7 +16,7 @@ const NAMED_MAX: usize = 20;
 /// Runs it. The vault is not opened: its header may be hidden too.
 pub async fn run(context: &Context, arguments: &UnhideArguments) -> Result<(), Failure> {
     let configuration = context.configuration()?;
-    let store = vault::store(context.output, &configuration)?;
+    let store = vault::store(context, &configuration)?;
     let left = "some objects may be shown again: run it once more";
     let plan = context.until_stopped(left, store.plan_unhide()).await??;
     if arguments.dry_run || plan.hidden.is_empty() {
