@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName, Throttle};
 use farshore_plugin::Mode;
 use farshore_replication::{
-    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Link, Newest, Objective, Outage, PointStatus, Protection,
-    Replicator, Turns,
+    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Link, Newest, Objective, Outage, OutageMemory, PointStatus,
+    Protection, Replicator, Turns,
 };
 use farshore_spool::SpoolRoom;
 use farshore_vault::{CapsuleDraft, Lineage, Power, Vault};
@@ -41,11 +41,21 @@ pub struct Engine {
     state_folder: PathBuf,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    lasting: Lasting,
+}
+
+/// What outlives a change of the configuration.
+#[derive(Clone)]
+struct Lasting {
     /// Where points wait; none if it cannot be used.
     room: Option<Arc<SpoolRoom>>,
     link: Arc<Link>,
     /// How fast each site is read.
     reads: BTreeMap<SiteName, Arc<Throttle>>,
+    /// What is known of each group's outages.
+    memories: BTreeMap<GroupName, Arc<OutageMemory>>,
+    /// Whether what is sent to the vault has a limit that can be changed.
+    is_limited: bool,
 }
 
 impl Engine {
@@ -61,7 +71,9 @@ impl Engine {
             let why = failure.in_a_line();
             context.output.warn(&format!("points cannot wait if the vault is lost: [{}] {why}", failure.code));
         });
-        Self::of(context, configuration, vault, room.ok(), Arc::default(), BTreeMap::new())
+        let is_limited = configuration.vault.bandwidth.says_something();
+        let (link, reads, memories) = Default::default();
+        Self::of(context, configuration, vault, Lasting { room: room.ok(), link, reads, memories, is_limited })
     }
 
     /// What replicates by another configuration into the same vault.
@@ -69,16 +81,20 @@ impl Engine {
     /// # Errors
     /// When the machine cannot run components, or a folder cannot be made.
     pub fn again(&self, context: &Context, configuration: &Configuration) -> Result<Self, Failure> {
-        let (vault, room, link) = (Arc::clone(&self.vault), self.room.clone(), Arc::clone(&self.link));
-        Self::of(context, configuration, vault, room, link, self.reads.clone())
+        Self::of(context, configuration, Arc::clone(&self.vault), self.lasting.clone())
+    }
+
+    /// Whether what is sent to the vault has a limit that can be changed.
+    pub const fn is_limited(&self) -> bool {
+        self.lasting.is_limited
     }
 
     /// From now on these limits hold of bytes that wait and that are read, also for cycles that run.
     pub fn limit(&self, configuration: &Configuration) {
-        if let Some(room) = &self.room {
+        if let Some(room) = &self.lasting.room {
             room.limit(configuration.host.spool.limit);
         }
-        for (name, throttle) in &self.reads {
+        for (name, throttle) in &self.lasting.reads {
             let bandwidth = configuration.sites.get(name).map(|site| site.bandwidth.clone()).unwrap_or_default();
             throttle.set(bandwidth.limits(&configuration.host.time_zone));
         }
@@ -88,9 +104,7 @@ impl Engine {
         context: &Context,
         configuration: &Configuration,
         vault: Arc<Vault>,
-        room: Option<Arc<SpoolRoom>>,
-        link: Arc<Link>,
-        mut reads: BTreeMap<SiteName, Arc<Throttle>>,
+        mut lasting: Lasting,
     ) -> Result<Self, Failure> {
         let state_folder = state_folder(configuration)?;
         let adapters = Adapters::new(context, configuration)?;
@@ -100,10 +114,12 @@ impl Engine {
         for (name, site) in &configuration.sites {
             let limits = || site.bandwidth.limits(&configuration.host.time_zone);
             let throttle = || Arc::new(Throttle::new(Arc::clone(&clock), limits()));
-            reads.entry(name.clone()).or_insert_with(throttle);
+            lasting.reads.entry(name.clone()).or_insert_with(throttle);
         }
-        let capsule = capsule.items;
-        Ok(Self { vault, adapters, capsule, state_folder, clock, entropy, room, link, reads })
+        for name in configuration.groups.keys() {
+            lasting.memories.entry(name.clone()).or_default();
+        }
+        Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy, lasting })
     }
 
     /// What replicates a group. Contacts no platform.
@@ -136,12 +152,13 @@ impl Engine {
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             observer,
-            limits: CopyLimits { pace: self.reads.get(&group.site).cloned(), ..CopyLimits::default() },
-            outage: self.room.clone().map(|room| Outage {
+            limits: CopyLimits { pace: self.lasting.reads.get(&group.site).cloned(), ..CopyLimits::default() },
+            outage: self.lasting.room.clone().map(|room| Outage {
                 room,
-                link: Arc::clone(&self.link),
+                link: Arc::clone(&self.lasting.link),
                 catch_up: group.catch_up,
                 objective: group.rpo,
+                memory: self.lasting.memories.get(name).cloned().unwrap_or_default(),
             }),
         })
     }

@@ -142,6 +142,111 @@ async fn whoever_is_to_be_told_hears_of_a_breach_while_nothing_happens() {
     .expect("no panic");
 }
 
+/// What a collector was sent: the header and the body of each request.
+type Taken = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A collector that keeps what it is sent.
+async fn collector() -> (String, Taken) {
+    let taken = Taken::default();
+    let take = |State(taken): State<Taken>, headers: HeaderMap, body: axum::body::Bytes| async move {
+        let bearer = headers.get("authorization").map(|value| value.to_str().expect("text").to_owned());
+        taken.lock().expect("no panic").push((bearer.unwrap_or_default(), body.to_vec()));
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&taken));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cycles_are_traced_to_the_collector_that_the_file_names() {
+    let (address, taken) = collector().await;
+    let world = world("");
+    world.write("collector-token", "Bearer never-to-be-seen\n");
+    let traced = format!(
+        "{CONFIGURATION}\n[telemetry.traces]\nendpoint = \"{address}\"\nresource = {{ \"deployment.environment.name\" = \"drill\" }}\n\
+         [telemetry.headers]\nauthorization = {{ file = \"collector-token\" }}\n"
+    );
+    let daemon = Daemon::start(&world);
+    tokio::task::spawn_blocking(move || {
+        daemon.event("vault-opened");
+        // It counts without a restart.
+        world.write("farshore.toml", &traced);
+        success(world.run(&["--json", "config", "reload"]));
+        daemon.event("configuration-changed");
+        // The machine's socket is not there: its cycles fail, one after the other.
+        let _ = world.run(&["--json", "point", "create", "shop"]);
+        let (status, errors) = daemon.end();
+        assert_eq!(status, Some(0), "{errors}");
+        assert!(!errors.contains("never-to-be-seen"), "{errors}");
+    })
+    .await
+    .expect("no panic");
+    let taken = taken.lock().expect("no panic");
+    let (bearer, body) = taken.first().expect("what waits is sent before it ends");
+    assert_eq!(bearer, "Bearer never-to-be-seen");
+    let text = String::from_utf8_lossy(body);
+    for part in ["cycle", "farshore.group", "shop", "error.type", "FS", "service.name", "deployment.environment.name"] {
+        assert!(text.contains(part), "{part} is in {text:?}");
+    }
+}
+
+/// Whoever follows the events asks once, and hears of the next as soon as it is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_waited_for() {
+    let world = world("");
+    let daemon = Daemon::start(&world);
+    let socket = world.path("state/farshore.sock");
+    let (daemon, world) = tokio::task::spawn_blocking(move || {
+        daemon.event("vault-opened");
+        (daemon, world)
+    })
+    .await
+    .expect("no panic");
+    let client = reqwest::Client::builder().unix_socket(socket).no_proxy().build().expect("a client");
+    let ask = |query: &str| client.get(format!("http://farshore/v1/events?{query}")).send();
+    let newest = ask("name=daemon-started").await.expect("an answer").json::<Value>().await.expect("JSON");
+    let id = newest[0]["id"].as_u64().expect("an id");
+    let waiting = ask("name=configuration-changed&after=0&wait=60");
+    let change = async {
+        // Long after the question was asked, on any machine.
+        farshore_core::Clock::sleep(&farshore_core::SystemClock, Duration::from_secs(1)).await;
+        world.write("farshore.toml", &format!("# changed\n{CONFIGURATION}"));
+    };
+    let (answer, ()) = tokio::join!(waiting, change);
+    let answer = answer.expect("an answer").json::<Value>().await.expect("JSON");
+    assert_eq!(answer[0]["name"], "configuration-changed", "{answer}");
+    assert!(answer[0]["id"].as_u64() > Some(id), "{answer}");
+    let none = ask("name=never&after=0&wait=1").await.expect("an answer").json::<Value>().await.expect("JSON");
+    assert_eq!(none, Value::Array(vec![]));
+    for query in ["wait=5", "after=0&wait=61", "after=0&wait=soon"] {
+        assert_eq!(ask(query).await.expect("an answer").status(), 400, "{query}");
+    }
+    let ended = tokio::task::spawn_blocking(move || daemon.end().0).await.expect("no panic");
+    assert_eq!(ended, Some(0));
+}
+
+/// Limits count for a daemon that runs if it began with one; the first takes a restart, and the file says nothing else than what happens.
+#[test]
+fn limits_of_bandwidth_are_taken_or_refused() {
+    let limited = |limit: &str| format!("{CONFIGURATION}\n[vault.bandwidth]\nlimit = \"{limit}\"\n");
+    let world = world("");
+    let daemon = Daemon::start(&world);
+    daemon.event("vault-opened");
+    world.write("farshore.toml", &limited("20MiB/s"));
+    let refused = world.run(&["--json", "config", "reload"]);
+    let told: Value = serde_json::from_slice(&refused.stderr).expect("JSON");
+    assert!(told["message"].as_str().expect("a text").contains("vault.bandwidth.limit"), "{told}");
+    assert_eq!(daemon.end().0, Some(0));
+    let daemon = Daemon::start(&world);
+    daemon.event("vault-opened");
+    world.write("farshore.toml", &limited("unlimited"));
+    let taken: Value = serde_json::from_str(&success(world.run(&["--json", "config", "reload"]))).expect("JSON");
+    assert_eq!(taken["differences"][0]["key"], "vault.bandwidth.limit", "{taken}");
+    assert_eq!(daemon.end().0, Some(0));
+}
+
 #[test]
 fn at_its_tcp_address_it_lets_in_whoever_has_the_token_and_nobody_else() {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");

@@ -7,8 +7,9 @@
 //! *Clocks.* A point's age is the greater of two: by the civil clock, and by what it was when this host learnt of the point with the
 //! time that has passed since. So a clock that is put back makes no point young.
 //!
-//! *Blackouts.* A group whose point got too old because its blackout lets no cycle begin is `paused`, and nobody is alarmed: not before an
-//! objective has passed since the blackout's end. What was damaged, or missing, before it stays what it is.
+//! *Blackouts.* The time in which a group's blackout let no cycle begin does not count against its objective: a group whose
+//! point is too old only with that time is `paused`, and nobody is alarmed. Who was late before stays late, and so does who
+//! has points that wait at this host.
 //!
 //! *Misses.* [`Board::judge`] says once when a group passes its objective, once if damage is found or mended meanwhile, and once when it is back. A group without a point passes it
 //! when that long has gone since it came.
@@ -33,7 +34,7 @@ pub enum GroupState {
     Ok,
     /// Its newest point is older.
     Late,
-    /// It is older too, and that is the operator's wish: its blackout lasts, or ended less than an objective ago.
+    /// It is older too, and only because of its blackout: without the blackout's time it is not.
     Paused,
     /// The newest of its points of which something was proven is damaged, so that it may have none that can be restored.
     Hurt,
@@ -115,12 +116,14 @@ pub enum Activity {
 }
 
 /// Points that wait at this host for the vault. They are lost with the host, and count for nothing yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpooledStatus {
     /// How many.
     pub points: usize,
     /// Bytes of them.
     pub bytes: u64,
+    /// Why they are not in the vault, with its causes, as a cycle said last; none if they are only not all there yet.
+    pub why: Option<String>,
 }
 
 /// Cycles that fail.
@@ -225,11 +228,9 @@ struct Known {
     /// Since when it is late, and whether what was told is that it is hurt.
     late_since: Option<(Duration, bool)>,
     blackout: Timetable<()>,
-    /// When it was last seen to be in its blackout.
-    in_blackout: Option<Duration>,
     spooled: Option<SpooledStatus>,
-    /// It was said that points wait.
-    is_told_to_wait: bool,
+    /// For which reasons it was said that points wait.
+    told_to_wait: BTreeSet<Code>,
 }
 
 impl Known {
@@ -241,9 +242,22 @@ impl Known {
         self.newest = newest;
     }
 
-    /// Whether its blackout ended less than an objective ago.
-    fn is_fresh_from_blackout(&self, now: Duration) -> bool {
-        self.in_blackout.is_some_and(|last| now.saturating_sub(last) <= self.rpo)
+    /// What is left of an age without the time in which no cycle began because of its blackout.
+    fn without_blackouts(&self, age: Duration, now: Timestamp) -> Duration {
+        let earlier = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let mut at = Timestamp::from_unix_milliseconds(now.as_unix_milliseconds().saturating_sub(earlier));
+        let mut left = age;
+        for _ in 0..BLACKOUT_CHANGES_MAX {
+            let next = self.blackout.next_change(at).filter(|next| *next < now).unwrap_or(now);
+            if self.blackout.at(at).is_some() {
+                left = left.saturating_sub(next.since(at));
+            }
+            if next >= now || left.is_zero() {
+                return left;
+            }
+            at = next;
+        }
+        left
     }
 
     /// A cycle, of now or of when the vault could not be reached, became a point.
@@ -264,6 +278,9 @@ impl Known {
         Some(clock.now().since(point.captured_at).max(passed))
     }
 }
+
+/// So often a blackout begins or ends within an age that is worth looking at: a month of hours.
+const BLACKOUT_CHANGES_MAX: usize = 1_500;
 
 /// What is known of all groups of a host.
 pub struct Board {
@@ -307,9 +324,8 @@ impl Board {
                     totals: Totals::default(),
                     late_since: None,
                     blackout,
-                    in_blackout: None,
                     spooled: None,
-                    is_told_to_wait: false,
+                    told_to_wait: BTreeSet::new(),
                 };
                 groups.insert(group.clone(), known);
             }
@@ -387,18 +403,23 @@ impl Board {
     pub fn spooled(&self, group: &GroupName, points: usize, bytes: u64) -> bool {
         let mut is_over = false;
         self.with(group, |known| {
-            known.spooled = (points > 0).then_some(SpooledStatus { points, bytes });
-            is_over = points == 0 && std::mem::take(&mut known.is_told_to_wait);
+            let why = known.spooled.take().and_then(|spooled| spooled.why);
+            known.spooled = (points > 0).then_some(SpooledStatus { points, bytes, why });
+            is_over = points == 0 && !std::mem::take(&mut known.told_to_wait).is_empty();
         });
         is_over
     }
 
-    /// A cycle made its point wait; the next is due after `pause`. Whether that was not said yet.
-    pub fn waits(&self, group: &GroupName, pause: Option<Duration>) -> bool {
+    /// A cycle made its point wait, because of this if it is not only that others have to come first; the next is due after `pause`. Whether
+    /// that was not said yet.
+    pub fn waits(&self, group: &GroupName, code: Code, why: Option<String>, pause: Option<Duration>) -> bool {
         let due = self.due(pause);
         let mut is_new = false;
         self.with(group, |known| {
-            is_new = !std::mem::replace(&mut known.is_told_to_wait, true);
+            is_new = known.told_to_wait.insert(code);
+            if let Some(spooled) = &mut known.spooled {
+                spooled.why = why;
+            }
             (known.failing, known.doing) = (None, due);
             known.codes.clear();
         });
@@ -468,9 +489,6 @@ impl Board {
         let (mut groups, now) = (self.groups(), self.clock.monotonic());
         let mut judged = Vec::new();
         for (group, known) in &mut *groups {
-            if known.blackout.at(self.clock.now()).is_some() {
-                known.in_blackout = Some(now);
-            }
             let status = self.status(group, known);
             let is_late = match status.state {
                 // What was told of it still holds.
@@ -503,7 +521,9 @@ impl Board {
             (Newest::Unknown, _) => GroupState::Unknown,
             _ if known.hurt.is_some() => GroupState::Hurt,
             (_, Some(age)) if age <= known.rpo => GroupState::Ok,
-            (_, Some(_)) if blackout || known.is_fresh_from_blackout(monotonic) => GroupState::Paused,
+            (_, Some(age)) if known.spooled.is_none() && known.without_blackouts(age, now) <= known.rpo => {
+                GroupState::Paused
+            }
             (_, Some(_)) => GroupState::Late,
             (_, None) => GroupState::Unprotected,
         };
@@ -533,7 +553,7 @@ impl Board {
             activity,
             failing: known.failing.clone(),
             blackout_until: blackout.then(|| known.blackout.next_change(now)).flatten(),
-            spooled: known.spooled,
+            spooled: known.spooled.clone(),
         }
     }
 }

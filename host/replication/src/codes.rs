@@ -12,5 +12,5 @@ farshore_core::code_pages! {
     4008 "The guests were not brought to rest",
     4009 "The recovery point waits at its source's host",
     4010 "The vault did not answer in time",
-    4011 "A disk needs the vault, which cannot be reached",
+    4011 "A disk cannot wait at the host",
 }

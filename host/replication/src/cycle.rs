@@ -21,17 +21,15 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use farshore_core::{
-    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, Extent, GroupName, Machine, MachineId, OwnerTag, PointLabel,
+    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, PointLabel,
     Sequence, Timestamp,
 };
 use farshore_platform::{
-    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, Changes, DiskTransport, Patience,
-    SiteError, Source, Step, StepStatus,
+    AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, DiskTransport, Patience, SiteError,
+    Source, Step, StepStatus,
 };
-use farshore_vault::{
-    CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointDiskDraft, PointMachineDraft, PointWriter,
-    Vault,
-};
+use farshore_spool::Spool;
+use farshore_vault::{CapsuleDraft, Error as VaultError, Lineage, Point, PointDetails, PointWriter, Vault};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +38,7 @@ use crate::{
     before::Before,
     copy::{CopyError, Target, copy_disk},
     outage::known_to_build_on,
+    plan::{drafts, lacking, note, plan_disk},
 };
 
 /// A capture that is not ready, and of which the site says the same for so long, is given up. A percentage of a large volume
@@ -196,6 +195,8 @@ pub struct Wishes {
     pub label: Option<PointLabel>,
     /// What the guests are asked to do before the instant, if not what the group's protection says.
     pub consistency: Option<Consistency>,
+    /// Somebody wants a point of now, however young the newest is.
+    pub is_asked: bool,
 }
 
 impl Wishes {
@@ -209,7 +210,7 @@ impl Wishes {
             (Some(Consistency::Application), _) | (_, Some(Consistency::Application)) => Some(Consistency::Application),
             (one, other) => one.or(other),
         };
-        Some(Self { label, consistency })
+        Some(Self { label, consistency, is_asked: self.is_asked || other.is_asked })
     }
 }
 
@@ -228,7 +229,7 @@ pub(crate) struct Capture {
     pub(crate) report: CaptureReport,
     captured_at: Timestamp,
     /// The same instant by the clock that is never put back.
-    captured: Duration,
+    pub(crate) captured: Duration,
 }
 
 impl Capture {
@@ -274,13 +275,13 @@ impl Replicator {
         let mut spool = self.open_spool(&lineage);
         let mut begun = match spool.as_ref().is_some_and(|spool| self.goes_through(spool, &lineage)) {
             true => None,
-            false => Some(self.begin_point(&lineage).await),
+            false => Some(self.begin_point(&lineage, self.may_wait(spool.as_ref(), &lineage)).await),
         };
         let is_unanswered = matches!(&begun, Some(Err(error)) if error.is_unanswered());
-        if is_unanswered {
-            self.lost_the_vault();
+        if let Some(Err(error)) = &begun {
+            self.note_answer(error);
         }
-        let may_wait = begun.is_none() || (is_unanswered && known_to_build_on(&lineage).is_some());
+        let may_wait = begun.is_none() || (is_unanswered && self.may_wait(spool.as_ref(), &lineage));
         if let Some(spool) = spool.take_if(|_| may_wait) {
             let (wishes, why) = (wishes.clone(), begun.take().and_then(Result::err));
             let through = self.cycle_through(spool, &lineage, &mut journal, wishes, why, &mut meter, stop).await?;
@@ -290,7 +291,7 @@ impl Replicator {
         }
         let begun = match begun {
             Some(begun) => begun,
-            None => self.begin_point(&lineage).await,
+            None => self.begin_point(&lineage, false).await,
         };
         let (writer, before) = match begun {
             Ok((writer, parent)) => (writer, parent.as_ref().map(Before::from)),
@@ -312,19 +313,31 @@ impl Replicator {
             Ok(stored) => stored,
             Err(error) => {
                 let error = self.explain_break(&capture, error, &mut meter).await;
-                let after = before.as_ref().and_then(|before| Some((before, before.capture?)));
-                if let (true, Some(spool), Some(after)) = (error.is_unanswered(), &mut spool, after) {
-                    self.lost_the_vault();
-                    let kept = self.keep(spool, &journal, &capture, machines, after, wishes, &mut meter, stop).await;
-                    match kept {
-                        Ok(()) => {
-                            self.tell_waiting(spool);
-                            self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
-                            return Err(self.waiting(spool, Some(error), false));
-                        }
-                        Err(why) => {
-                            let text = format!("the point cannot wait at this host either: {why}");
-                            self.observer.event(CycleEvent::Warning(text));
+                if error.is_unanswered() {
+                    self.note_answer(&error);
+                    let after = before.as_ref().and_then(|before| Some((before, before.capture?)));
+                    if let (Some(spool), Some(after)) = (&mut spool, after) {
+                        let kept = match self.begin_to_wait(spool) {
+                            Ok(to) => {
+                                self.keep(spool, to, &journal, &capture, machines, after, wishes, &mut meter, stop)
+                                    .await
+                            }
+                            Err(error) => Err(error),
+                        };
+                        match kept {
+                            Ok(()) => {
+                                self.tell_waiting(spool);
+                                self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
+                                return Err(self.waiting(spool, Some(error), false));
+                            }
+                            Err(stopped @ ReplicationError::Stopped { .. }) => {
+                                self.release(&mut journal, &capture, CaptureOutcome::Abandoned, &mut meter).await;
+                                return Err(stopped);
+                            }
+                            Err(why) => {
+                                let text = format!("the point cannot wait at this host either: {why}");
+                                self.observer.event(CycleEvent::Warning(text));
+                            }
                         }
                     }
                 }
@@ -367,25 +380,31 @@ impl Replicator {
             .map_err(|source| self.vault_error("opening its lineage", source))
     }
 
-    /// Begins a point. If points can wait, the vault is not waited for longer than that is worth.
+    /// Whether a point could wait instead of being made in the vault.
+    fn may_wait(&self, spool: Option<&Spool>, lineage: &Lineage) -> bool {
+        spool.is_some() && known_to_build_on(lineage).is_some()
+    }
+
+    /// Begins a point. If it could wait instead, the vault is not waited for longer than that is worth.
     pub(crate) async fn begin_point(
         &self,
         lineage: &Lineage,
+        may_wait: bool,
     ) -> Result<(PointWriter, Option<Point>), ReplicationError> {
         lineage.keep_index(&self.state_folder.join("index"));
         let beginning = lineage.begin_next_point(self.source.site());
-        let begun = match &self.outage {
+        let begun = match self.outage.as_ref().filter(|_| may_wait) {
             None => beginning.await,
             Some(outage) => {
-                let patience = outage.link.patience(outage.objective);
-                tokio::select! {
+                let patience = outage.patience();
+                let begun = tokio::select! {
                     biased;
-                    begun = beginning => begun,
-                    () = self.clock.sleep(patience) => {
-                        let group = self.protection.group.clone();
-                        return Err(ReplicationError::VaultSilent { group, waited: patience });
-                    }
-                }
+                    begun = beginning => Some(begun),
+                    () = self.clock.sleep(patience) => None,
+                };
+                outage.note_silence(begun.is_none());
+                let group = self.protection.group.clone();
+                begun.ok_or(ReplicationError::VaultSilent { group, waited: patience })?
             }
         };
         let writer = begun.map_err(|source| match source {
@@ -750,67 +769,6 @@ impl Replicator {
             CopyError::Stopped => ReplicationError::Stopped { group },
         }
     }
-}
-
-/// What the operator should know of a point.
-fn note(captured: &str, untracked_bytes: u64) -> String {
-    let lied =
-        format!("change tracking left out changes ({untracked_bytes} bytes were found), and the disk was compared");
-    match (captured.is_empty(), untracked_bytes) {
-        (_, 0) => captured.to_owned(),
-        (true, _) => lied,
-        (false, _) => format!("{captured}; {lied}"),
-    }
-}
-
-/// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.
-pub(crate) fn plan_disk(
-    known: Option<(u64, bool)>,
-    is_distrusted: bool,
-    disk: &CapturedDisk,
-) -> (Basis, String, CopyPlan) {
-    let everything = || CopyPlan::Everything { allocation_context: disk.allocation_context.clone() };
-    match (known, &disk.changes) {
-        (None, _) => (Basis::Full, String::new(), everything()),
-        (Some((before_bytes, _)), _) if before_bytes != disk.size_bytes => {
-            (Basis::Compared, format!("the disk grew from {before_bytes} bytes"), everything())
-        }
-        (Some(_), Changes::Context(_)) if is_distrusted => {
-            (Basis::Compared, "its change tracking was found wrong".to_owned(), everything())
-        }
-        (Some((_, true)), Changes::Context(context)) => {
-            let doubted = [Extent { offset: 0, length: 0 }; 2];
-            (Basis::Tracked, String::new(), CopyPlan::Changed { context: context.clone(), doubted })
-        }
-        (Some((_, false)), Changes::Context(_)) => {
-            (Basis::Compared, "the last point did not track the disk".to_owned(), everything())
-        }
-        (Some(_), Changes::Unknown(reason)) => (Basis::Compared, reason.clone(), everything()),
-    }
-}
-
-/// A disk that a machine's own description has and the capture has not. Without it the machine would come back with a
-/// disk less, and nobody would know before the day it is needed.
-fn lacking<'a>(machines: &'a [Machine], captured: &[CapturedDisk]) -> Option<(&'a MachineId, &'a DiskId)> {
-    let described = machines.iter().flat_map(|machine| machine.disks.iter().map(move |disk| (&machine.id, &disk.id)));
-    let is_captured =
-        |machine: &MachineId, disk: &DiskId| captured.iter().any(|one| one.machine == *machine && one.disk == *disk);
-    described.into_iter().find(|(machine, disk)| !is_captured(machine, disk))
-}
-
-fn drafts(machines: Vec<Machine>, disks: &[CapturedDisk], bases: &[Basis]) -> Vec<PointMachineDraft> {
-    let draft = |machine: Machine| {
-        let own = disks.iter().zip(bases).filter(|(disk, _)| disk.machine == machine.id);
-        let disks = own
-            .map(|(disk, basis)| PointDiskDraft {
-                disk: disk.disk.clone(),
-                basis: *basis,
-                tracking_token: disk.token.clone(),
-            })
-            .collect();
-        PointMachineDraft { machine, disks }
-    };
-    machines.into_iter().map(draft).collect()
 }
 
 /// As many as are counted, at most.

@@ -149,9 +149,9 @@ pub enum ReplicationError {
         /// Why it is not in the vault; none if only those before it had to come first.
         source: Option<Box<Self>>,
     },
-    /// Without the vault a disk cannot be made part of a point.
+    /// A disk cannot be part of a point that waits.
     #[error(
-        "group {group:?}: disk {disk} of machine {machine} needs the vault, which cannot be reached: {reason}",
+        "group {group:?}: disk {disk} of machine {machine} cannot wait at this host, but needs the vault: {reason}",
         group = group.as_str()
     )]
     NeedsVault {
@@ -183,9 +183,19 @@ pub enum ReplicationError {
 }
 
 impl ReplicationError {
-    /// The vault could not be reached, or not in time: another way, or a later try, is all that can help.
-    pub const fn is_unanswered(&self) -> bool {
-        matches!(self, Self::VaultSilent { .. } | Self::Vault { source: VaultError::Store { .. }, .. })
+    /// The vault could not be asked, or not in time: another way, or a later try, is all that can help. A commit that can be read and may be
+    /// gone after a power failure is none: it was answered.
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::VaultSilent { .. } => true,
+            Self::Vault { source, .. } => matches!(source, VaultError::Store { .. }) && !source.is_not_durable(),
+            _ => false,
+        }
+    }
+
+    /// The spool cannot be used, though the vault may be.
+    pub(crate) const fn is_of_a_sick_spool(&self) -> bool {
+        matches!(self, Self::Spool { source: SpoolError::File { .. } | SpoolError::OtherVersion { .. }, .. })
     }
 
     /// No later try can succeed before somebody changes something.

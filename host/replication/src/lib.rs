@@ -14,6 +14,7 @@ mod journal;
 mod leftovers;
 mod link;
 mod outage;
+mod plan;
 pub mod schedule;
 mod watch;
 
@@ -27,6 +28,6 @@ pub use doubt::Doubt;
 pub use error::ReplicationError;
 pub use journal::{CaptureJournal, JournalEntry};
 pub use link::Link;
-pub use outage::{CatchUp, Outage};
+pub use outage::{CatchUp, Outage, OutageMemory};
 pub use schedule::{Objective, Priority, Schedule, Turns};
 pub use watch::{ApplicationPoints, Asked, CycleResult, Order, Orders, Stop, WatchObserver, Watched, orders, watch};

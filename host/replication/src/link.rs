@@ -1,7 +1,7 @@
 //! The way to the vault, as the cycles of a host last found it.
 //!
-//! While it is lost, not every group asks every time: one of them, whichever comes first, asks after each pause, and the others
-//! make their points wait at once. The first answer lets all of them ask again.
+//! While it is lost, not every group asks every time: one of them, whichever comes first, asks after each pause for something small, once its
+//! own point waits. The first answer lets all of them go to the vault again.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -10,12 +10,6 @@ use std::{
 
 /// How often a vault that does not answer is asked.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// A vault that has not said in this time on what the next point builds is taken for lost: an objective, within these bounds; twice as
-/// long after each question that was not answered, so that a slow one is not asked in vain for ever.
-const PATIENCE_MIN: Duration = Duration::from_secs(5);
-const PATIENCE_MAX: Duration = Duration::from_secs(30);
-const PATIENCE_GROWN_MAX: Duration = Duration::from_secs(120);
-
 /// Whether a vault can be reached. All groups of a host that use it share one.
 #[derive(Debug, Default)]
 pub struct Link(Mutex<Option<Lost>>);
@@ -23,8 +17,6 @@ pub struct Link(Mutex<Option<Lost>>);
 /// It cannot.
 #[derive(Debug, Clone, Copy)]
 struct Lost {
-    /// How many questions were not answered.
-    unanswered: u32,
     ask_again: Duration,
 }
 
@@ -52,21 +44,12 @@ impl Link {
 
     /// A question was not answered.
     pub(crate) fn was_lost(&self, now: Duration) {
-        let mut state = self.lock();
-        let unanswered = state.map_or(0, |lost| lost.unanswered).saturating_add(1);
-        *state = Some(Lost { unanswered, ask_again: now.saturating_add(ASK_EVERY) });
+        *self.lock() = Some(Lost { ask_again: now.saturating_add(ASK_EVERY) });
     }
 
     /// The vault has answered.
     pub(crate) fn answered(&self) {
         *self.lock() = None;
-    }
-
-    /// How long an answer is waited for, of a group with this objective.
-    pub(crate) fn patience(&self, objective: Duration) -> Duration {
-        let unanswered = self.lock().map_or(0, |lost| lost.unanswered);
-        let first = objective.clamp(PATIENCE_MIN, PATIENCE_MAX);
-        first.saturating_mul(1 << unanswered.min(5)).min(PATIENCE_GROWN_MAX)
     }
 }
 
@@ -86,18 +69,5 @@ mod tests {
         assert_eq!([24, 26].map(asked), [0, 1]);
         link.answered();
         assert_eq!((asked(26), link.is_lost()), (3, false));
-    }
-
-    #[test]
-    fn patience_follows_the_objective_and_grows_with_each_silence() {
-        let (link, at) = (Link::default(), Duration::from_secs);
-        assert_eq!([3, 15, 900].map(|rpo| link.patience(at(rpo))), [5, 15, 30].map(at));
-        let grown = (0..6).map(|_| {
-            link.was_lost(at(0));
-            link.patience(at(3))
-        });
-        assert_eq!(grown.collect::<Vec<_>>(), [10, 20, 40, 80, 120, 120].map(at));
-        link.answered();
-        assert_eq!(link.patience(at(3)), at(5));
     }
 }

@@ -1,24 +1,41 @@
 //! Points that wait while the vault cannot be reached, and how they come into it.
 //!
-//! *Making a point wait.* The capture is read as always, what changed goes into the group's spool, and the capture is released as
-//! committed: what waits is durable at this host, and the next capture builds on it. Only disks whose changes are tracked can wait; what must
-//! be compared needs the vault. A cycle that loses the vault on its way makes the capture that it holds wait.
+//! *Making a point wait.* The capture is read as always, what changed goes into the group's spool, and the capture is
+//! released as committed: what waits is durable at this host, and the next capture builds on it. Only disks whose changes
+//! are tracked can wait; what must be compared needs the vault. A cycle that loses the vault on its way makes the capture
+//! that it holds wait.
 //!
-//! *Catching up.* As long as a group has points that wait, all its points go through the spool, in order. Each cycle first makes its own, and then
-//! commits what waits, as new points of the lineage with the times at which they were captured: every one, or what all of them come to
-//! ([`CatchUp`]). For that it takes the rest of its objective's time, or a minute, so that catching up makes no later capture late.
+//! *Catching up.* As long as a group has points that wait, all its points go through the spool, in order. Each cycle first
+//! makes its own, and then commits what waits, as new points of the lineage with the times at which they were captured:
+//! every one, or what all of them come to ([`CatchUp`]). No other point is begun once the rest of its objective's time is
+//! over, or a minute.
 //!
-//! *What is fenced, is fenced.* A vault that answers is asked whether this site may still write, before anything is captured. A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
-//! into the vault only if the newest point there is the one on which it builds. If another is, because the group was failed over and came
-//! back, or another process replicated it, what waits is given up, and said to be. The vault's points are then newer than it.
+//! *A lost vault is asked beside captures.* Only when a cycle's own point waits, and for no longer than until the next
+//! one is due, something small is asked for. So a vault that swallows every question makes no capture late.
 //!
-//! *A crash* between a commit and the removal of the point that waited is found by its capture's id, which the vault's newest point has.
-//! Losing the spool loses the points in it and nothing else: the platform's tracking then does not lead from the vault's newest point, and the
-//! next cycle compares.
+//! *What is fenced, is fenced.* A vault that answers is asked whether this site may still write, before anything is
+//! captured. A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
+//! into the vault only if it was captured at this site, and the newest point there is the one on which it builds. If not,
+//! because the group was failed over, or another process replicated it, what waits is given up, and said to be.
+//!
+//! *What the vault refuses.* If it answers and a point that waits cannot be committed all the same, no other is captured
+//! until one can: the spool is not filled with what nobody may want.
+//!
+//! *A crash* between a commit and the removal of the point that waited is found by its capture's id, which the vault's
+//! newest point has. Losing the spool loses the points in it and nothing else: the platform's tracking then does not lead
+//! from the vault's newest point, and the next cycle compares. A spool that cannot be read or written is passed by while
+//! the vault answers.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
-use farshore_core::{CHUNK_BYTES, CaptureId, DiskId, Machine, MachineId};
+use farshore_core::{CHUNK_BYTES, CaptureId, DiskId, Machine, MachineId, Timestamp};
 use farshore_platform::{CaptureOutcome, CapturedDisk, Changes};
 use farshore_spool::{Spool, SpoolError, SpoolReader, SpoolRoom, SpoolWriter, SpooledDisk, SpooledPoint, Waiting};
 use farshore_vault::{DiskWriter, Lineage, PointDetails, PointWriter};
@@ -30,7 +47,8 @@ use crate::{
     Wishes,
     before::Before,
     copy::{Target, copy_disk},
-    cycle::{AdapterMeter, Capture, milliseconds, plan_disk},
+    cycle::{AdapterMeter, Capture, milliseconds},
+    plan::plan_disk,
 };
 
 /// What comes into the vault of the points that waited.
@@ -55,9 +73,51 @@ pub struct Outage {
     pub catch_up: CatchUp,
     /// How old the newest point may become: for how long a vault is waited for, and how long catching up may take in one cycle.
     pub objective: Duration,
+    /// What this process knows of the group's outages.
+    pub memory: Arc<OutageMemory>,
 }
 
-/// No cycle catches up for longer: other groups want its place. It has another turn at once.
+/// What a process knows of a group's outages. Another begins without it.
+#[derive(Debug, Default)]
+pub struct OutageMemory {
+    /// How often the vault was silent when a point was begun, less half with each answer.
+    silences: AtomicU32,
+    /// What waits was refused by a vault that answers.
+    is_stuck: AtomicBool,
+    /// When what waits was captured, by the clock that is never put back.
+    captured: Mutex<BTreeMap<CaptureId, Duration>>,
+}
+
+/// A vault that has not said in this time on what the next point builds is taken for lost: an objective, within these bounds; twice as
+/// long after each silence, so that a slow one is not asked in vain for ever.
+const PATIENCE_MIN: Duration = Duration::from_secs(5);
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+const PATIENCE_GROWN_MAX: Duration = Duration::from_secs(120);
+/// A lost vault has so long for a small answer, however short the objective is.
+const ANSWER_MIN: Duration = Duration::from_secs(1);
+
+impl Outage {
+    /// How long the vault is waited for when a point is begun.
+    pub(crate) fn patience(&self) -> Duration {
+        let first = self.objective.clamp(PATIENCE_MIN, PATIENCE_MAX);
+        let silences = self.memory.silences.load(Ordering::Relaxed);
+        first.saturating_mul(1 << silences.min(5)).min(PATIENCE_GROWN_MAX)
+    }
+
+    /// Notes whether the vault was silent when a point was begun.
+    pub(crate) fn note_silence(&self, is_silent: bool) {
+        let next = |silences: u32| Some(if is_silent { (silences + 1).min(5) } else { silences / 2 });
+        let _ = self.memory.silences.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+}
+
+impl OutageMemory {
+    fn captured(&self) -> std::sync::MutexGuard<'_, BTreeMap<CaptureId, Duration>> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No cycle begins to commit another point after so long: other groups want its place. It has another turn soon.
 const CATCHING_UP_MAX: Duration = Duration::from_secs(60);
 
 /// For how long one cycle catches up: nine tenths of an objective, because the rest is for the source.
@@ -82,14 +142,19 @@ impl Replicator {
 
     /// Whether the next point goes into the spool without the vault being asked first.
     pub(crate) fn goes_through(&self, spool: &Spool, lineage: &Lineage) -> bool {
-        let asks_not = |outage: &Outage| !outage.link.may_ask(self.clock.monotonic());
-        !spool.is_empty() || (known_to_build_on(lineage).is_some() && self.outage.as_ref().is_some_and(asks_not))
+        let is_lost = |outage: &Outage| outage.link.is_lost();
+        !spool.is_empty() || (known_to_build_on(lineage).is_some() && self.outage.as_ref().is_some_and(is_lost))
     }
 
-    /// The vault was asked, and did not answer.
-    pub(crate) fn lost_the_vault(&self) {
-        if let Some(outage) = &self.outage {
-            outage.link.was_lost(self.clock.monotonic());
+    /// What the vault was asked came to this error: it did not answer, or it did. What one group may not do, or has no room for, says
+    /// nothing of the way there.
+    pub(crate) fn note_answer(&self, error: &ReplicationError) {
+        let Some(outage) = &self.outage else { return };
+        match error {
+            ReplicationError::Vault { source, .. } if source.is_refusal() => {}
+            error if error.is_unanswered() => outage.link.was_lost(self.clock.monotonic()),
+            ReplicationError::Spool { .. } | ReplicationError::Stopped { .. } => {}
+            _ => outage.link.answered(),
         }
     }
 
@@ -126,10 +191,10 @@ impl Replicator {
         self.tell_waiting(&spool);
         self.see_that_it_may_write(lineage, journal, meter).await?;
         let made = match self.before(&mut spool, lineage) {
-            Ok(Some((before, after))) => {
+            Ok(Some((before, after))) if self.is_to_capture(&spool, &before, &wishes) => {
                 self.make_wait(&mut spool, journal, (&before, after), wishes, meter, stop).await
             }
-            Ok(None) => Ok(()),
+            Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
         self.tell_waiting(&spool);
@@ -139,15 +204,40 @@ impl Replicator {
         let until = started.saturating_add(budget(self.outage.as_ref().map_or(Duration::ZERO, |one| one.objective)));
         let caught_up = self.catch_up(&mut spool, lineage, until, stop).await;
         self.tell_waiting(&spool);
+        let is_lost = self.outage.as_ref().is_some_and(|outage| outage.link.is_lost());
         match (made, caught_up) {
-            // What could not wait is made in the vault, by the next cycle or by this one.
-            (_, Ok(CaughtUp::All(report))) => Ok(report.map(|report| *report)),
+            (Ok(()), Ok(CaughtUp::All(report))) => Ok(report.map(|report| *report)),
+            // What could not wait is made in the vault now.
+            (Err(_), Ok(CaughtUp::All(report))) => {
+                report.into_iter().for_each(|report| self.observer.event(CycleEvent::CaughtUp(report)));
+                Ok(None)
+            }
+            (Err(error), _) | (_, Err(error)) if error.is_of_a_sick_spool() && !is_lost => {
+                let text = format!("the vault has to do without what waits: {}", chain(&error));
+                self.observer.event(CycleEvent::Warning(text));
+                Ok(None)
+            }
             (_, Err(error)) if !error.is_unanswered() => Err(error),
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => Err(self.waiting(&spool, Some(error), false)),
             (Ok(()), Ok(CaughtUp::NotYet)) => Err(self.waiting(&spool, why, false)),
             (Ok(()), Ok(CaughtUp::Partly)) => Err(self.waiting(&spool, None, true)),
         }
+    }
+
+    /// Whether a point is to wait beside those that wait already.
+    fn is_to_capture(&self, spool: &Spool, newest: &Before, wishes: &Wishes) -> bool {
+        let Some(outage) = &self.outage else { return false };
+        if spool.is_empty() || outage.link.is_lost() {
+            return true;
+        }
+        if outage.memory.is_stuck.load(Ordering::Relaxed) {
+            return false;
+        }
+        // Turns come faster than captures have to while it catches up.
+        let now = self.clock.now();
+        let is_young = now >= newest.captured_at && now.since(newest.captured_at) < outage.objective / 2;
+        wishes.is_asked || !is_young
     }
 
     /// A group that was failed over is not captured any more, as soon as the vault says so. One that does not answer is lost.
@@ -160,10 +250,10 @@ impl Replicator {
         if self.outage.as_ref().is_none_or(|outage| outage.link.is_lost()) {
             return Ok(());
         }
-        match self.begin_point(lineage).await {
+        match self.begin_point(lineage, true).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_unanswered() => {
-                self.lost_the_vault();
+                self.note_answer(&error);
                 Ok(())
             }
             Err(error) => {
@@ -214,10 +304,12 @@ impl Replicator {
         stop: &CancellationToken,
     ) -> Result<(), ReplicationError> {
         self.release_leftovers(journal, Some(after), meter).await;
+        // Before any guest is held.
+        let writer = self.begin_to_wait(spool)?;
         let machines = self.describe_machines(meter).await?;
         let capture = self.begin_capture(journal, Some(before), &wishes, meter, stop).await?;
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let kept = self.keep(spool, journal, &capture, machines, (before, after), wishes, meter, stop).await;
+        let kept = self.keep(spool, writer, journal, &capture, machines, (before, after), wishes, meter, stop).await;
         match kept {
             Ok(()) => {
                 self.release(journal, &capture, CaptureOutcome::Committed, meter).await;
@@ -236,6 +328,7 @@ impl Replicator {
     pub(crate) async fn keep(
         &self,
         spool: &mut Spool,
+        writer: SpoolWriter,
         journal: &CaptureJournal,
         capture: &Capture,
         machines: Vec<Machine>,
@@ -245,7 +338,6 @@ impl Replicator {
         stop: &CancellationToken,
     ) -> Result<(), ReplicationError> {
         let disks = self.disks_of(capture, &machines, meter).await?;
-        let writer = spool.begin().map_err(|source| self.spool_error("making a point wait", source))?;
         let (mut copied, mut bases, mut spooled) = (DiskCopy::default(), Vec::new(), Vec::new());
         for (number, disk) in (0u32..).zip(&disks) {
             let known = self.known(before, disk)?;
@@ -279,8 +371,17 @@ impl Replicator {
             read_bytes: copied.read_bytes,
             held_microseconds: capture.report.held_microseconds,
         };
-        let kept = spool.finish(writer, point).await;
-        kept.map(|_| ()).map_err(|source| self.spool_error("making a point wait", source))
+        let (id, kept) = (point.details.capture, spool.finish(writer, point).await);
+        kept.map_err(|source| self.spool_error("making a point wait", source))?;
+        if let (Some(outage), Some(id)) = (&self.outage, id) {
+            outage.memory.captured().insert(id, capture.captured);
+        }
+        Ok(())
+    }
+
+    /// Begins a point that is to wait.
+    pub(crate) fn begin_to_wait(&self, spool: &Spool) -> Result<SpoolWriter, ReplicationError> {
+        spool.begin().map_err(|source| self.spool_error("making a point wait", source))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
@@ -320,13 +421,20 @@ impl Replicator {
             if matches!(caught_up, CaughtUp::Partly) && now >= until {
                 return Ok(caught_up);
             }
-            if !outage.link.may_ask(now) {
-                return Ok(CaughtUp::NotYet);
+            if outage.link.is_lost() {
+                if !outage.link.may_ask(now) {
+                    return Ok(CaughtUp::NotYet);
+                }
+                self.see_that_it_answers(until.saturating_sub(now).max(ANSWER_MIN)).await?;
             }
-            let committed = self.commit_waiting(spool, lineage, outage.catch_up).await;
-            match &committed {
-                Err(error) if error.is_unanswered() => self.lost_the_vault(),
-                _ => self.reached_the_vault(),
+            let committed = self.commit_waiting(spool, lineage, outage, stop).await;
+            let is_refused = matches!(&committed, Err(error) if !error.is_unanswered()
+                && !matches!(error, ReplicationError::Spool { .. } | ReplicationError::Stopped { .. }));
+            outage.memory.is_stuck.store(is_refused, Ordering::Relaxed);
+            if let Err(error) = &committed {
+                self.note_answer(error);
+            } else {
+                self.reached_the_vault();
             }
             caught_up = CaughtUp::Partly;
             match committed? {
@@ -341,15 +449,32 @@ impl Replicator {
         }
     }
 
+    /// Asks a lost vault for something small.
+    async fn see_that_it_answers(&self, limit: Duration) -> Result<(), ReplicationError> {
+        let answer = tokio::select! {
+            biased;
+            answer = self.vault.answers() => answer.map_err(|source| self.vault_error("asking the vault", source)),
+            () = self.clock.sleep(limit) => {
+                Err(ReplicationError::VaultSilent { group: self.protection.group.clone(), waited: limit })
+            }
+        };
+        match &answer {
+            Ok(()) => self.reached_the_vault(),
+            Err(error) => self.note_answer(error),
+        }
+        answer
+    }
+
     /// Commits the oldest point that waits, or what all of them come to. None if what waited is there already, or was given up.
     async fn commit_waiting(
         &self,
         spool: &mut Spool,
         lineage: &Lineage,
-        catch_up: CatchUp,
+        outage: &Outage,
+        stop: &CancellationToken,
     ) -> Result<Option<CycleReport>, ReplicationError> {
         let begun = self.clock.monotonic();
-        let (writer, parent) = self.begin_point(lineage).await?;
+        let (writer, parent) = self.begin_point(lineage, true).await?;
         let newest = parent.as_ref().and_then(|point| point.capture);
         let waiting: Vec<Waiting> = spool.waiting().collect();
         let Some(first) = waiting.first().copied() else { return Ok(None) };
@@ -357,6 +482,10 @@ impl Replicator {
         if newest.is_some() && newest == oldest.details.capture {
             // A crash came between its commit and its removal.
             return self.is_there(spool, first).map(|()| None);
+        }
+        if oldest.site != *self.source.site() {
+            let why = format!("they were captured at site {}", oldest.site);
+            return self.give_up_from(spool, first, &why).map(|()| None);
         }
         if newest != Some(oldest.after) {
             // The same, of points that came in as one.
@@ -369,15 +498,19 @@ impl Replicator {
             let why = "the vault's newest point is not the one on which they build";
             return self.give_up_from(spool, first, why).map(|()| None);
         }
-        let chosen = match catch_up {
-            CatchUp::EveryPoint => &waiting[..1],
-            CatchUp::Newest => &waiting[..],
+        let chosen = match outage.catch_up {
+            CatchUp::EveryPoint => 1,
+            CatchUp::Newest => {
+                let Some(count) = self.up_to_a_label(spool, &waiting)? else { return Ok(None) };
+                count
+            }
         };
-        let Some(replayed) = self.replay(spool, chosen, &writer).await? else { return Ok(None) };
+        let chosen = &waiting[..chosen];
+        let Some(replayed) = self.replay(spool, chosen, &writer, stop).await? else { return Ok(None) };
         let copied = self.clock.monotonic();
         let SpooledPoint { mut details, held_microseconds, .. } = replayed.point;
-        let waited = self.clock.now().since(details.captured_at);
         let capture = details.capture;
+        let waited = self.since(capture, details.captured_at);
         add_note(&mut details, waited, chosen.len());
         let point = match writer.commit(details).await {
             Ok(point) => point,
@@ -391,8 +524,13 @@ impl Replicator {
         };
         let committed = self.clock.monotonic();
         self.observer.event(CycleEvent::Committed(point.sequence));
-        if let Some(last) = chosen.last() {
-            self.is_there(spool, *last)?;
+        let lag = self.since(capture, point.captured_at);
+        if let Some(last) = chosen.last()
+            && let Err(error) = self.is_there(spool, *last)
+        {
+            // It is found by its capture once it can be removed.
+            let text = format!("a point that is in the vault by now still waits: {}", chain(&error));
+            self.observer.event(CycleEvent::Warning(text));
         }
         Ok(Some(CycleReport {
             group: self.protection.group.clone(),
@@ -400,7 +538,7 @@ impl Replicator {
             zero_bytes: 0,
             untracked_bytes: 0,
             held_microseconds,
-            lag_milliseconds: milliseconds(self.clock.now().since(point.captured_at)),
+            lag_milliseconds: milliseconds(lag),
             times: PhaseTimes {
                 copy_milliseconds: milliseconds(copied.saturating_sub(begun)),
                 commit_milliseconds: milliseconds(committed.saturating_sub(copied)),
@@ -409,6 +547,25 @@ impl Replicator {
             point,
             release_note: String::new(),
         }))
+    }
+
+    /// How many of these come to one point: all up to the first that somebody asked for by a label. None if one is damaged.
+    fn up_to_a_label(&self, spool: &mut Spool, waiting: &[Waiting]) -> Result<Option<usize>, ReplicationError> {
+        for (number, one) in (1..).zip(waiting) {
+            let Some(point) = self.readable(spool, *one, SpoolReader::into_point)? else { return Ok(None) };
+            if point.details.label.is_some() {
+                return Ok(Some(number));
+            }
+        }
+        Ok(Some(waiting.len()))
+    }
+
+    /// How long ago a point was captured: by the clock on the wall, or by the other if this process captured it and that is longer.
+    fn since(&self, capture: Option<CaptureId>, captured_at: Timestamp) -> Duration {
+        let by_the_wall = self.clock.now().since(captured_at);
+        let remembered = self.outage.as_ref().zip(capture);
+        let captured = remembered.and_then(|(outage, id)| outage.memory.captured().get(&id).copied());
+        captured.map_or(by_the_wall, |captured| self.clock.monotonic().saturating_sub(captured).max(by_the_wall))
     }
 
     /// Something of a point that waits; none if it is damaged: then it and those after it are given up.
@@ -434,6 +591,7 @@ impl Replicator {
         spool: &mut Spool,
         chosen: &[Waiting],
         writer: &PointWriter,
+        stop: &CancellationToken,
     ) -> Result<Option<Replayed>, ReplicationError> {
         for item in &self.capsule {
             let added = writer.add_item(item).await;
@@ -451,7 +609,7 @@ impl Replicator {
                         let writer =
                             added.map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
                         let disk = (machine.clone(), disk.clone());
-                        disks.push(Replaying { disk, writer, written: BTreeSet::new() });
+                        disks.push(Replaying { disk, writer, written: Vec::new() });
                     }
                     replayed = Some(Replayed { read_bytes: point.read_bytes, point: point.clone() });
                 }
@@ -464,8 +622,11 @@ impl Replicator {
                 .map(|own| disks.iter().position(|new| (&new.disk.0, &new.disk.1) == (&own.machine, &own.disk)))
                 .collect();
             let is_only = chosen.len() == 1;
-            if let Err(error) = write_all(reader, &places, &mut disks, is_only).await {
+            if let Err(error) = write_all(reader, &places, &mut disks, is_only, stop).await {
                 match error {
+                    ReplayError::Stopped => {
+                        return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+                    }
                     ReplayError::Vault(source) => return Err(self.vault_error("storing a disk", source)),
                     ReplayError::Spool(error @ SpoolError::Damaged { .. }) => {
                         self.give_up_from(spool, *waiting, &error.to_string())?;
@@ -480,6 +641,9 @@ impl Replicator {
 
     /// What waited up to this point is in the vault.
     fn is_there(&self, spool: &mut Spool, last: Waiting) -> Result<(), ReplicationError> {
+        if let Some(outage) = self.outage.as_ref().filter(|_| spool.waiting().next_back() == Some(last)) {
+            outage.memory.captured().clear();
+        }
         spool.remove_to(last).map_err(|source| self.spool_error("removing what waited", source))
     }
 
@@ -522,10 +686,28 @@ struct Replayed {
 struct Replaying {
     disk: (MachineId, DiskId),
     writer: DiskWriter,
-    written: BTreeSet<u64>,
+    /// A bit for each.
+    written: Vec<u64>,
+}
+
+impl Replaying {
+    /// Whether no newer point has written this chunk. From now on one has.
+    fn is_new(&mut self, chunk: u64) -> bool {
+        let (word, bit) = (usize::try_from(chunk / 64).unwrap_or(usize::MAX), 1 << (chunk % 64));
+        if self.written.is_empty() {
+            let words = self.writer.size_bytes().div_ceil(64 * CHUNK_BYTES);
+            self.written = vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
+        }
+        // What is past the end the writer refuses.
+        let Some(word) = self.written.get_mut(word) else { return true };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
 }
 
 enum ReplayError {
+    Stopped,
     Spool(SpoolError),
     Vault(farshore_vault::Error),
 }
@@ -536,8 +718,12 @@ async fn write_all(
     places: &[Option<usize>],
     disks: &mut [Replaying],
     is_only: bool,
+    stop: &CancellationToken,
 ) -> Result<(), ReplayError> {
     loop {
+        if stop.is_cancelled() {
+            return Err(ReplayError::Stopped);
+        }
         let read = tokio::task::spawn_blocking(move || (reader.next_bytes(), reader)).await;
         let bytes = match read {
             Ok((bytes, same)) => {
@@ -561,12 +747,18 @@ async fn write_all(
         while !rest.is_empty() {
             let chunk = rest.split_to(rest.len().min(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX)));
             let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if disk.written.insert(offset / CHUNK_BYTES) {
+            if disk.is_new(offset / CHUNK_BYTES) {
                 disk.writer.write(offset, chunk).await.map_err(ReplayError::Vault)?;
             }
             offset = offset.saturating_add(length);
         }
     }
+}
+
+/// An error with its causes, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Says that a point waited.
@@ -577,4 +769,34 @@ fn add_note(details: &mut PointDetails, waited: Duration, points: usize) {
     };
     let text = format!("it waited {} s at its source's host for the vault{of}", waited.as_secs());
     details.note = if details.note.is_empty() { text } else { format!("{}; {text}", details.note) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_follows_the_objective_and_grows_with_each_silence() {
+        let at = Duration::from_secs;
+        let folder = std::path::PathBuf::from("nowhere");
+        let outage = |objective| Outage {
+            room: SpoolRoom::open(folder.clone(), 0).expect("room"),
+            link: Arc::default(),
+            catch_up: CatchUp::default(),
+            objective,
+            memory: Arc::default(),
+        };
+        assert_eq!([3, 15, 900].map(|rpo| outage(at(rpo)).patience()), [5, 15, 30].map(at));
+        let short = outage(at(3));
+        let grown = (0..6).map(|_| {
+            short.note_silence(true);
+            short.patience()
+        });
+        assert_eq!(grown.collect::<Vec<_>>(), [10, 20, 40, 80, 120, 120].map(at));
+        let fallen = (0..4).map(|_| {
+            short.note_silence(false);
+            short.patience()
+        });
+        assert_eq!(fallen.collect::<Vec<_>>(), [20, 10, 5, 5].map(at));
+    }
 }

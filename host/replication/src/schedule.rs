@@ -33,6 +33,9 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// may have come back.
 const FINAL_PAUSE: Duration = Duration::from_secs(300);
 
+/// The longest pause of a group that catches up.
+const CATCHING_UP_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// How old the newest point of a group may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Objective {
@@ -109,7 +112,7 @@ pub enum CycleEnd {
     Failed,
     /// Its point waits at this host: for its turns that is as good as durable.
     Waiting,
-    /// The same, and the group may have another turn at once to catch up.
+    /// The same, and the group may have another turn soon to catch up.
     CatchingUp,
     /// It failed, and another way to do it may begin at once.
     Otherwise,
@@ -356,8 +359,8 @@ impl Schedule {
             CycleEnd::Committed | CycleEnd::Waiting | CycleEnd::CatchingUp => {
                 (group.has_point, group.counts_from, group.failures) = (true, BEFORE + since, 0);
                 match end {
-                    // The source is left alone for a while also then.
-                    CycleEnd::CatchingUp => group.objective.rpo / 10,
+                    // Others have their turn first.
+                    CycleEnd::CatchingUp => (group.objective.rpo / 10).min(CATCHING_UP_PAUSE_MAX),
                     _ => group.objective.pause(group.length).saturating_sub(group.length),
                 }
             }

@@ -281,6 +281,7 @@ impl Watching<'_> {
         };
         let group = self.groups.get_mut(&begun.member)?;
         let (mut wishes, answers) = take_asked(&mut group.asked);
+        wishes.is_asked = !answers.is_empty();
         // Whoever asked for a point gets it also from guests that do not come to rest.
         let is_application = answers.is_empty() && group.is_application_due(began);
         if is_application {

@@ -51,8 +51,8 @@ impl WatchObserver for Told {
         self.0.failed(group, error.code(), error.to_string(), error.is_final(), failures, pause);
     }
 
-    fn waits(&self, group: &GroupName, _: &ReplicationError, pause: Option<Duration>) {
-        self.0.waits(group, pause);
+    fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
+        self.0.waits(group, error.code(), None, pause);
     }
 
     fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}

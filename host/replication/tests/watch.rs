@@ -267,7 +267,7 @@ async fn the_loop_ends_at_once_while_all_groups_sleep() {
 async fn ask(sender: &mpsc::Sender<Order>, name: &str, label: Option<&str>) -> Option<Arc<CycleResult>> {
     let (answer, answered) = oneshot::channel();
     let label = label.map(|label| PointLabel::new(label).expect("a label"));
-    let wishes = Wishes { label, consistency: None };
+    let wishes = Wishes { label, ..Wishes::default() };
     sender.send(Order::Now(group(name), Asked { wishes, answer })).await.ok()?;
     answered.await.ok()
 }
@@ -421,7 +421,7 @@ async fn in_a_blackout_only_cycles_that_somebody_asks_for_begin() {
     let (vault, site) = (vault("blackout").await, SimulatedSite::new(&["a", "b"]));
     let open = Arc::new(Open::default());
     // 1970 began on a Thursday at midnight.
-    let clock = PutClock(10_000.into());
+    let clock = PutClock(59_000.into());
     let nights = "thu 00:00-00:01".parse().expect("hours");
     let dark = Watched {
         blackout: Timetable::new(Zone::utc(), vec![(nights, ())]),

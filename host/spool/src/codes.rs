@@ -5,4 +5,5 @@ farshore_core::code_pages! {
     6400 "The spool cannot be used",
     6401 "The spool is full",
     6402 "A point that waits is damaged",
+    6403 "Another version wrote a point that waits",
 }

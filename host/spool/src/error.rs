@@ -40,6 +40,14 @@ pub enum SpoolError {
         /// Why.
         source: VaultError,
     },
+    /// Another version of Farshore wrote a file.
+    #[error("{} was written by another version of Farshore: {problem}", path.display())]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// What is not known of it.
+        problem: String,
+    },
     /// A file is not what was written.
     #[error("{} is damaged: {problem}", path.display())]
     Damaged {
@@ -50,19 +58,13 @@ pub enum SpoolError {
     },
 }
 
-impl SpoolError {
-    /// Whether there is no room.
-    pub const fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::NoSpace { .. })
-    }
-}
-
 impl Coded for SpoolError {
     fn code(&self) -> Code {
         match self {
             Self::File { .. } | Self::Seal { .. } => Code::new(6400),
             Self::Full { .. } | Self::NoSpace { .. } => Code::new(6401),
             Self::Damaged { .. } => Code::new(6402),
+            Self::OtherVersion { .. } => Code::new(6403),
         }
     }
 }

@@ -42,14 +42,18 @@ pub struct SpoolReader {
 struct Parts {
     path: PathBuf,
     file: BufReader<File>,
+    /// How many there are.
+    bytes: u64,
     id: PackId,
     sealer: WaitingSealer,
 }
 
 pub(crate) fn open(path: &Path, sealer: &WaitingSealer) -> Result<SpoolReader, SpoolError> {
     let failed = |source| SpoolError::File { path: path.to_owned(), doing: "read", source };
-    let file = BufReader::new(File::open(path).map_err(failed)?);
-    let mut parts = Parts { path: path.to_owned(), file, id: PackId::from_bytes([0; 16]), sealer: sealer.clone() };
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let (file, id) = (BufReader::new(file), PackId::from_bytes([0; 16]));
+    let mut parts = Parts { path: path.to_owned(), file, bytes, id, sealer: sealer.clone() };
     let header: [u8; HEADER_BYTES] = parts.read()?;
     let (magic, rest) = header.split_first_chunk::<8>().expect("a header has fixed lengths");
     let (version, id) = rest.split_first_chunk::<4>().expect("a header has fixed lengths");
@@ -57,7 +61,8 @@ pub(crate) fn open(path: &Path, sealer: &WaitingSealer) -> Result<SpoolReader, S
         return Err(parts.damaged("it is no point that waits"));
     }
     if u32::from_le_bytes(*version) != VERSION {
-        return Err(parts.damaged("another version of Farshore wrote it"));
+        let problem = format!("version {}", u32::from_le_bytes(*version));
+        return Err(SpoolError::OtherVersion { path: path.to_owned(), problem });
     }
     parts.id = PackId::from_bytes(id.try_into().expect("a header has fixed lengths"));
     let (count, point) = parts.last()?;
@@ -90,7 +95,7 @@ impl Parts {
     /// Opens the part of this number and length that comes next.
     fn open(&mut self, number: u64, length: u32) -> Result<Zeroizing<Vec<u8>>, SpoolError> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > PART_BYTES_MAX {
+        if length > PART_BYTES_MAX || length as u64 > self.bytes {
             return Err(self.damaged("a part of it is too long"));
         }
         let mut sealed = vec![0; length];
@@ -105,8 +110,10 @@ impl Parts {
         let (count, length) = (u64::from_le_bytes(self.read()?), u32::from_le_bytes(self.read()?));
         self.seek(back(END_BYTES.saturating_add(usize::try_from(length).unwrap_or(usize::MAX))))?;
         let plain = self.open(count, length)?;
-        let point = serde_json::from_slice(&plain).map_err(|error| self.damaged(&error.to_string()))?;
-        Ok((count, point))
+        // It is what was sealed, so that it is no damage.
+        let unknown =
+            |error: serde_json::Error| SpoolError::OtherVersion { path: self.path.clone(), problem: error.to_string() };
+        Ok((count, serde_json::from_slice(&plain).map_err(unknown)?))
     }
 }
 

@@ -30,7 +30,6 @@ impl SpoolRoom {
     pub fn open(folder: PathBuf, limit_bytes: u64) -> Result<Arc<Self>, SpoolError> {
         let used_bytes = match measure(&folder, 2) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(SpoolError::File { path: folder, doing: "measured", source }),
         };
         let (limit_bytes, used_bytes) = (AtomicU64::new(limit_bytes), AtomicU64::new(used_bytes));
@@ -57,8 +56,18 @@ impl SpoolRoom {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes so many bytes.
+    /// Takes so many bytes. What somebody else has removed since, an operator or another process, is found when there is no room.
     pub(crate) fn take(&self, bytes: u64) -> Result<(), SpoolError> {
+        self.take_counted(bytes).or_else(|full| match measure(&self.folder, 2) {
+            Ok(measured) if measured < self.used_bytes() => {
+                self.used_bytes.store(measured, Ordering::Relaxed);
+                self.take_counted(bytes)
+            }
+            _ => Err(full),
+        })
+    }
+
+    fn take_counted(&self, bytes: u64) -> Result<(), SpoolError> {
         let limit_bytes = self.limit_bytes();
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit_bytes);
         let full = |used_bytes| SpoolError::Full { used_bytes, limit_bytes };
@@ -87,14 +96,22 @@ impl SpoolRoom {
     }
 }
 
-/// The bytes of the files in the folders that are so far below this one.
+/// The bytes of the files in the folders that are so far below this one. What is removed meanwhile has none.
 fn measure(folder: &Path, below: u32) -> io::Result<u64> {
+    let if_there = |result: io::Result<u64>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        result => result,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
     let mut bytes = 0u64;
-    for entry in fs::read_dir(folder)? {
+    for entry in entries {
         let entry = entry?;
         let kind = entry.file_type()?;
         bytes = bytes.saturating_add(match below {
-            0 if kind.is_file() => entry.metadata()?.len(),
+            0 if kind.is_file() => if_there(entry.metadata().map(|metadata| metadata.len()))?,
             1.. if kind.is_dir() => measure(&entry.path(), below - 1)?,
             _ => 0,
         });

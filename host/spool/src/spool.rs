@@ -55,7 +55,11 @@ impl Spool {
         };
         for entry in entries.into_iter().flatten() {
             let path = entry.map_err(failed)?.path();
-            let bytes = fs::metadata(&path).map_err(failed)?.len();
+            let bytes = match fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(failed(source)),
+            };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some(DONE) => waiting.extend(number_of(&path).map(|number| Waiting { number, bytes })),
                 Some(PART) => remove(room, &path, bytes)?,
@@ -81,24 +85,12 @@ impl Spool {
         self.waiting.iter().map(|waiting| waiting.bytes).sum()
     }
 
-    /// What the oldest point is that waits.
-    ///
-    /// # Errors
-    /// It is damaged, or cannot be read.
-    pub fn oldest(&self) -> Result<Option<SpooledPoint>, SpoolError> {
-        self.waiting.front().map(|waiting| self.point(*waiting)).transpose()
-    }
-
     /// What the newest point is that waits.
     ///
     /// # Errors
     /// It is damaged, or cannot be read.
     pub fn newest(&self) -> Result<Option<SpooledPoint>, SpoolError> {
-        self.waiting.back().map(|waiting| self.point(*waiting)).transpose()
-    }
-
-    fn point(&self, waiting: Waiting) -> Result<SpooledPoint, SpoolError> {
-        Ok(read::open(&self.path(waiting.number, DONE), &self.sealer)?.into_point())
+        self.waiting.back().map(|waiting| Ok(self.read(*waiting)?.into_point())).transpose()
     }
 
     /// Begins a point that is to wait.
@@ -107,9 +99,13 @@ impl Spool {
     /// There is no room, or the file cannot be made.
     pub fn begin(&self) -> Result<SpoolWriter, SpoolError> {
         let failed = |source| SpoolError::File { path: self.folder.clone(), doing: "made", source };
-        fs::create_dir_all(&self.folder).map_err(failed)?;
-        let number = self.waiting.back().map_or(1, |waiting| waiting.number.saturating_add(1));
-        write::begin(&self.room, self.path(number, PART), self.sealer.clone())
+        if !self.folder.is_dir() {
+            fs::create_dir_all(&self.folder).map_err(failed)?;
+            // The folders stay after a power failure, as what is in them does.
+            self.folder.ancestors().skip(1).take(2).try_for_each(sync)?;
+        }
+        let id = self.sealer.file_id();
+        write::begin(&self.room, self.folder.join(format!("{id}.{PART}")), id, self.sealer.clone())
     }
 
     /// A point that was begun waits from now on. Durable when it returns.
@@ -172,7 +168,11 @@ pub(crate) fn remove(room: &SpoolRoom, path: &Path, bytes: u64) -> Result<(), Sp
             room.give_back(bytes);
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Whoever removed it has not told the room.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            room.give_back(bytes);
+            Ok(())
+        }
         Err(source) => Err(SpoolError::File { path: path.to_owned(), doing: "removed", source }),
     }
 }

@@ -48,11 +48,15 @@ struct OpenFile {
     is_torn: bool,
 }
 
-pub(crate) fn begin(room: &Arc<SpoolRoom>, path: PathBuf, sealer: WaitingSealer) -> Result<SpoolWriter, SpoolError> {
+pub(crate) fn begin(
+    room: &Arc<SpoolRoom>,
+    path: PathBuf,
+    id: PackId,
+    sealer: WaitingSealer,
+) -> Result<SpoolWriter, SpoolError> {
     room.look_at_the_disk()?;
     let failed = |source| SpoolError::File { path: path.clone(), doing: "made", source };
     let file = File::options().write(true).create(true).truncate(true).open(&path).map_err(failed)?;
-    let id = sealer.file_id();
     let mut open = OpenFile {
         path,
         file,
@@ -148,7 +152,11 @@ impl SpoolWriter {
     ///
     /// # Errors
     /// There is no room, or the file cannot be written. Whatever it is, the point cannot be finished then.
+    ///
+    /// # Panics
+    /// If there are more bytes.
     pub async fn write(&self, disk: u32, offset: u64, data: Bytes) -> Result<(), SpoolError> {
+        assert!(data.len() <= RECORD_BYTES_MAX, "what is given at once can be read again");
         let open = Arc::clone(&self.open);
         self.apart(move || {
             let failed = |source| SpoolError::File { path: lock(&open).path.clone(), doing: "compressed for", source };

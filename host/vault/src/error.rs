@@ -6,7 +6,7 @@ use farshore_core::{
     Code, Coded, DiskId, Generation, GroupName, HostName, LineageId, MachineId, RunId, Sequence, SiteName, Timestamp,
 };
 
-use crate::{Power, VaultLock};
+use crate::{Power, VaultLock, store::is_denied};
 
 /// The error of a store, shared so that every caller that waits for the same failed work gets it.
 pub type SharedSource = Arc<dyn std::error::Error + Send + Sync + 'static>;
@@ -597,6 +597,12 @@ impl Error {
     /// said must not be taken for durable though it can be read.
     pub fn is_not_durable(&self) -> bool {
         matches!(self, Self::Store { operation: NOT_DURABLE, .. })
+    }
+
+    /// Whether the store answered, and does not let this be done or has no room for it.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Store { source, .. } = self else { return false };
+        is_denied(self) || is_out_of_space(&**source)
     }
 
     /// Whether the vault itself is at fault: what `check` reports as a finding.

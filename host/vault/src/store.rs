@@ -34,6 +34,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use tokio::sync::OnceCell;
 
+pub(crate) use self::objects::is_denied;
 pub use self::paced::PacedConnector;
 #[cfg(fuzzing)]
 pub(crate) use self::pair::Addresses;
@@ -42,7 +43,7 @@ pub(crate) use self::pair::Uncopied;
 pub use self::unhide::{HiddenObject, StillHidden, UnhidePlan, UnhideReport};
 use self::{
     lending::Lender,
-    objects::{Objects, is_denied},
+    objects::Objects,
     pair::{DataSide, Kept, Layout, kept},
 };
 use crate::{Address, Error, Result, StoreOptions, VaultLock};

@@ -394,6 +394,14 @@ impl Vault {
         Arc::clone(lineages.entry(made.id).or_insert_with(|| Arc::new(made)))
     }
 
+    /// Asks the store for something small that is there.
+    ///
+    /// # Errors
+    /// The store failed, or the header is not what it was.
+    pub async fn answers(&self) -> Result<()> {
+        Header::read(&self.0.store).await.map(|_| ())
+    }
+
     /// The id that the lineage of this group has, or would have. It follows from the vault's keys: nothing is read.
     pub fn lineage_id(&self, group: &GroupName) -> LineageId {
         self.0.access.member.lineage_id(group)

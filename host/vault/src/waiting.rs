@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Result,
-    seal::{Purpose, SEALED_OVERHEAD_BYTES, Sealer},
+    seal::{Purpose, Sealer},
 };
 
 /// Seals and opens what waits.
@@ -29,9 +29,6 @@ impl fmt::Debug for WaitingSealer {
 }
 
 impl WaitingSealer {
-    /// How many bytes sealing adds to a part.
-    pub const OVERHEAD_BYTES: usize = SEALED_OVERHEAD_BYTES;
-
     pub(crate) const fn new(sealer: Sealer, lineage: LineageId, entropy: Arc<dyn Entropy>) -> Self {
         Self { sealer, lineage, entropy }
     }

@@ -32,7 +32,7 @@ pub async fn run(context: &Context, arguments: ReplicateArguments) -> Result<(),
     if arguments.watch {
         return on_and_on(context, arguments.groups).await;
     }
-    once(context, arguments.groups, Wishes::default()).await
+    once(context, arguments.groups, Wishes { is_asked: true, ..Wishes::default() }).await
 }
 
 /// One cycle of each of these groups, or of all if none is named, by the daemon if one runs.

@@ -242,9 +242,10 @@ fn now(group: &GroupStatus, at: Timestamp) -> String {
     if let Some(until) = group.blackout_until {
         parts.insert(0, format!("blackout until {until}"));
     }
-    if let Some(SpooledStatus { points, bytes }) = &group.spooled {
+    if let Some(SpooledStatus { points, bytes, why }) = &group.spooled {
         let (noun, verb) = if *points == 1 { ("point", "waits") } else { ("points", "wait") };
-        parts.push(format!("{points} {noun} ({}) {verb} here for the vault", human::bytes(*bytes)));
+        let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        parts.push(format!("{points} {noun} ({}) {verb} here for the vault{why}", human::bytes(*bytes)));
     }
     if let Some(Failing { failures, since, code, message, is_final }) = &group.failing {
         let times = if *failures == 1 { " once".to_owned() } else { format!(" {failures} times") };

@@ -171,6 +171,7 @@ fn list(names: &[&str]) -> String {
 fn is_secret_place(path: &[Part]) -> bool {
     path.starts_with(&place!["vault", "secrets"]) && path.len() == 3
         || path.starts_with(&place!["vault", "data", "secrets"]) && path.len() == 4
+        || path.starts_with(&place!["telemetry", "headers"]) && path.len() == 3
         || is_of_a_credential(path) && matches!(path.last(), Some(Part::Key(key)) if key == "access-key-id")
         || matches!(path.last(), Some(Part::Key(key)) if is_secret_key(key))
 }
@@ -195,6 +196,7 @@ pub(super) fn literal_secret(path: &[Part], span: Range<usize>) -> Problem {
         let table = match path {
             [rest @ .., _] if is_of_a_credential(path) => format!("[{}]", dotted(rest)),
             _ if path.starts_with(&place!["vault", "data"]) => "[vault.data.secrets]".to_owned(),
+            _ if path.starts_with(&place!["telemetry"]) => "[telemetry.headers]".to_owned(),
             _ => "[vault.secrets]".to_owned(),
         };
         format!("write `{name} = {{ file = \"...\" }}` or `{name} = {{ env = \"...\" }}` in {table}")

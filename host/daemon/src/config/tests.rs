@@ -385,6 +385,36 @@ fn what_the_daemon_goes_by_is_checked() {
 }
 
 #[test]
+fn hours_rates_and_the_collector_of_traces_are_checked() {
+    let group =
+        GOOD.replace("rpo = \"5s\"", "rpo = \"5s\"\nblackout = [\"mon-fri 08:00-09:00\"]\ncatch-up = \"newest\"");
+    let more = "\n[vault.bandwidth]\nlimit = \"20MiB/s\"\nhours = [{ at = \"22:00-06:00\", limit = \"unlimited\" }]\n\
+                [telemetry.traces]\nendpoint = \"https://collector.example.org:4318\"\n[telemetry.headers]\n\
+                authorization = { file = \"collector-token\" }\n";
+    let host = "[host]\ntime-zone = \"Europe/Berlin\"\nspool.limit = \"20GiB\"\n";
+    let fine = format!("{host}{group}{more}");
+    assert_eq!(told(&fine), Vec::<String>::new());
+    assert_eq!(told(&fine.replacen("20GiB", "0", 1)), Vec::<String>::new(), "nothing waits then");
+    for (from, to, part) in [
+        ("mon-fri 08:00-09:00", "mon-fri 8-9", "are not hours such as"),
+        ("mon-fri 08:00-09:00", "mo-fr 08:00-09:00", "are not hours such as"),
+        ("\"newest\"", "\"oldest\"", "unknown variant `oldest`"),
+        ("20MiB/s", "20MB/s", "is not a rate such as \"20MiB/s\""),
+        ("20MiB/s", "0B/s", "would let nothing through"),
+        ("Europe/Berlin", "Berlin", "\"Berlin\" is not a time zone such as \"Europe/Berlin\""),
+        ("20GiB", "lots", "is not an amount of bytes"),
+        ("https://collector", "http://collector", "the address has no TLS"),
+        ("{ file = \"collector-token\" }", "\"Bearer hunter2\"", "a secret never stands in this file itself"),
+        ("{ file = \"collector-token\" }", "{ env = \"hunter 2\" }", "cannot be the name of an environment variable"),
+        ("authorization = ", "content-type = ", "is written by the exporter itself"),
+    ] {
+        let problems = told(&fine.replacen(from, to, 1));
+        assert!(problems.iter().any(|problem| problem.contains(part)), "{to}: {problems:?}");
+        assert!(!problems.iter().any(|problem| problem.contains("hunter")), "{problems:?}");
+    }
+}
+
+#[test]
 fn credentials_and_endpoints_are_checked() {
     let site = |more: &str| {
         GOOD.replace("[sites.shelter]\nadapter = \"qemu\"\n", &format!("[sites.shelter]\nadapter = \"qemu\"\n{more}\n"))

@@ -37,6 +37,9 @@ use crate::{
 const ROWS_DEFAULT: u32 = 100;
 const ROWS_MAX: u32 = 10_000;
 
+/// For how long events are waited for, at most.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// What the answers are made of.
 pub struct Served {
     pub board: Arc<Board>,
@@ -186,6 +189,8 @@ struct EventsAsked {
     severity: Option<Severity>,
     after: Option<u64>,
     limit: Option<u32>,
+    /// If there is none after `after`, so many seconds are waited for one.
+    wait: Option<u64>,
 }
 
 async fn events(
@@ -200,7 +205,27 @@ async fn events(
         after: asked.after,
         limit: asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX),
     };
-    read(served, move |state| state.events(&query)).await
+    let wait = Duration::from_secs(asked.wait.unwrap_or_default());
+    if wait > WAIT_MAX || (!wait.is_zero() && query.after.is_none()) {
+        let message = format!("`wait` is at most {} seconds, and stands beside `after`", WAIT_MAX.as_secs());
+        return Err(Refused::new(StatusCode::BAD_REQUEST, usage(message)));
+    }
+    let deadline = served.clock.monotonic().saturating_add(wait);
+    loop {
+        let mut written = std::pin::pin!(served.diary.written().notified());
+        written.as_mut().enable();
+        let of_this_turn = query.clone();
+        let found = read(Arc::clone(&served), move |state| state.events(&of_this_turn)).await?;
+        let left = deadline.saturating_sub(served.clock.monotonic());
+        if !found.is_empty() || left.is_zero() || served.stop.is_cancelled() {
+            return Ok(found);
+        }
+        tokio::select! {
+            () = written => {}
+            () = served.clock.sleep(left) => {}
+            () = served.stop.cancelled() => {}
+        }
+    }
 }
 
 /// What cycles are asked for.
@@ -253,7 +278,8 @@ async fn begin_cycle(
         return Err(not_begun("the vault is not open yet"));
     }
     let (answer, answered) = oneshot::channel();
-    let asked = Asked { wishes: Wishes { label: request.label, consistency: request.consistency }, answer };
+    let asked =
+        Asked { wishes: Wishes { label: request.label, consistency: request.consistency, is_asked: true }, answer };
     let is_taken = served.orders.send(Order::Now(name, asked)).await.is_ok();
     match answered.await {
         Ok(result) if is_taken => match &*result {

@@ -18,6 +18,7 @@ use farshore_core::{Clock, GroupName, Timestamp};
 use farshore_replication::PhaseTimes;
 use farshore_state::{CycleRecord, Event, Record, Severity, State};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::{alarms::Alarms, traces::Traces};
 use crate::output::{Output, human};
@@ -41,6 +42,7 @@ pub struct Kept {
     clock: Arc<dyn Clock>,
     records: SyncSender<Note>,
     dropped: Arc<AtomicU64>,
+    written: Arc<Notify>,
 }
 
 /// Where events are told to all who hear of them, and cycles kept.
@@ -80,14 +82,21 @@ impl Kept {
     /// In this file.
     pub fn new(output: Output, clock: Arc<dyn Clock>, state: Option<Arc<State>>) -> (Self, Writing) {
         let (records, received) = sync_channel(RECORDS_MAX);
-        let (of_thread, dropped) = (Arc::clone(&clock), Arc::new(AtomicU64::new(0)));
-        let mut writer = Writer { output, clock: of_thread, state, dropped: Arc::clone(&dropped), is_failing: false };
+        let (of_thread, dropped, written) = (Arc::clone(&clock), Arc::new(AtomicU64::new(0)), Arc::<Notify>::default());
+        let mut writer = Writer {
+            output,
+            clock: of_thread,
+            state,
+            dropped: Arc::clone(&dropped),
+            written: Arc::clone(&written),
+            is_failing: false,
+        };
         let thread = std::thread::Builder::new().name("diary".to_owned()).spawn(move || writer.run(&received));
         if let Err(error) = &thread {
             output.warn(&format!("events are not kept, because a thread could not be started: {error}"));
         }
         let writing = Writing { thread: thread.ok(), notes: records.clone() };
-        (Self { clock, records, dropped }, writing)
+        (Self { clock, records, dropped, written }, writing)
     }
 
     /// Something happened. Nobody is alerted.
@@ -145,6 +154,11 @@ impl Diary {
         self.traces.dropped()
     }
 
+    /// Wakes whoever waits for records each time that some were written.
+    pub fn written(&self) -> &Notify {
+        &self.kept.written
+    }
+
     /// How many records were dropped.
     pub fn dropped(&self) -> u64 {
         self.kept.dropped.load(Ordering::Relaxed)
@@ -165,6 +179,7 @@ struct Writer {
     /// None if it cannot be used.
     state: Option<Arc<State>>,
     dropped: Arc<AtomicU64>,
+    written: Arc<Notify>,
     is_failing: bool,
 }
 
@@ -203,6 +218,7 @@ impl Writer {
                 self.dropped.fetch_add(u64::try_from(batch.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
             self.look(written);
+            self.written.notify_waiters();
         }
         // Last, because nobody may read what the daemon prints.
         for record in batch {

@@ -63,7 +63,13 @@ impl WatchObserver for Loop {
 
     fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
         self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
-        if self.board.waits(group, pause) {
+        let cause = match error {
+            ReplicationError::Waiting { source, .. } => source.as_deref(),
+            _ => None,
+        };
+        let why = cause.map(|cause| format!("[{}] {}", cause.code(), Failure::describe(cause).in_a_line()));
+        // While it catches up there is nothing new to say.
+        if self.board.waits(group, cause.map_or(error.code(), |cause| cause.code()), why, pause) && cause.is_some() {
             let failure = Failure::describe(error);
             let text = format!("[{}] {}", failure.code, failure.in_a_line());
             let details = json!({ "code": failure.code });

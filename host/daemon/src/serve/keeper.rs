@@ -346,7 +346,7 @@ impl Keeper<'_> {
         let fixed = if engine.is_some() { &FIXED[..] } else { &FIXED[FIXED_WITH_VAULT..] };
         let changed = differences(&self.configuration, &next).into_iter().map(|difference| difference.key);
         // What was opened without any limit has no place for one.
-        let may_change = self.configuration.vault.bandwidth.says_something();
+        let may_change = engine.is_some_and(Engine::is_limited);
         let is_fixed = |key: &String| {
             fixed.iter().any(|fixed| key.starts_with(fixed)) && !(may_change && key.starts_with(BANDWIDTH))
         };

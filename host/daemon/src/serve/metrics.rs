@@ -83,7 +83,7 @@ pub fn render(
         set(&ok, if status.state == GroupState::Ok { 1.0 } else { 0.0 });
         set(&failing, status.failing.as_ref().map_or(0.0, |failing| f64::from(failing.failures)));
         set(&blackout, if status.blackout_until.is_some() { 1.0 } else { 0.0 });
-        let spooled = status.spooled.map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
+        let spooled = status.spooled.as_ref().map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
         set(&waiting, as_float(spooled.0));
         set(&waiting_bytes, as_float(spooled.1));
         // What is not known has no value, rather than one that looks good.

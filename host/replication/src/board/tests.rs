@@ -254,40 +254,49 @@ proptest! {
     }
 }
 
-/// Who is late because nobody lets it be replicated alarms nobody; who was late before, or is an objective later, does.
+/// The time of a blackout counts against nobody, and excuses nobody for longer than it lasts.
 #[test]
 fn a_blackout_is_no_miss_and_excuses_none() {
     let (clock, rpo) = (Arc::new(TwoHands::default()), Duration::from_secs(60));
     let board = Board::new(Arc::clone(&clock) as _);
-    let night = || Timetable::new(farshore_core::Zone::utc(), vec![("08:10-09:00".parse().expect("hours"), ())]);
-    board.put(&group(), &SiteName::new("production").expect("a name"), rpo, night());
+    let hours = |text: &str| Timetable::new(farshore_core::Zone::utc(), vec![(text.parse().expect("hours"), ())]);
+    let put = |rpo, blackout| board.put(&group(), &SiteName::new("production").expect("a name"), rpo, blackout);
+    put(rpo, hours("08:10-09:00"));
     let state = || board.all()[0].0.state;
     // It is 08:00 by this clock at its beginning.
     board.committed(&report(1, clock.now(), Duration::ZERO), None);
     clock.pass(61_000);
     assert_eq!((state(), board.judge().len()), (GroupState::Late, 1));
+    // A minute into the blackout: who was late before is late.
+    clock.pass(600_000);
+    assert_eq!((state(), board.judge().len()), (GroupState::Late, 0));
+    let (status, _) = board.all().remove(0);
+    assert_eq!(status.blackout_until.map(|until| until.to_string()), Some("2027-01-15T09:00:00.000Z".to_owned()));
+    // A point that somebody asked for.
     board.committed(&report(2, clock.now(), Duration::ZERO), None);
     assert_eq!((state(), board.judge().len()), (GroupState::Ok, 1));
     clock.pass(600_000);
-    let (status, _) = board.all().remove(0);
-    assert_eq!((status.state, board.judge().len()), (GroupState::Paused, 0));
-    assert_eq!(status.blackout_until.map(|until| until.to_string()), Some("2027-01-15T09:00:00.000Z".to_owned()));
-    // Until a second before its end, and an objective after it.
-    clock.pass(3_600_000 - 661_000 - 1_000);
     assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
-    clock.pass(59_000);
+    // What waits at this host is lost with it, blackout or not.
+    board.spooled(&group(), 1, 100);
+    assert_eq!(state(), GroupState::Late);
+    board.spooled(&group(), 0, 0);
+    // A second before an objective is over after its end, and one after that.
+    clock.pass(3_600_000 - 1_261_000 + 59_000);
     assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
-    clock.pass(3_000);
+    clock.pass(2_000);
     let judged = board.judge();
     assert!(matches!(judged.as_slice(), [Judged { is_late: true, .. }]), "{judged:?}");
-    // A miss that was told is not taken back by a blackout.
-    board.put(&group(), &SiteName::new("production").expect("a name"), rpo, Timetable::default());
-    assert_eq!(state(), GroupState::Late);
-    board.put(
-        &group(),
-        &SiteName::new("production").expect("a name"),
-        rpo,
-        Timetable::new(farshore_core::Zone::utc(), vec![("00:00-24:00".parse().expect("hours"), ())]),
-    );
-    assert_eq!((state(), board.judge().len()), (GroupState::Paused, 0));
+
+    // An objective of a day, and a blackout each night: the nights are not counted, and the days are.
+    put(Duration::from_secs(86_400), hours("20:00-06:00"));
+    board.committed(&report(3, clock.now(), Duration::ZERO), None);
+    clock.pass(26 * 3_600_000);
+    assert_eq!(state(), GroupState::Paused);
+    clock.pass(22 * 3_600_000);
+    assert_eq!((state(), board.judge().len()), (GroupState::Late, 1));
+    for _ in 0..20 {
+        clock.pass(7 * 3_600_000);
+        assert_eq!(state(), GroupState::Late, "whatever the hour");
+    }
 }

@@ -126,11 +126,15 @@ fn disk_id() -> DiskId {
 
 impl SimulatedSite {
     pub fn new(machines: &[&str]) -> Arc<Self> {
+        Self::at("production", machines)
+    }
+
+    pub fn at(site: &str, machines: &[&str]) -> Arc<Self> {
         let mut world = World::default();
         for name in machines {
             world.disks.insert(machine_id(name), vec![0; usize::try_from(DISK_BYTES).expect("small")]);
         }
-        let name = SiteName::new("production").expect("a name");
+        let name = SiteName::new(site).expect("a name");
         Arc::new(Self { name, world: Arc::new(Mutex::new(world)), stopped: Notify::new() })
     }
 

@@ -433,7 +433,7 @@ fn is_final(error: &ObjectError) -> bool {
 }
 
 /// Whether a store let its caller not do what was asked.
-pub(super) fn is_denied(error: &Error) -> bool {
+pub(crate) fn is_denied(error: &Error) -> bool {
     let Error::Store { source, .. } = error else { return false };
     let source = source.downcast_ref::<ObjectError>();
     matches!(source, Some(ObjectError::PermissionDenied { .. } | ObjectError::Unauthenticated { .. }))
