@@ -122,7 +122,7 @@ pub struct SpooledStatus {
     pub points: usize,
     /// Bytes of them.
     pub bytes: u64,
-    /// Why they are not in the vault, with its causes, as a cycle said last; none if they are only not all there yet.
+    /// Why they are not in the vault, with its causes, as a cycle said last; none if the vault takes one after the other.
     pub why: Option<String>,
 }
 
@@ -495,7 +495,9 @@ impl Board {
                 GroupState::Paused => continue,
                 GroupState::Ok => false,
                 GroupState::Late | GroupState::Hurt => true,
-                GroupState::Unprotected | GroupState::Unknown => now.saturating_sub(known.came) > known.rpo,
+                GroupState::Unprotected | GroupState::Unknown => {
+                    known.without_blackouts(now.saturating_sub(known.came), self.clock.now()) > known.rpo
+                }
             };
             let is_hurt = status.state == GroupState::Hurt;
             let was = known.late_since;

@@ -233,6 +233,10 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
+    pub(crate) const fn id(&self) -> CaptureId {
+        self.entry.request.id
+    }
+
     /// What is said of the point that it becomes.
     pub(crate) fn details(
         &self,
@@ -325,7 +329,7 @@ impl Replicator {
                             Err(error) => Err(error),
                         };
                         match kept {
-                            Ok(()) => {
+                            Ok(_) => {
                                 self.tell_waiting(spool);
                                 self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
                                 return Err(self.waiting(spool, Some(error), false));

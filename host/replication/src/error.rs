@@ -131,6 +131,16 @@ pub enum ReplicationError {
         /// For how long it was waited for.
         waited: Duration,
     },
+    /// The vault could not be reached when a group of this host asked it last.
+    #[error("the vault could not be reached when it was asked last: {why}")]
+    VaultLost {
+        /// The group whose point waits for it.
+        group: GroupName,
+        /// The code of what was found.
+        code: Code,
+        /// What was found, with its causes.
+        why: String,
+    },
     /// The point was made, and waits at this host until the vault can be reached.
     #[error(
         "group {group:?}: {points} recovery point{} ({bytes} bytes) wait{} at this host for the vault{}",
@@ -225,6 +235,7 @@ impl Coded for ReplicationError {
             Self::NotAtRest { .. } => Code::new(4008),
             Self::Waiting { .. } => Code::new(4009),
             Self::VaultSilent { .. } => Code::new(4010),
+            Self::VaultLost { code, .. } => *code,
             Self::NeedsVault { .. } => Code::new(4011),
             Self::Spool { source, .. } => source.code(),
         }

@@ -15,6 +15,7 @@ mod leftovers;
 mod link;
 mod outage;
 mod plan;
+mod replay;
 pub mod schedule;
 mod watch;
 

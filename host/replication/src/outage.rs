@@ -11,15 +11,19 @@
 //! over, or a minute.
 //!
 //! *A lost vault is asked beside captures.* Only when a cycle's own point waits, and for no longer than until the next
-//! one is due, something small is asked for. So a vault that swallows every question makes no capture late.
+//! one is due, something small is asked for. So a vault that swallows every question makes no capture late. One that
+//! answers that, and is silent when a point is begun, makes captures late by its patience: two minutes at most.
+//!
+//! *Turns and captures.* While points wait a group has a turn each minute at least, to find the vault again. What it has
+//! captured for less than half an objective is not captured again for that, unless somebody wants a point.
 //!
 //! *What is fenced, is fenced.* A vault that answers is asked whether this site may still write, before anything is
 //! captured. A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
 //! into the vault only if it was captured at this site, and the newest point there is the one on which it builds. If not,
 //! because the group was failed over, or another process replicated it, what waits is given up, and said to be.
 //!
-//! *What the vault refuses.* If it answers and a point that waits cannot be committed all the same, no other is captured
-//! until one can: the spool is not filled with what nobody may want.
+//! *What the vault refuses.* If it answers and a point that waits cannot be committed all the same, for another reason than
+//! the store's rights or room, no other is captured until one can: the spool is not filled with what nobody may want.
 //!
 //! *A crash* between a commit and the removal of the point that waited is found by its capture's id, which the vault's
 //! newest point has. Losing the spool loses the points in it and nothing else: the platform's tracking then does not lead
@@ -35,10 +39,10 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{CHUNK_BYTES, CaptureId, DiskId, Machine, MachineId, Timestamp};
+use farshore_core::{CaptureId, Coded as _, Machine, Timestamp};
 use farshore_platform::{CaptureOutcome, CapturedDisk, Changes};
 use farshore_spool::{Spool, SpoolError, SpoolReader, SpoolRoom, SpoolWriter, SpooledDisk, SpooledPoint, Waiting};
-use farshore_vault::{DiskWriter, Lineage, PointDetails, PointWriter};
+use farshore_vault::{Lineage, PointDetails};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -152,7 +156,9 @@ impl Replicator {
         let Some(outage) = &self.outage else { return };
         match error {
             ReplicationError::Vault { source, .. } if source.is_refusal() => {}
-            error if error.is_unanswered() => outage.link.was_lost(self.clock.monotonic()),
+            error if error.is_unanswered() => {
+                outage.link.was_lost(self.clock.monotonic(), error.code(), &chain(error));
+            }
             ReplicationError::Spool { .. } | ReplicationError::Stopped { .. } => {}
             _ => outage.link.answered(),
         }
@@ -190,11 +196,15 @@ impl Replicator {
         let started = self.clock.monotonic();
         self.tell_waiting(&spool);
         self.see_that_it_may_write(lineage, journal, meter).await?;
-        let made = match self.before(&mut spool, lineage) {
+        let before = self.before(&mut spool, lineage);
+        if let Ok(Some((_, after))) = &before {
+            self.release_leftovers(journal, Some(*after), meter).await;
+        }
+        let made = match before {
             Ok(Some((before, after))) if self.is_to_capture(&spool, &before, &wishes) => {
-                self.make_wait(&mut spool, journal, (&before, after), wishes, meter, stop).await
+                self.make_wait(&mut spool, journal, (&before, after), wishes, meter, stop).await.map(Some)
             }
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(None),
             Err(error) => Err(error),
         };
         self.tell_waiting(&spool);
@@ -206,38 +216,52 @@ impl Replicator {
         self.tell_waiting(&spool);
         let is_lost = self.outage.as_ref().is_some_and(|outage| outage.link.is_lost());
         match (made, caught_up) {
-            (Ok(()), Ok(CaughtUp::All(report))) => Ok(report.map(|report| *report)),
-            // What could not wait is made in the vault now.
-            (Err(_), Ok(CaughtUp::All(report))) => {
-                report.into_iter().for_each(|report| self.observer.event(CycleEvent::CaughtUp(report)));
-                Ok(None)
+            (Err(error), Ok(CaughtUp::All(_))) if is_lost => Err(error),
+            (made, Ok(CaughtUp::All(report))) => {
+                let is_mine = |report: &CycleReport| matches!(made, Ok(Some(id)) if report.point.capture == Some(id));
+                match report {
+                    Some(report) if is_mine(&report) => Ok(Some(*report)),
+                    // All that waited is there. What this cycle did not capture is made in the vault now.
+                    other => {
+                        other.into_iter().for_each(|report| self.observer.event(CycleEvent::CaughtUp(report)));
+                        Ok(None)
+                    }
+                }
             }
-            (Err(error), _) | (_, Err(error)) if error.is_of_a_sick_spool() && !is_lost => {
+            // What cannot be read. A spool that only cannot be written is emptied first.
+            (_, Err(error)) if error.is_of_a_sick_spool() && !is_lost => {
                 let text = format!("the vault has to do without what waits: {}", chain(&error));
                 self.observer.event(CycleEvent::Warning(text));
                 Ok(None)
             }
             (_, Err(error)) if !error.is_unanswered() => Err(error),
             (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => Err(self.waiting(&spool, Some(error), false)),
-            (Ok(()), Ok(CaughtUp::NotYet)) => Err(self.waiting(&spool, why, false)),
-            (Ok(()), Ok(CaughtUp::Partly)) => Err(self.waiting(&spool, None, true)),
+            (Ok(_), Err(error)) => Err(self.waiting(&spool, Some(error), false)),
+            (Ok(_), Ok(CaughtUp::NotYet)) => Err(self.waiting(&spool, why.or_else(|| self.lost_because()), false)),
+            (Ok(_), Ok(CaughtUp::Partly)) => Err(self.waiting(&spool, None, true)),
         }
+    }
+
+    /// Why the vault is lost, as whoever asked it last found.
+    fn lost_because(&self) -> Option<ReplicationError> {
+        let (code, why) = self.outage.as_ref()?.link.why()?;
+        Some(ReplicationError::VaultLost { group: self.protection.group.clone(), code, why })
     }
 
     /// Whether a point is to wait beside those that wait already.
     fn is_to_capture(&self, spool: &Spool, newest: &Before, wishes: &Wishes) -> bool {
         let Some(outage) = &self.outage else { return false };
-        if spool.is_empty() || outage.link.is_lost() {
+        if spool.is_empty() {
             return true;
         }
-        if outage.memory.is_stuck.load(Ordering::Relaxed) {
+        if outage.memory.is_stuck.load(Ordering::Relaxed) && !outage.link.is_lost() {
             return false;
         }
-        // Turns come faster than captures have to while it catches up.
+        // Turns come faster than captures have to, so that a vault is found again soon, and caught up with.
         let now = self.clock.now();
         let is_young = now >= newest.captured_at && now.since(newest.captured_at) < outage.objective / 2;
-        wishes.is_asked || !is_young
+        let is_wanted = wishes.is_asked || wishes.label.is_some() || wishes.consistency.is_some();
+        is_wanted || !is_young
     }
 
     /// A group that was failed over is not captured any more, as soon as the vault says so. One that does not answer is lost.
@@ -302,8 +326,7 @@ impl Replicator {
         wishes: Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
-    ) -> Result<(), ReplicationError> {
-        self.release_leftovers(journal, Some(after), meter).await;
+    ) -> Result<CaptureId, ReplicationError> {
         // Before any guest is held.
         let writer = self.begin_to_wait(spool)?;
         let machines = self.describe_machines(meter).await?;
@@ -311,9 +334,9 @@ impl Replicator {
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
         let kept = self.keep(spool, writer, journal, &capture, machines, (before, after), wishes, meter, stop).await;
         match kept {
-            Ok(()) => {
+            Ok(id) => {
                 self.release(journal, &capture, CaptureOutcome::Committed, meter).await;
-                Ok(())
+                Ok(id)
             }
             Err(error) => {
                 let error = self.explain_break(&capture, error, meter).await;
@@ -336,10 +359,10 @@ impl Replicator {
         wishes: Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
-    ) -> Result<(), ReplicationError> {
+    ) -> Result<CaptureId, ReplicationError> {
         let disks = self.disks_of(capture, &machines, meter).await?;
-        let (mut copied, mut bases, mut spooled) = (DiskCopy::default(), Vec::new(), Vec::new());
-        for (number, disk) in (0u32..).zip(&disks) {
+        let mut planned = Vec::with_capacity(disks.len());
+        for disk in &disks {
             let known = self.known(before, disk)?;
             let is_distrusted = journal.distrusts(&disk.machine, &disk.disk);
             let (basis, reason, plan) = plan_disk(known, is_distrusted, disk);
@@ -352,6 +375,10 @@ impl Replicator {
                 let (group, machine, disk) = (self.protection.group.clone(), disk.machine.clone(), disk.disk.clone());
                 return Err(ReplicationError::NeedsVault { group, machine, disk, reason });
             }
+            planned.push((disk, basis, reason, plan));
+        }
+        let (mut copied, mut bases, mut spooled) = (DiskCopy::default(), Vec::new(), Vec::new());
+        for (number, (disk, basis, reason, plan)) in (0u32..).zip(planned) {
             self.tell_disk(disk, basis, reason);
             copied += self.keep_disk(capture, disk, number, &writer, &plan, meter, stop).await?;
             bases.push(basis);
@@ -371,12 +398,12 @@ impl Replicator {
             read_bytes: copied.read_bytes,
             held_microseconds: capture.report.held_microseconds,
         };
-        let (id, kept) = (point.details.capture, spool.finish(writer, point).await);
+        let (id, kept) = (capture.id(), spool.finish(writer, point).await);
         kept.map_err(|source| self.spool_error("making a point wait", source))?;
-        if let (Some(outage), Some(id)) = (&self.outage, id) {
+        if let Some(outage) = &self.outage {
             outage.memory.captured().insert(id, capture.captured);
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Begins a point that is to wait.
@@ -569,7 +596,7 @@ impl Replicator {
     }
 
     /// Something of a point that waits; none if it is damaged: then it and those after it are given up.
-    fn readable<T>(
+    pub(crate) fn readable<T>(
         &self,
         spool: &mut Spool,
         waiting: Waiting,
@@ -585,60 +612,6 @@ impl Replicator {
         }
     }
 
-    /// Writes what these points have, of which the last is the newest; none if one of them is damaged.
-    async fn replay(
-        &self,
-        spool: &mut Spool,
-        chosen: &[Waiting],
-        writer: &PointWriter,
-        stop: &CancellationToken,
-    ) -> Result<Option<Replayed>, ReplicationError> {
-        for item in &self.capsule {
-            let added = writer.add_item(item).await;
-            added.map_err(|source| self.vault_error("storing what the recovery point carries beside disks", source))?;
-        }
-        let mut replayed: Option<Replayed> = None;
-        let mut disks: Vec<Replaying> = Vec::new();
-        for waiting in chosen.iter().rev() {
-            let Some(reader) = self.readable(spool, *waiting, |reader| reader)? else { return Ok(None) };
-            let point = reader.point().clone();
-            match &mut replayed {
-                None => {
-                    for SpooledDisk { machine, disk, size_bytes } in &point.disks {
-                        let added = writer.add_disk(machine, disk, *size_bytes).await;
-                        let writer =
-                            added.map_err(|source| self.vault_error("adding a disk to the recovery point", source))?;
-                        let disk = (machine.clone(), disk.clone());
-                        disks.push(Replaying { disk, writer, written: Vec::new() });
-                    }
-                    replayed = Some(Replayed { read_bytes: point.read_bytes, point: point.clone() });
-                }
-                Some(replayed) => replayed.read_bytes = replayed.read_bytes.saturating_add(point.read_bytes),
-            }
-            // What a newer point does not have any more is not its.
-            let places: Vec<Option<usize>> = point
-                .disks
-                .iter()
-                .map(|own| disks.iter().position(|new| (&new.disk.0, &new.disk.1) == (&own.machine, &own.disk)))
-                .collect();
-            let is_only = chosen.len() == 1;
-            if let Err(error) = write_all(reader, &places, &mut disks, is_only, stop).await {
-                match error {
-                    ReplayError::Stopped => {
-                        return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
-                    }
-                    ReplayError::Vault(source) => return Err(self.vault_error("storing a disk", source)),
-                    ReplayError::Spool(error @ SpoolError::Damaged { .. }) => {
-                        self.give_up_from(spool, *waiting, &error.to_string())?;
-                        return Ok(None);
-                    }
-                    ReplayError::Spool(source) => return Err(self.spool_error("reading what waits", source)),
-                }
-            }
-        }
-        Ok(replayed)
-    }
-
     /// What waited up to this point is in the vault.
     fn is_there(&self, spool: &mut Spool, last: Waiting) -> Result<(), ReplicationError> {
         if let Some(outage) = self.outage.as_ref().filter(|_| spool.waiting().next_back() == Some(last)) {
@@ -648,14 +621,14 @@ impl Replicator {
     }
 
     /// This point and those after it will not come into the vault.
-    fn give_up_from(&self, spool: &mut Spool, first: Waiting, why: &str) -> Result<(), ReplicationError> {
+    pub(crate) fn give_up_from(&self, spool: &mut Spool, first: Waiting, why: &str) -> Result<(), ReplicationError> {
         let points = spool.waiting().filter(|waiting| waiting.number >= first.number).count();
         spool.remove_from(first).map_err(|source| self.spool_error("removing what waited", source))?;
         self.observer.event(CycleEvent::GivenUp { points, why: why.to_owned() });
         Ok(())
     }
 
-    fn spool_error(&self, doing: &'static str, source: SpoolError) -> ReplicationError {
+    pub(crate) fn spool_error(&self, doing: &'static str, source: SpoolError) -> ReplicationError {
         ReplicationError::Spool { group: self.protection.group.clone(), doing, source }
     }
 }
@@ -674,85 +647,6 @@ enum CaughtUp {
 pub(crate) fn known_to_build_on(lineage: &Lineage) -> Option<(Before, CaptureId)> {
     let newest = lineage.newest_written()?;
     Some((Before::from(&*newest), newest.capture?))
-}
-
-/// A point that is written from what waited.
-struct Replayed {
-    point: SpooledPoint,
-    read_bytes: u64,
-}
-
-/// A disk of it, and the chunks that newer points have written.
-struct Replaying {
-    disk: (MachineId, DiskId),
-    writer: DiskWriter,
-    /// A bit for each.
-    written: Vec<u64>,
-}
-
-impl Replaying {
-    /// Whether no newer point has written this chunk. From now on one has.
-    fn is_new(&mut self, chunk: u64) -> bool {
-        let (word, bit) = (usize::try_from(chunk / 64).unwrap_or(usize::MAX), 1 << (chunk % 64));
-        if self.written.is_empty() {
-            let words = self.writer.size_bytes().div_ceil(64 * CHUNK_BYTES);
-            self.written = vec![0; usize::try_from(words).unwrap_or(usize::MAX)];
-        }
-        // What is past the end the writer refuses.
-        let Some(word) = self.written.get_mut(word) else { return true };
-        let is_new = *word & bit == 0;
-        *word |= bit;
-        is_new
-    }
-}
-
-enum ReplayError {
-    Stopped,
-    Spool(SpoolError),
-    Vault(farshore_vault::Error),
-}
-
-/// Writes what a point has, and newer ones have not written. Each of its disks has this place among those.
-async fn write_all(
-    mut reader: SpoolReader,
-    places: &[Option<usize>],
-    disks: &mut [Replaying],
-    is_only: bool,
-    stop: &CancellationToken,
-) -> Result<(), ReplayError> {
-    loop {
-        if stop.is_cancelled() {
-            return Err(ReplayError::Stopped);
-        }
-        let read = tokio::task::spawn_blocking(move || (reader.next_bytes(), reader)).await;
-        let bytes = match read {
-            Ok((bytes, same)) => {
-                reader = same;
-                bytes.map_err(ReplayError::Spool)?
-            }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(error) => {
-                let reason = format!("the runtime is shutting down: {error}");
-                return Err(ReplayError::Vault(farshore_vault::Error::Stopped { reason }));
-            }
-        };
-        let Some(bytes) = bytes else { return Ok(()) };
-        let place = places.get(usize::try_from(bytes.disk).unwrap_or(usize::MAX)).copied().flatten();
-        let Some(disk) = place.and_then(|place| disks.get_mut(place)) else { continue };
-        if is_only {
-            disk.writer.write(bytes.offset, bytes.data).await.map_err(ReplayError::Vault)?;
-            continue;
-        }
-        let (mut offset, mut rest) = (bytes.offset, bytes.data);
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(usize::try_from(CHUNK_BYTES).unwrap_or(usize::MAX)));
-            let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-            if disk.is_new(offset / CHUNK_BYTES) {
-                disk.writer.write(offset, chunk).await.map_err(ReplayError::Vault)?;
-            }
-            offset = offset.saturating_add(length);
-        }
-    }
 }
 
 /// An error with its causes, in a line.

@@ -33,6 +33,8 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// may have come back.
 const FINAL_PAUSE: Duration = Duration::from_secs(300);
 
+/// The longest pause of a group whose points wait: so soon it sees that the vault is back. It is captured after half an objective at the soonest.
+const WAITING_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The longest pause of a group that catches up.
 const CATCHING_UP_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -358,10 +360,12 @@ impl Schedule {
         let mut pause = match end {
             CycleEnd::Committed | CycleEnd::Waiting | CycleEnd::CatchingUp => {
                 (group.has_point, group.counts_from, group.failures) = (true, BEFORE + since, 0);
+                let usual = group.objective.pause(group.length).saturating_sub(group.length);
                 match end {
                     // Others have their turn first.
                     CycleEnd::CatchingUp => (group.objective.rpo / 10).min(CATCHING_UP_PAUSE_MAX),
-                    _ => group.objective.pause(group.length).saturating_sub(group.length),
+                    CycleEnd::Waiting => usual.min(WAITING_PAUSE_MAX),
+                    _ => usual,
                 }
             }
             CycleEnd::Otherwise => Duration::ZERO,
@@ -488,6 +492,46 @@ mod tests {
     /// The members that begin now.
     fn beginning(schedule: &mut Schedule, now: Duration) -> Vec<Member> {
         std::iter::from_fn(|| schedule.begin(now)).map(|begun| begun.member).collect()
+    }
+
+    #[test]
+    fn a_group_whose_points_wait_looks_for_the_vault_long_before_its_objective() {
+        let mut schedule = Schedule::new(1);
+        let member = schedule.add(&turns("a", seconds(86_400), Priority::Normal), seconds(0));
+        for (end, pause) in [
+            (CycleEnd::Waiting, seconds(60)),
+            (CycleEnd::CatchingUp, seconds(5)),
+            (CycleEnd::Committed, seconds(86_400 - 4_320 - 3 - 2)),
+        ] {
+            let now = schedule.wakes_at().expect("it is due");
+            assert_eq!(beginning(&mut schedule, now), [member]);
+            assert_eq!(schedule.end(member, end, now + seconds(2)), Some(pause), "{end:?}");
+            assert_eq!(schedule.failures(member), 0);
+        }
+        // With a short one it is the usual pause.
+        let pause = |end| {
+            let mut schedule = Schedule::new(1);
+            let member = schedule.add(&turns("a", seconds(10), Priority::Normal), seconds(0));
+            assert_eq!(beginning(&mut schedule, seconds(0)), [member]);
+            schedule.end(member, end, seconds(1))
+        };
+        assert_eq!(pause(CycleEnd::Waiting), pause(CycleEnd::Committed));
+    }
+
+    #[test]
+    fn who_is_postponed_has_its_place_back_and_its_turn_later() {
+        let mut schedule = Schedule::new(1);
+        let [one, other] = ["a", "b"].map(|site| schedule.add(&turns(site, seconds(60), Priority::Normal), seconds(0)));
+        let first = schedule.begin(seconds(0)).expect("one is due").member;
+        schedule.postpone(first, seconds(30), seconds(0));
+        let second = schedule.begin(seconds(0)).expect("the place is free").member;
+        assert!(first != second && [one, other].contains(&first) && [one, other].contains(&second));
+        assert_eq!(schedule.end(second, CycleEnd::Final, seconds(1)), Some(FINAL_PAUSE));
+        assert_eq!(schedule.begin(seconds(29)), None);
+        assert_eq!(schedule.begin(seconds(30)).map(|begun| (begun.member, begun.waited)), Some((first, seconds(0))));
+        schedule.remove(first);
+        schedule.postpone(first, seconds(30), seconds(31));
+        assert_eq!(beginning(&mut schedule, seconds(200)), []);
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Scene {
 
     /// The guests write, and a cycle runs.
     async fn cycle(&mut self) -> Result<CycleReport, ReplicationError> {
-        self.cycle_of(Wishes::default()).await
+        // By the clock on the wall all points of a test are young: they are made because they are asked for.
+        self.cycle_of(Wishes { is_asked: true, ..Wishes::default() }).await
     }
 
     async fn cycle_of(&mut self, wishes: Wishes) -> Result<CycleReport, ReplicationError> {
@@ -397,8 +398,7 @@ async fn what_waits_is_brought_in_by_the_next_process() {
     let before = Arc::clone(&scene.vault);
     scene.restart().await;
     assert!(!Arc::ptr_eq(&before, &scene.vault), "it knows nothing of what was");
-    let asked = Wishes { is_asked: true, ..Wishes::default() };
-    scene.cycle_of(asked).await.expect("the vault answers");
+    scene.cycle().await.expect("the vault answers");
     let points = scene.right_points().await;
     assert_eq!((points.len(), scene.files()), (4, 0));
     assert!(points[1..].iter().all(|point| bases(point) == [Basis::Tracked; 2]));
@@ -418,7 +418,7 @@ async fn a_crash_at_any_call_of_the_platform_loses_at_most_the_point_that_was_be
         scene.were.insert(before, now);
         let (replicator, stop) = (scene.replicator(), CancellationToken::new());
         let is_through = tokio::select! {
-            _ = replicator.cycle(Wishes::default(), &stop) => true,
+            _ = replicator.cycle(Wishes { is_asked: true, ..Wishes::default() }, &stop) => true,
             () = scene.site.was_stopped() => false,
         };
         drop(replicator);
@@ -656,8 +656,81 @@ async fn catching_up_is_shared_out_over_cycles() {
     assert!(caught_up.is_sorted_by(|one, other| one < other), "each cycle catches up a little: {caught_up:?}");
     scene.store.meanwhile(|| {});
     scene.cycle().await.expect("the vault answers");
-    // The first, eight that waited, one of the cycle that found the vault again, and the last: while it caught up, the newest was young.
-    assert_eq!(scene.right_points().await.len(), 11);
+    assert_eq!(scene.right_points().await.len(), 1 + 8 + caught_up.len() + 1);
+}
+
+/// Turns come more often than captures have to while points wait.
+#[tokio::test]
+async fn who_looks_for_the_vault_captures_no_more_often_for_that() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    for _ in 0..3 {
+        assert_eq!(waits(&scene.cycle_of(Wishes::default()).await), 1, "the one that waits is young");
+    }
+    assert_eq!(waits(&scene.cycle().await), 2, "somebody asked for one");
+    scene.find().await;
+    // What waited comes in, and the cycle makes a point of its own: the next is due an objective from now.
+    let report = scene.cycle_of(Wishes::default()).await.expect("all that waited is there");
+    assert_eq!((scene.right_points().await.len(), scene.files()), (4, 0));
+    assert_eq!((bases(&report.point), report.point.note.as_str()), (vec![Basis::Tracked; 2], ""));
+}
+
+/// Whoever asks for a point gets one of after the question, or an error: never an older one, and never one without its label.
+#[tokio::test]
+async fn whoever_asks_gets_their_own_point() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    waits(&scene.cycle().await);
+    scene.find().await;
+    scene.room.limit(1);
+    let label: PointLabel = "now".parse().expect("a label");
+    let wishes = Wishes { label: Some(label.clone()), is_asked: true, ..Wishes::default() };
+    let report = scene.cycle_of(wishes).await.expect("the vault answers");
+    assert_eq!(report.point.label, Some(label), "it could not wait, and was made in the vault");
+    let points = scene.right_points().await;
+    assert_eq!(points.len(), 3);
+    // A site that does not answer is said to be, whatever comes in.
+    scene.room.limit(1 << 30);
+    scene.lose();
+    waits(&scene.cycle().await);
+    scene.find().await;
+    scene.site.break_captures(true);
+    let error = scene.cycle().await.expect_err("the capture breaks");
+    assert!(matches!(error, ReplicationError::Site { .. } | ReplicationError::Read { .. }), "{error:?}");
+    scene.site.break_captures(false);
+    assert_eq!(scene.right_points().await.len(), 4, "what waited came in");
+}
+
+/// While the vault is lost, a capture that fails says why, and the next one waits as always.
+#[tokio::test]
+async fn a_capture_that_fails_in_an_outage_is_no_vaults_fault() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.store.swallow(true);
+    scene.lose();
+    assert_eq!(waits(&scene.cycle().await), 1);
+    scene.find().await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    // Lost again, with nothing that waits.
+    scene.site.break_captures(true);
+    for _ in 0..2 {
+        let before = scene.clock.monotonic();
+        let error = scene.cycle().await.expect_err("the capture breaks");
+        assert!(matches!(error, ReplicationError::Site { .. } | ReplicationError::Read { .. }), "{error:?}");
+        let took = scene.clock.monotonic().saturating_sub(before);
+        assert!(took <= Duration::from_secs(15), "no vault is waited for: {took:?}");
+    }
+    scene.site.break_captures(false);
+    assert_eq!(waits(&scene.cycle().await), 1);
+    let Err(ReplicationError::Waiting { source: Some(source), .. }) = scene.cycle().await else { panic!("a reason") };
+    assert_eq!(source.code().to_string(), "FS4010", "as whoever asked last found");
+    scene.store.swallow(false);
+    scene.find().await;
+    scene.cycle().await.expect("the vault answers");
+    scene.right_points().await;
 }
 
 /// A vault that never answers is not waited for longer than its patience.

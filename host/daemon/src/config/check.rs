@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use farshore_core::{AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName};
+use farshore_core::{
+    AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName, Timestamp, Timetable, Zone,
+};
 use farshore_plugin::Mode;
 use farshore_telemetry::TelemetryTarget;
 use farshore_vault::Address;
@@ -283,6 +285,13 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
         } else if every < group.rpo {
             problems.push(Problem::error(span(), "points cannot be application-consistent more often than they come"));
         }
+    }
+    let hours = group.blackout.iter().map(|hours| (*hours, ()));
+    let blackout = Timetable::new(Zone::utc(), hours.collect());
+    let now = Timestamp::from_unix_milliseconds(0);
+    if blackout.at(now).is_some() && blackout.next_change(now).is_none() {
+        let message = "no hour of the week is left, and no cycle would ever begin";
+        problems.push(Problem::error(places.value(&at("blackout")), message));
     }
     if group.stall_limit > STALL_LIMIT_MAX {
         let seconds = STALL_LIMIT_MAX.as_secs();

@@ -398,6 +398,7 @@ fn hours_rates_and_the_collector_of_traces_are_checked() {
     for (from, to, part) in [
         ("mon-fri 08:00-09:00", "mon-fri 8-9", "are not hours such as"),
         ("mon-fri 08:00-09:00", "mo-fr 08:00-09:00", "are not hours such as"),
+        ("\"mon-fri 08:00-09:00\"", "\"08:00-20:00\", \"20:00-08:00\"", "no cycle would ever begin"),
         ("\"newest\"", "\"oldest\"", "unknown variant `oldest`"),
         ("20MiB/s", "20MB/s", "is not a rate such as \"20MiB/s\""),
         ("20MiB/s", "0B/s", "would let nothing through"),

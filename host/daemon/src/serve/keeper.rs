@@ -340,7 +340,9 @@ impl Keeper<'_> {
         // Certificates and tokens are in other files, which change when this one does not.
         let identity = Identity::read(self.context, &next)?;
         if next.text() == self.configuration.text() {
+            let traces = traces::make(self.context, &next)?;
             self.renew(identity.as_ref());
+            self.told.traces.replace(traces, &self.told.kept, self.context);
             return Ok(None);
         }
         let fixed = if engine.is_some() { &FIXED[..] } else { &FIXED[FIXED_WITH_VAULT..] };
@@ -366,8 +368,8 @@ impl Keeper<'_> {
             }
         };
         let alarms = alarms::make(self.context, &next)?;
-        self.renew(identity.as_ref());
         let traces = traces::make(self.context, &next)?;
+        self.renew(identity.as_ref());
         Ok(Some(Accepted { configuration: next, engine, alarms, traces }))
     }
 

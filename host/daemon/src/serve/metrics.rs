@@ -49,7 +49,11 @@ pub fn render(
     let lag = seconds(&mut registry, "point_lag", "From the newest point's instant until it was durable");
     let held = seconds(&mut registry, "guest_held", "The longest hold of a guest by the newest capture");
     let ok = Gauges::default();
-    registry.register("objective_met", "1 while the group's newest point is within its objective", ok.clone());
+    registry.register(
+        "objective_met",
+        "1 while the group's newest point is within its objective, without the time of blackouts",
+        ok.clone(),
+    );
     let number = Gauges::default();
     registry.register("point", "The number of the group's newest point", number.clone());
     let failing = Gauges::default();
@@ -80,7 +84,7 @@ pub fn render(
         };
         running.inc_by(matches!(status.activity, Activity::Replicating { .. }).into());
         set(&objective, from_milliseconds(status.objective_milliseconds));
-        set(&ok, if status.state == GroupState::Ok { 1.0 } else { 0.0 });
+        set(&ok, if matches!(status.state, GroupState::Ok | GroupState::Paused) { 1.0 } else { 0.0 });
         set(&failing, status.failing.as_ref().map_or(0.0, |failing| f64::from(failing.failures)));
         set(&blackout, if status.blackout_until.is_some() { 1.0 } else { 0.0 });
         let spooled = status.spooled.as_ref().map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
