@@ -443,7 +443,7 @@ impl Replicator {
     ) -> Result<CaughtUp, ReplicationError> {
         let Some(outage) = &self.outage else { return Ok(CaughtUp::NotYet) };
         let mut caught_up = CaughtUp::NotYet;
-        while !spool.is_empty() && !stop.is_cancelled() {
+        while !stop.is_cancelled() {
             let now = self.clock.monotonic();
             if matches!(caught_up, CaughtUp::Partly) && now >= until {
                 return Ok(caught_up);
@@ -453,6 +453,10 @@ impl Replicator {
                     return Ok(CaughtUp::NotYet);
                 }
                 self.see_that_it_answers(until.saturating_sub(now).max(ANSWER_MIN)).await?;
+            }
+            // A lost vault was asked all the same: what cannot wait can be made there.
+            if spool.is_empty() {
+                return Ok(CaughtUp::All(None));
             }
             let committed = self.commit_waiting(spool, lineage, outage, stop).await;
             let is_refused = matches!(&committed, Err(error) if !error.is_unanswered()

@@ -468,6 +468,24 @@ async fn without_room_nothing_waits_and_the_error_is_the_vaults() {
     assert_eq!(scene.files(), 0);
 }
 
+/// With nothing that waits and nothing that can, a vault that was lost is asked again too.
+#[tokio::test]
+async fn what_can_never_wait_finds_the_vault_again() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    scene.site.lose_tracking();
+    for _ in 0..3 {
+        let error = scene.cycle().await.expect_err("it must be compared");
+        assert_eq!(error.code().to_string(), "FS4011", "{error:?}");
+        scene.pass(15).await;
+    }
+    scene.find().await;
+    let report = scene.cycle().await.expect("the vault answers");
+    assert_eq!(bases(&report.point), [Basis::Compared; 2]);
+    scene.right_points().await;
+}
+
 /// A first copy, and a disk whose tracking was lost, need the vault.
 #[tokio::test]
 async fn what_must_be_compared_waits_for_the_vault() {
