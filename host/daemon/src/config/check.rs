@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use farshore_core::{
-    AlertName, Consistency, CredentialName, GroupName, MachineId, SiteName, Timestamp, Timetable, Zone,
+    AlertName, Consistency, CredentialName, GroupName, Hours, MachineId, SiteName, Timestamp, Timetable, Zone,
 };
 use farshore_plugin::Mode;
 use farshore_telemetry::TelemetryTarget;
@@ -19,6 +19,7 @@ use super::{
 
 /// The most machines of a group: the limit of `wit/platform`.
 const GROUP_MACHINES_MAX: usize = 256;
+const WEEK_MILLISECONDS: i64 = 7 * 86_400_000;
 
 /// The longest that a guest may be held: no guest's clients should think that it died.
 const STALL_LIMIT_MAX: Duration = Duration::from_secs(30);
@@ -286,10 +287,7 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
             problems.push(Problem::error(span(), "points cannot be application-consistent more often than they come"));
         }
     }
-    let hours = group.blackout.iter().map(|hours| (*hours, ()));
-    let blackout = Timetable::new(Zone::utc(), hours.collect());
-    let now = Timestamp::from_unix_milliseconds(0);
-    if blackout.at(now).is_some() && blackout.next_change(now).is_none() {
+    if is_always(&group.blackout) {
         let message = "no hour of the week is left, and no cycle would ever begin";
         problems.push(Problem::error(places.value(&at("blackout")), message));
     }
@@ -297,6 +295,21 @@ fn check_group(name: &GroupName, group: &Group, places: &Places, problems: &mut 
         let seconds = STALL_LIMIT_MAX.as_secs();
         problems
             .push(Problem::error(places.value(&at("stall-limit")), format!("no guest is held longer than {seconds}s")));
+    }
+}
+
+/// Whether these hours leave none of a week out.
+fn is_always(hours: &[Hours]) -> bool {
+    let timetable = Timetable::new(Zone::utc(), hours.iter().map(|hours| (*hours, ())).collect());
+    let (mut at, end) = (Timestamp::from_unix_milliseconds(0), Timestamp::from_unix_milliseconds(WEEK_MILLISECONDS));
+    loop {
+        if timetable.at(at).is_none() {
+            return false;
+        }
+        match timetable.next_change(at) {
+            Some(next) if next < end => at = next,
+            _ => return true,
+        }
     }
 }
 
