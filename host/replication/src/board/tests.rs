@@ -291,6 +291,7 @@ fn a_blackout_is_no_miss_and_excuses_none() {
     // An objective of a day, and a blackout each night: the nights are not counted, and the days are.
     put(Duration::from_secs(86_400), hours("20:00-06:00"));
     board.committed(&report(3, clock.now(), Duration::ZERO), None);
+    assert_eq!((state(), board.judge().len()), (GroupState::Ok, 1));
     clock.pass(26 * 3_600_000);
     assert_eq!(state(), GroupState::Paused);
     clock.pass(22 * 3_600_000);
