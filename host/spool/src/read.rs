@@ -34,6 +34,8 @@ pub struct SpoolReader {
     point: SpooledPoint,
     /// How many parts are before the last.
     count: u64,
+    /// Bytes of the last, as they are said behind it.
+    last_bytes: u32,
     next: u64,
 }
 
@@ -65,9 +67,9 @@ pub(crate) fn open(path: &Path, sealer: &WaitingSealer) -> Result<SpoolReader, S
         return Err(SpoolError::OtherVersion { path: path.to_owned(), problem });
     }
     parts.id = PackId::from_bytes(id.try_into().expect("a header has fixed lengths"));
-    let (count, point) = parts.last()?;
+    let (count, last_bytes, point) = parts.last()?;
     parts.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
-    Ok(SpoolReader { parts, point, count, next: 0 })
+    Ok(SpoolReader { parts, point, count, last_bytes, next: 0 })
 }
 
 impl Parts {
@@ -103,8 +105,8 @@ impl Parts {
         self.sealer.open(self.id, number, &sealed).map_err(|error| self.damaged(&error.to_string()))
     }
 
-    /// The last part, and how many are before it.
-    fn last(&mut self) -> Result<(u64, SpooledPoint), SpoolError> {
+    /// The last part, how many are before it, and its bytes.
+    fn last(&mut self) -> Result<(u64, u32, SpooledPoint), SpoolError> {
         let back = |bytes: usize| SeekFrom::End(-i64::try_from(bytes).unwrap_or(i64::MAX));
         self.seek(back(END_BYTES))?;
         let (count, length) = (u64::from_le_bytes(self.read()?), u32::from_le_bytes(self.read()?));
@@ -113,7 +115,7 @@ impl Parts {
         // It is what was sealed, so that it is no damage.
         let unknown =
             |error: serde_json::Error| SpoolError::OtherVersion { path: self.path.clone(), problem: error.to_string() };
-        Ok((count, serde_json::from_slice(&plain).map_err(unknown)?))
+        Ok((count, length, serde_json::from_slice(&plain).map_err(unknown)?))
     }
 }
 
@@ -134,6 +136,11 @@ impl SpoolReader {
     /// The file is damaged, or cannot be read.
     pub fn next_bytes(&mut self) -> Result<Option<SpooledBytes>, SpoolError> {
         if self.next >= self.count {
+            // What is said before it is the same, or there were other parts between.
+            if self.next == self.count && u32::from_le_bytes(self.parts.read()?) != self.last_bytes {
+                return Err(self.parts.damaged("its last part has not the length that is said before it"));
+            }
+            self.next = self.count.saturating_add(1);
             return Ok(None);
         }
         let length = u32::from_le_bytes(self.parts.read()?);
