@@ -406,7 +406,10 @@ async fn only_https_is_spoken_unless_the_options_say_otherwise() {
 /// `FARSHORE_MINIO`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_server_accepts_the_signature() {
-    let Some(program) = std::env::var_os("FARSHORE_MINIO") else { return };
+    let Some(program) = std::env::var_os("FARSHORE_MINIO") else {
+        eprintln!("NOT RUN: FARSHORE_MINIO names no program (`cargo xtask test --long` sets it)");
+        return;
+    };
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(folder.path().join("buckets/bucket")).expect("a bucket");
     let port =
@@ -441,39 +444,4 @@ async fn a_real_server_accepts_the_signature() {
     assert!(read.expect("it comes") == content, "other bytes came");
     assert_eq!(deleted.expect("a list of names is accepted").len(), 1);
     assert!(matches!(refused, Err(object_store::Error::PermissionDenied { .. })), "{refused:?}");
-}
-
-/// What is written in the report.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "it measures for a minute"]
-async fn figures() {
-    let ((put, put_most), (get, get_most)) = future::join(put_evenly(24 * MIB, MIB), get_evenly(24 * MIB, MIB)).await;
-    let of = |bytes: f64| bytes / MIB as f64;
-    println!("put 24 MiB at 1 MiB/s: {:.3} MiB/s, at most {:.3} MiB in a second", of(put), of(put_most as f64));
-    println!("get 24 MiB at 1 MiB/s: {:.3} MiB/s, at most {:.3} MiB in a second", of(get), of(get_most as f64));
-    let content = content(64 * MIB);
-    for (name, connector) in [
-        ("object_store's own", PacedConnector::default()),
-        ("no limit at this hour", PacedConnector { upload: Some(throttle(0)), download: Some(throttle(0)) }),
-        (
-            "a limit of 100 GiB/s",
-            PacedConnector { upload: Some(throttle(100 << 30)), download: Some(throttle(100 << 30)) },
-        ),
-    ] {
-        let (mut puts, mut gets) = (Vec::new(), Vec::new());
-        for _ in 0..7 {
-            let server = Server::start(content.clone(), Vec::new()).await;
-            let store =
-                builder(&server.address.to_string(), &connector).with_unsigned_payload(true).build().expect("one");
-            let start = SystemClock.monotonic();
-            store.put(&path(), content.clone().into()).await.expect("it is put");
-            puts.push(SystemClock.monotonic() - start);
-            let start = SystemClock.monotonic();
-            store.get(&path()).await.expect("it is there").bytes().await.expect("it comes");
-            gets.push(SystemClock.monotonic() - start);
-        }
-        puts.sort();
-        gets.sort();
-        println!("{name}: 64 MiB put in {:?} (of {puts:?}), got in {:?} (of {gets:?})", puts[3], gets[3]);
-    }
 }
