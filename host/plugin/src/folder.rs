@@ -55,6 +55,8 @@ pub(crate) struct Inspected {
     pub(crate) size_bytes: u64,
     /// What it occupies.
     pub(crate) allocated_bytes: u64,
+    /// When anything of it was changed last, in microseconds since the beginning of 1970; none of a block device, of which nobody notes that.
+    pub(crate) changed_microseconds: Option<u64>,
 }
 
 /// An entry of a folder.
@@ -217,10 +219,13 @@ fn inspect(file: &OwnedFd) -> Result<Inspected, FolderError> {
         FileType::RegularFile => Ok(Inspected {
             size_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
             allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512),
+            changed_microseconds: u64::try_from(stat.st_ctime)
+                .ok()
+                .and_then(|seconds| Some(seconds.checked_mul(1_000_000)?.saturating_add(stat.st_ctime_nsec / 1_000))),
         }),
         FileType::BlockDevice => {
             let size_bytes = rustix::fs::seek(file, rustix::fs::SeekFrom::End(0))?;
-            Ok(Inspected { size_bytes, allocated_bytes: size_bytes })
+            Ok(Inspected { size_bytes, allocated_bytes: size_bytes, changed_microseconds: None })
         }
         _ => Err(FolderError::WrongKind("it is neither a file nor a block device")),
     }

@@ -7,7 +7,7 @@
 //! ```toml
 //! name = "qemu"
 //! version = "0.1.0"
-//! wit = "0.1.0-draft.4"
+//! wit = "0.1.0-draft.5"
 //!
 //! [wants.protect]
 //! unix = true

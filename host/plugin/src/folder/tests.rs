@@ -1,4 +1,9 @@
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::{
+    os::unix::fs::{PermissionsExt, symlink},
+    time::Duration,
+};
+
+use farshore_core::{Clock as _, SystemClock};
 
 use super::*;
 
@@ -28,7 +33,8 @@ fn a_file_is_made_with_its_folders_and_removed_twice() {
     let granted = Granted::new();
     let place = granted.at("a/b/disk.raw");
     assert_eq!(place.inspect(), Err(FolderError::System(Errno::NOENT)));
-    assert_eq!(place.create(1 << 40).expect("made"), Inspected { size_bytes: 1 << 40, allocated_bytes: 0 });
+    let made = place.create(1 << 40).expect("made");
+    assert_eq!((made.size_bytes, made.allocated_bytes), (1 << 40, 0));
     assert_eq!(place.create(1), Err(FolderError::System(Errno::EXIST)));
     assert_eq!(place.inspect().expect("it is there").size_bytes, 1 << 40);
     assert_eq!(place.open_disk(false).expect("opened"), granted.path("a/b/disk.raw"));
@@ -39,6 +45,23 @@ fn a_file_is_made_with_its_folders_and_removed_twice() {
     assert_eq!((granted.at("a/b").remove(), granted.at("a/b/disk.raw").remove()), (Ok(true), Ok(false)));
     assert!(matches!(granted.at("").remove(), Err(FolderError::WrongKind(_))));
     assert!(granted.path("a").exists());
+}
+
+#[tokio::test]
+async fn a_change_of_a_file_is_seen_even_if_its_times_were_put_back() {
+    let granted = Granted::new();
+    let place = granted.at("disk.raw");
+    let made = place.create(4_096).expect("made");
+    let changed = made.changed_microseconds.expect("a file has one");
+    let file = std::fs::File::options().write(true).open(granted.path("disk.raw")).expect("a file");
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).expect("a time");
+    // File systems count in steps of some milliseconds.
+    SystemClock.sleep(Duration::from_millis(50)).await;
+    assert_eq!(place.inspect().expect("it is there"), made, "time alone changes nothing");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).expect("room");
+    file.set_modified(modified).expect("put back");
+    let later = place.inspect().expect("it is there").changed_microseconds.expect("a file has one");
+    assert!((40_000..60_000_000).contains(&(later - changed)), "in microseconds: {changed}, then {later}");
 }
 
 #[test]

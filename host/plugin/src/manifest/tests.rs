@@ -32,7 +32,7 @@ fn leb128(mut value: usize) -> Vec<u8> {
     }
 }
 
-const GOOD: &str = "name = \"qemu\"\nversion = \"0.1.0\"\nwit = \"0.1.0-draft.4\"\n\n[wants.drill]\nunix = true\nfiles = \
+const GOOD: &str = "name = \"qemu\"\nversion = \"0.1.0\"\nwit = \"0.1.0-draft.5\"\n\n[wants.drill]\nunix = true\nfiles = \
                     \"read-only\"\nprograms = [\"start-machine\"]\n";
 
 #[test]

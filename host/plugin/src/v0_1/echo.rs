@@ -26,7 +26,7 @@ use crate::{
     state::CallState,
 };
 
-const ECHO: &str = "farshore:echo/echo@0.1.0-draft.4";
+const ECHO: &str = "farshore:echo/echo@0.1.0-draft.5";
 
 /// What went wrong with each value of one function.
 struct Wrong(Vec<String>, usize);

@@ -7,7 +7,7 @@ use super::bindings::exports::farshore::platform::{
 };
 
 /// The version of `farshore:platform` that this module binds.
-pub(crate) const VERSION: &str = "0.1.0-draft.4";
+pub(crate) const VERSION: &str = "0.1.0-draft.5";
 
 /// The exported interfaces of one component.
 #[derive(Clone)]

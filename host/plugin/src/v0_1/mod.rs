@@ -1,11 +1,11 @@
-//! The binding to WIT 0.1.0-draft.4: one module for each version that the host keeps.
+//! The binding to WIT 0.1.0-draft.5: one module for each version that the host keeps.
 
 mod bindings {
     #![allow(missing_docs, reason = "the generated code carries the documents of the WIT where there are any")]
 
     wasmtime::component::bindgen!({
         path: ["../../wit/host", "../../wit/platform"],
-        world: "farshore:platform/adapter-of-blocks@0.1.0-draft.4",
+        world: "farshore:platform/adapter-of-blocks@0.1.0-draft.5",
         imports: { default: async | trappable },
         exports: { default: async },
         with: {

@@ -7,7 +7,7 @@
 use std::{
     cell::RefCell,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     rc::Rc,
@@ -140,7 +140,9 @@ impl Host for TestHost {
 
     fn inspect_file(&self, path: &str) -> Result<File, HostError> {
         let found = std::fs::metadata(path).map_err(|error| host_error(&error, path))?;
-        Ok(File { size_bytes: found.len(), allocated_bytes: std::os::unix::fs::MetadataExt::blocks(&found) * 512 })
+        let changed = u64::try_from(found.ctime()).expect("after 1970") * 1_000_000
+            + u64::try_from(found.ctime_nsec()).expect("positive") / 1_000;
+        Ok(File { size_bytes: found.len(), allocated_bytes: found.blocks() * 512, changed_microseconds: Some(changed) })
     }
 
     fn remove_file(&self, path: &str) -> Result<bool, HostError> {

@@ -1,9 +1,9 @@
 // Sends back every type of `wit/`, in JavaScript.
 
-import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.4';
-import { write } from 'farshore:host/log@0.1.0-draft.4';
-import { report } from 'farshore:host/progress@0.1.0-draft.4';
-import { get } from 'farshore:host/settings@0.1.0-draft.4';
+import { monotonic, sleep } from 'farshore:host/clock@0.1.0-draft.5';
+import { write } from 'farshore:host/log@0.1.0-draft.5';
+import { report } from 'farshore:host/progress@0.1.0-draft.5';
+import { get } from 'farshore:host/settings@0.1.0-draft.5';
 
 const unsupported = () => {
   throw { tag: 'unsupported', val: 'echo' };

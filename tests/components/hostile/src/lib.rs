@@ -6,7 +6,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../wit/host", "../../../wit/platform"],
-        world: "farshore:platform/adapter@0.1.0-draft.4",
+        world: "farshore:platform/adapter@0.1.0-draft.5",
         generate_all,
     });
 }

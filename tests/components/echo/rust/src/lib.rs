@@ -5,7 +5,7 @@
 mod bindings {
     wit_bindgen::generate!({
         path: ["../../../../wit/host", "../../../../wit/platform", "../wit"],
-        world: "farshore:echo/echo-adapter@0.1.0-draft.4",
+        world: "farshore:echo/echo-adapter@0.1.0-draft.5",
         generate_all,
     });
 }
