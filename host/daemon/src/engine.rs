@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use farshore_core::{Clock, Consistency, Entropy, GroupName, SiteName, Throttle};
 use farshore_plugin::Mode;
 use farshore_replication::{
-    ApplicationPoints, CopyLimits, CycleObserver, Doubt, Link, Newest, Objective, Outage, OutageMemory, PointStatus,
-    Protection, Replicator, Turns,
+    ApplicationPoints, CopyLimits, CycleObserver, Doubt, FailingMachine, Link, Newest, Objective, Outage, OutageMemory,
+    PointStatus, Protection, Replicator, Suspensions, Turns,
 };
 use farshore_spool::SpoolRoom;
 use farshore_vault::{CapsuleDraft, Lineage, Power, Vault};
@@ -54,6 +54,8 @@ struct Lasting {
     reads: BTreeMap<SiteName, Arc<Throttle>>,
     /// What is known of each group's outages.
     memories: BTreeMap<GroupName, Arc<OutageMemory>>,
+    /// The machines that each group goes on without.
+    suspensions: BTreeMap<GroupName, Arc<Suspensions>>,
     /// Whether what is sent to the vault has a limit that can be changed.
     is_limited: bool,
 }
@@ -72,8 +74,9 @@ impl Engine {
             context.output.warn(&format!("points cannot wait if the vault is lost: [{}] {why}", failure.code));
         });
         let is_limited = configuration.vault.bandwidth.says_something();
-        let (link, reads, memories) = Default::default();
-        Self::of(context, configuration, vault, Lasting { room: room.ok(), link, reads, memories, is_limited })
+        let (link, reads, memories, suspensions) = Default::default();
+        let lasting = Lasting { room: room.ok(), link, reads, memories, suspensions, is_limited };
+        Self::of(context, configuration, vault, lasting)
     }
 
     /// What replicates by another configuration into the same vault.
@@ -118,6 +121,7 @@ impl Engine {
         }
         for name in configuration.groups.keys() {
             lasting.memories.entry(name.clone()).or_default();
+            lasting.suspensions.entry(name.clone()).or_default();
         }
         Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy, lasting })
     }
@@ -160,6 +164,10 @@ impl Engine {
                 objective: group.rpo,
                 memory: self.lasting.memories.get(name).cloned().unwrap_or_default(),
             }),
+            suspensions: match group.failing_machine {
+                FailingMachine::StopGroup => None,
+                FailingMachine::Suspend => Some(self.lasting.suspensions.get(name).cloned().unwrap_or_default()),
+            },
         })
     }
 }

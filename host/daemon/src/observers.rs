@@ -68,6 +68,10 @@ impl CycleObserver for Shown {
             CycleEvent::GivenUp { points, why } => {
                 self.warn(&format!("{points} that waited will not come into the vault: {why}"));
             }
+            CycleEvent::Suspended { machine, code, why, .. } => {
+                self.warn(&format!("machine {machine} is suspended, and the others go on: [{code}] {why}"));
+            }
+            CycleEvent::Returned { machine, .. } => self.progress.remark(&format!("machine {machine} is back")),
             CycleEvent::Captured(_)
             | CycleEvent::Disk { .. }
             | CycleEvent::Committed(_)

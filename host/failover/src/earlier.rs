@@ -113,6 +113,7 @@ mod tests {
             point: Sequence::new(5),
             captured_at: Timestamp::from_unix_milliseconds(1),
             machines: vec![machine.clone()],
+            behind: Vec::new(),
             source: SiteName::new("production").expect("a name"),
             target: target.clone(),
             began_at: Timestamp::from_unix_milliseconds(2),
@@ -138,7 +139,7 @@ mod tests {
             assert!(unfinished(&state, later, discards).is_some(), "it has fenced nothing yet");
         }
         let (at, point) = (Timestamp::from_unix_milliseconds(3), Sequence::new(5));
-        let entry = RunEntry::Fenced { at, generation: fenced, point, captured_at: at };
+        let entry = RunEntry::Fenced { at, generation: fenced, point, captured_at: at, behind: Vec::new() };
         state.apply(entry).expect("it fits the run");
         for discards in [false, true] {
             assert!(unfinished(&state, fenced, discards).is_some());

@@ -156,6 +156,7 @@ impl Execution {
                     point: plan.point,
                     captured_at: plan.captured_at,
                     machines: plan.machines.iter().map(|machine| machine.id.clone()).collect(),
+                    behind: plan.behind.clone(),
                     source: source_site.clone(),
                     target: self.target.site().clone(),
                     began_at: self.clock.now(),
@@ -365,8 +366,8 @@ impl Execution {
             Some(newest) if plan.wants_newest && newest > plan.point => self.moved_to(plan, newest).await,
             _ => Cow::Borrowed(plan),
         };
-        let (point, captured_at) = (plan.point, plan.captured_at);
-        journal.record(RunEntry::Fenced { at: self.clock.now(), generation, point, captured_at }).await?;
+        let (at, point, captured_at, behind) = (self.clock.now(), plan.point, plan.captured_at, plan.behind.clone());
+        journal.record(RunEntry::Fenced { at, generation, point, captured_at, behind }).await?;
         Ok(plan)
     }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use farshore_core::{Clock, GroupName, Machine, MachineId, PowerState, Sequence, Timestamp};
 use farshore_platform::{Finding, Source, Target};
-use farshore_vault::{Lineage, Point, Vault};
+use farshore_vault::{Lineage, MachineBehind, Point, Vault};
 use serde::Serialize;
 
 use crate::{
@@ -63,7 +63,10 @@ pub struct FailoverPlan {
     pub point: Sequence,
     /// The point's instant.
     pub captured_at: Timestamp,
-    /// How old that is now. In an unplanned failover, what the group did since is lost.
+    /// Machines of which the point has what was captured earlier.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<MachineBehind>,
+    /// How old the machine is now that is furthest behind. In an unplanned failover, what the group did since is lost.
     pub age_seconds: f64,
     /// The machines.
     pub machines: Vec<Machine>,
@@ -100,10 +103,12 @@ impl FailoverPlan {
     pub(crate) fn moved_to(&self, detail: Point, clock: &dyn Clock) -> Result<Self, FailoverError> {
         let wanted: Vec<_> = self.machines.iter().map(|machine| machine.id.clone()).collect();
         let machines = choose_machines(&self.group, &detail, &wanted)?;
+        let behind = machines_behind(&detail, &machines);
         Ok(Self {
             point: detail.sequence,
             captured_at: detail.captured_at,
-            age_seconds: clock.now().since(detail.captured_at).as_secs_f64(),
+            age_seconds: age_seconds(&detail, &behind, clock),
+            behind,
             disk_bytes: disk_bytes(&machines),
             machines,
             detail,
@@ -153,12 +158,14 @@ pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverErro
             (answers, discards, proven, ids.filter(|id| !machines.iter().any(|machine| machine.id == *id)).collect())
         }
     };
+    let behind = machines_behind(&detail, &machines);
     Ok(FailoverPlan {
         kind: request.kind,
         group: request.group.clone(),
         point,
         captured_at: detail.captured_at,
-        age_seconds: request.clock.now().since(detail.captured_at).as_secs_f64(),
+        age_seconds: age_seconds(&detail, &behind, request.clock),
+        behind,
         disk_bytes: disk_bytes(&machines),
         machines,
         remarks,
@@ -171,6 +178,16 @@ pub async fn plan(request: PlanRequest<'_>) -> Result<FailoverPlan, FailoverErro
         detail,
         lineage,
     })
+}
+
+/// Those of these machines of which the point has what was captured earlier.
+fn machines_behind(point: &Point, machines: &[Machine]) -> Vec<MachineBehind> {
+    point.behind().filter(|behind| machines.iter().any(|machine| machine.id == behind.machine)).collect()
+}
+
+fn age_seconds(point: &Point, behind: &[MachineBehind], clock: &dyn Clock) -> f64 {
+    let oldest = behind.iter().map(|behind| behind.captured_at).fold(point.captured_at, Timestamp::min);
+    clock.now().since(oldest).as_secs_f64()
 }
 
 fn disk_bytes(machines: &[Machine]) -> u64 {

@@ -2,6 +2,7 @@
 
 use farshore_core::{Generation, GroupName, MachineId, RunId, Sequence, SiteName, Timestamp};
 use farshore_platform::Readiness;
+use farshore_vault::MachineBehind;
 use serde::{Deserialize, Serialize};
 
 use crate::{RunKind, RunState};
@@ -77,6 +78,9 @@ pub struct RunReport {
     pub point: Sequence,
     /// The instant of that point.
     pub captured_at: Timestamp,
+    /// Machines of which it has what was captured earlier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<MachineBehind>,
     /// When the run began.
     pub began_at: Timestamp,
     /// When it ended.
@@ -85,7 +89,7 @@ pub struct RunReport {
     pub outcome: RunOutcome,
     /// What was lost, in a sentence.
     pub loss: String,
-    /// From the point's instant until the source was proven to be off, or, where somebody attested that it was, until the
+    /// From the point's instant, or from that of the machine that is furthest behind, until the source was proven to be off, or, where somebody attested that it was, until the
     /// run began: what the group did then is lost. None for a drill.
     pub seconds_lost_at_most: Option<f64>,
     /// From the run's beginning to the last machine's readiness.
@@ -137,6 +141,7 @@ impl RunReport {
             target: head.target.clone(),
             point: head.point,
             captured_at: head.captured_at,
+            behind: head.behind.clone(),
             began_at: head.began_at,
             ended_at,
             outcome,
@@ -178,8 +183,19 @@ fn loss(state: &RunState) -> (String, f64) {
             (head.began_at, "until the failover began; more, if a machine that nobody has proven to be off went on")
         }
     };
-    let seconds = until.since(head.captured_at).as_secs_f64();
-    (format!("what the group did after {} (point {}): {seconds:.1} s {what}", head.captured_at, head.point), seconds)
+    let seconds = |captured_at| until.since(captured_at).as_secs_f64();
+    let mut sentence = format!(
+        "what the group did after {} (point {}): {:.1} s {what}",
+        head.captured_at,
+        head.point,
+        seconds(head.captured_at)
+    );
+    for MachineBehind { machine, captured_at } in &head.behind {
+        let lost = seconds(*captured_at);
+        sentence += &format!("; what machine {machine}, which was suspended, did after {captured_at}: {lost:.1} s");
+    }
+    let oldest = head.behind.iter().map(|behind| behind.captured_at).fold(head.captured_at, Timestamp::min);
+    (sentence, seconds(oldest))
 }
 
 fn machine_report(state: &RunState, machine: &MachineId, interrupted: Option<&str>) -> MachineReport {

@@ -12,6 +12,7 @@ use farshore_core::{
     Timestamp,
 };
 use farshore_platform::{AdapterState, Readiness, WrittenBlocks};
+use farshore_vault::MachineBehind;
 use serde::{Deserialize, Serialize};
 
 use crate::{FenceReport, RunOutcome, RunReport};
@@ -52,6 +53,9 @@ pub struct RunHead {
     pub captured_at: Timestamp,
     /// The machines that are recovered.
     pub machines: Vec<MachineId>,
+    /// Those of which the point has what was captured earlier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<MachineBehind>,
     /// Where they were protected.
     pub source: SiteName,
     /// Where they are recovered.
@@ -102,6 +106,9 @@ pub enum RunEntry {
         point: Sequence,
         /// That point's instant.
         captured_at: Timestamp,
+        /// The machines of which it has what was captured earlier.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        behind: Vec<MachineBehind>,
     },
     /// What came of turning a source machine off.
     SourceStop(FenceReport),
@@ -303,10 +310,9 @@ impl RunState {
             RunEntry::Resumed { attestation, .. } => {
                 self.head.attestation = attestation.or(self.head.attestation.take());
             }
-            RunEntry::Fenced { generation, point, captured_at, .. } => {
+            RunEntry::Fenced { generation, point, captured_at, behind, .. } => {
                 self.generation = Some(generation);
-                self.head.point = point;
-                self.head.captured_at = captured_at;
+                (self.head.point, self.head.captured_at, self.head.behind) = (point, captured_at, behind);
             }
             RunEntry::SourceStop(report) => self.fences.push(report),
             RunEntry::Discarded { run, machine, .. } => self.discarded.push((run, machine)),
@@ -386,6 +392,7 @@ mod tests {
             point: Sequence::new(5),
             captured_at: Timestamp::from_unix_milliseconds(1),
             machines: vec![MachineId::new("web").expect("a name")],
+            behind: Vec::new(),
             source: SiteName::new("production").expect("a name"),
             target: SiteName::new("recovery").expect("a name"),
             began_at: Timestamp::from_unix_milliseconds(2),

@@ -109,6 +109,7 @@ async fn commit(vault: &Vault, content: &dyn Fn(usize, usize) -> Vec<u8>) -> Seq
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines,
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     };

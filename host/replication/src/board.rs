@@ -4,6 +4,9 @@
 //! seen committed or has read in the vault, so that it gets worse while nothing happens at all. A group of which nothing is known is
 //! `unknown`, never `ok`; that its cycles fail stands beside its state, and changes it only when its point gets too old.
 //!
+//! *Suspended machines.* A point is as old as what it has of the machine that is furthest behind. A group that has had a machine of
+//! which no point has anything, for longer than its objective, is late.
+//!
 //! *Clocks.* A point's age is the greater of two: by the civil clock, and by what it was when this host learnt of the point with the
 //! time that has passed since. So a clock that is put back makes no point young.
 //!
@@ -20,8 +23,8 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Basis, Clock, Code, GroupName, PointLabel, Sequence, SiteName, Timestamp, Timetable};
-use farshore_vault::Point;
+use farshore_core::{Basis, Clock, Code, GroupName, MachineId, PointLabel, Sequence, SiteName, Timestamp, Timetable};
+use farshore_vault::{MachineBehind, Point};
 use serde::{Deserialize, Serialize};
 
 use crate::{CycleReport, cycle::milliseconds};
@@ -55,6 +58,16 @@ pub struct PointStatus {
     pub bases: Vec<Basis>,
     /// What whoever asked for it calls it.
     pub label: Option<PointLabel>,
+    /// Machines that were suspended when it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<MachineBehind>,
+}
+
+impl PointStatus {
+    /// When what it has of the machine that is furthest behind was captured.
+    pub fn oldest_part(&self) -> Timestamp {
+        self.behind.iter().map(|behind| behind.captured_at).fold(self.captured_at, Timestamp::min)
+    }
 }
 
 impl From<&Point> for PointStatus {
@@ -65,7 +78,13 @@ impl From<&Point> for PointStatus {
                 bases.push(disk.basis);
             }
         }
-        Self { point: point.sequence, captured_at: point.captured_at, bases, label: point.label.clone() }
+        Self {
+            point: point.sequence,
+            captured_at: point.captured_at,
+            bases,
+            label: point.label.clone(),
+            behind: point.behind().collect(),
+        }
     }
 }
 
@@ -126,6 +145,21 @@ pub struct SpooledStatus {
     pub why: Option<String>,
 }
 
+/// A machine that cannot be captured, and without which its group goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspendedStatus {
+    /// Which.
+    pub machine: MachineId,
+    /// Since when.
+    pub since: Timestamp,
+    /// The code of why, such as `FS4003`.
+    pub code: String,
+    /// Why, with its causes.
+    pub message: String,
+    /// When what the points have of it was captured; none if they have nothing.
+    pub captured_at: Option<Timestamp>,
+}
+
 /// Cycles that fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
@@ -171,6 +205,9 @@ pub struct GroupStatus {
     /// What waits at this host for the vault, if something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spooled: Option<SpooledStatus>,
+    /// Machines that are suspended, as this host's cycles found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspended: Vec<SuspendedStatus>,
 }
 
 /// What a group's cycles did since this host began.
@@ -231,13 +268,15 @@ struct Known {
     spooled: Option<SpooledStatus>,
     /// For which reasons it was said that points wait.
     told_to_wait: BTreeSet<Code>,
+    /// Each with since when it is, by the clock that is never put back.
+    suspended: BTreeMap<MachineId, (SuspendedStatus, Duration)>,
 }
 
 impl Known {
     /// The newest point is at least so old now.
     fn learn(&mut self, newest: Newest, age_min: Duration, clock: &dyn Clock) {
         if let Newest::Point(point) = &newest {
-            self.learnt = (clock.now().since(point.captured_at).max(age_min), clock.monotonic());
+            self.learnt = (clock.now().since(point.oldest_part()).max(age_min), clock.monotonic());
         }
         self.newest = newest;
     }
@@ -275,7 +314,13 @@ impl Known {
         let Newest::Point(point) = &self.newest else { return None };
         let (age, at) = self.learnt;
         let passed = age.saturating_add(clock.monotonic().saturating_sub(at));
-        Some(clock.now().since(point.captured_at).max(passed))
+        Some(clock.now().since(point.oldest_part()).max(passed))
+    }
+
+    /// For how long it has had a machine of which no point has anything.
+    fn lacks_for(&self, now: Duration) -> Option<Duration> {
+        let lacking = self.suspended.values().filter(|(status, _)| status.captured_at.is_none());
+        lacking.map(|(_, since)| now.saturating_sub(*since)).max()
     }
 }
 
@@ -326,6 +371,7 @@ impl Board {
                     blackout,
                     spooled: None,
                     told_to_wait: BTreeSet::new(),
+                    suspended: BTreeMap::new(),
                 };
                 groups.insert(group.clone(), known);
             }
@@ -426,6 +472,34 @@ impl Board {
         is_new
     }
 
+    /// A machine of a group is suspended, for this reason.
+    pub fn suspended(
+        &self,
+        group: &GroupName,
+        machine: &MachineId,
+        code: Code,
+        message: String,
+        captured_at: Option<Timestamp>,
+    ) {
+        let (since, now) = (self.clock.now(), self.clock.monotonic());
+        let status = SuspendedStatus { machine: machine.clone(), since, code: code.to_string(), message, captured_at };
+        self.with(group, |known| {
+            known.suspended.insert(machine.clone(), (status, now));
+        });
+    }
+
+    /// A machine of a group is suspended no more.
+    pub fn returned(&self, group: &GroupName, machine: &MachineId) {
+        self.with(group, |known| {
+            known.suspended.remove(machine);
+        });
+    }
+
+    /// A group has these machines, and no others.
+    pub fn keep_machines(&self, group: &GroupName, machines: &[MachineId]) {
+        self.with(group, |known| known.suspended.retain(|machine, _| machines.contains(machine)));
+    }
+
     /// A cycle failed for the `failures`th time in a row; the next try is after `pause`. Whether none in the row has failed like it.
     pub fn failed(
         &self,
@@ -522,6 +596,9 @@ impl Board {
         let state = match (&known.newest, age) {
             (Newest::Unknown, _) => GroupState::Unknown,
             _ if known.hurt.is_some() => GroupState::Hurt,
+            (Newest::Point(_), _) if known.lacks_for(monotonic).is_some_and(|lacking| lacking > known.rpo) => {
+                GroupState::Late
+            }
             (_, Some(age)) if age <= known.rpo => GroupState::Ok,
             (_, Some(age)) if known.spooled.is_none() && known.without_blackouts(age, now) <= known.rpo => {
                 GroupState::Paused
@@ -556,6 +633,7 @@ impl Board {
             failing: known.failing.clone(),
             blackout_until: blackout.then(|| known.blackout.next_change(now)).flatten(),
             spooled: known.spooled.clone(),
+            suspended: known.suspended.values().map(|(status, _)| status.clone()).collect(),
         }
     }
 }

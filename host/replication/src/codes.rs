@@ -13,4 +13,6 @@ farshore_core::code_pages! {
     4009 "The recovery point waits at its source's host",
     4010 "The vault did not answer in time",
     4011 "A disk cannot wait at the host",
+    4012 "A machine is off and was never described",
+    4013 "A machine is not reached by its platform",
 }

@@ -21,8 +21,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use farshore_core::{
-    Basis, CaptureId, Clock, Consistency, DiskId, Entropy, GroupName, Machine, MachineId, OwnerTag, PointLabel,
-    Sequence, Timestamp,
+    Basis, CaptureId, Clock, Code, Consistency, DiskId, Entropy, GroupName, Instant, Machine, MachineId, OwnerTag,
+    PointLabel, Sequence, Timestamp,
 };
 use farshore_platform::{
     AdapterState, CaptureOutcome, CaptureReport, CaptureRequest, CapturedDisk, DiskTransport, Patience, SiteError,
@@ -39,6 +39,7 @@ use crate::{
     copy::{CopyError, Target, copy_disk},
     outage::known_to_build_on,
     plan::{drafts, lacking, note, plan_disk},
+    suspension::{Cast, Suspensions},
 };
 
 /// A capture that is not ready, and of which the site says the same for so long, is given up. A percentage of a large volume
@@ -113,6 +114,24 @@ pub enum CycleEvent {
         /// Why, as a clause.
         why: String,
     },
+    /// A machine cannot be captured, and its group goes on without it.
+    Suspended {
+        /// Which.
+        machine: MachineId,
+        /// The code of why.
+        code: Code,
+        /// Why, with its causes.
+        why: String,
+        /// When what the points have of it was captured; none if they have nothing.
+        captured_at: Option<Timestamp>,
+    },
+    /// A machine that was suspended is part of a point again.
+    Returned {
+        /// Which.
+        machine: MachineId,
+        /// For how long it was not.
+        suspended_for: Duration,
+    },
     /// The point is durable.
     Committed(Sequence),
     /// Something that the operator should know, though the cycle goes on.
@@ -186,6 +205,8 @@ pub struct Replicator {
     pub limits: CopyLimits,
     /// What happens while the vault cannot be reached; if none, there are no points then.
     pub outage: Option<Outage>,
+    /// Machines that the others go on without; if none, a machine that fails, fails the group's cycle.
+    pub suspensions: Option<Arc<Suspensions>>,
 }
 
 /// What somebody wants of a cycle that they asked for.
@@ -219,7 +240,7 @@ struct Begun<'a> {
     lineage: &'a Lineage,
     writer: PointWriter,
     before: Option<&'a Before>,
-    machines: Vec<Machine>,
+    cast: &'a Cast,
 }
 
 /// A ready capture and what is known of it.
@@ -240,20 +261,24 @@ impl Capture {
     /// What is said of the point that it becomes.
     pub(crate) fn details(
         &self,
-        machines: Vec<Machine>,
+        cast: &Cast,
+        before: Option<&Before>,
         disks: &[CapturedDisk],
         bases: &[Basis],
         label: Option<PointLabel>,
         untracked_bytes: u64,
     ) -> PointDetails {
+        let suspended = cast.suspended(before);
         PointDetails {
             capture: Some(self.entry.request.id),
             captured_at: self.captured_at,
-            instant: self.report.instant,
+            // What was captured earlier shares no instant with the others.
+            instant: if suspended.is_empty() { self.report.instant } else { Instant::Machine },
             consistency: self.report.consistency,
-            machines: drafts(machines, disks, bases),
+            machines: drafts(cast.machines.clone(), disks, bases),
+            suspended,
             label,
-            note: note(&self.report.note, untracked_bytes),
+            note: note(&[&self.report.note, &cast.note()], untracked_bytes),
         }
     }
 }
@@ -307,11 +332,10 @@ impl Replicator {
         self.reached_the_vault();
         self.release_leftovers(&mut journal, before.as_ref().and_then(|before| before.capture), &mut meter).await;
 
-        let machines = self.describe_machines(&mut meter).await?;
-        let capture = self.begin_capture(&mut journal, before.as_ref(), &wishes, &mut meter, stop).await?;
+        let (capture, cast) = self.capture(&mut journal, before.as_ref(), &wishes, &mut meter, stop).await?;
         let captured = self.clock.monotonic();
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let begun = Begun { lineage: &lineage, writer, before: before.as_ref(), machines: machines.clone() };
+        let begun = Begun { lineage: &lineage, writer, before: before.as_ref(), cast: &cast };
         let stored = self.store(&mut journal, &capture, begun, wishes.clone(), &mut meter, stop).await;
         let (point, copied, copy_end) = match stored {
             Ok(stored) => stored,
@@ -323,14 +347,14 @@ impl Replicator {
                     if let (Some(spool), Some(after)) = (&mut spool, after) {
                         let kept = match self.begin_to_wait(spool) {
                             Ok(to) => {
-                                self.keep(spool, to, &journal, &capture, machines, after, wishes, &mut meter, stop)
-                                    .await
+                                self.keep(spool, to, &journal, &capture, &cast, after, wishes, &mut meter, stop).await
                             }
                             Err(error) => Err(error),
                         };
                         match kept {
                             Ok(_) => {
                                 self.tell_waiting(spool);
+                                self.returned(&cast);
                                 self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
                                 return Err(self.waiting(spool, Some(error), false));
                             }
@@ -346,15 +370,16 @@ impl Replicator {
                     }
                 }
                 self.release(&mut journal, &capture, CaptureOutcome::Abandoned, &mut meter).await;
-                return Err(error);
+                return Err(self.suspend_culprit(error, &cast, before.as_ref()));
             }
         };
         let committed = self.clock.monotonic();
         self.observer.event(CycleEvent::Committed(point.sequence));
         // A disk that was not believed was compared for this point.
-        if let Err(error) = journal.trust_again() {
+        if let Err(error) = journal.trust_again(&cast.machines) {
             self.observer.event(CycleEvent::Warning(format!("disks are compared once more: {error}")));
         }
+        self.returned(&cast);
         let lag = committed.saturating_sub(capture.captured);
         let release_note = self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
         Ok(CycleReport {
@@ -421,31 +446,15 @@ impl Replicator {
         Ok((writer, parent))
     }
 
-    pub(crate) async fn describe_machines(
-        &self,
-        meter: &mut AdapterMeter<'_>,
-    ) -> Result<Vec<Machine>, ReplicationError> {
-        let all =
-            meter.time(self.source.machines()).await.map_err(|source| self.site_error("listing machines", source))?;
-        let find = |id: &MachineId| {
-            all.iter().find(|machine| machine.id == *id).cloned().ok_or_else(|| ReplicationError::MachineMissing {
-                group: self.protection.group.clone(),
-                site: self.source.site().clone(),
-                machine: id.clone(),
-            })
-        };
-        self.protection.machines.iter().map(find).collect()
-    }
-
     pub(crate) fn owner(&self) -> OwnerTag {
         OwnerTag { vault: self.vault.id(), lineage: self.vault.lineage_id(&self.protection.group) }
     }
 
-    fn capture_request(&self, before: Option<&Before>, wishes: &Wishes) -> CaptureRequest {
+    fn capture_request(&self, before: Option<&Before>, machines: &[MachineId], wishes: &Wishes) -> CaptureRequest {
         CaptureRequest {
             id: CaptureId::timed(&*self.clock, &*self.entropy),
             owner: self.owner().to_string(),
-            machines: self.protection.machines.clone(),
+            machines: machines.to_vec(),
             tracked: before.map(Before::tracked).unwrap_or_default(),
             consistency: wishes.consistency.unwrap_or(self.protection.consistency),
             stall_limit_milliseconds: u32::try_from(self.protection.stall_limit.as_millis()).unwrap_or(u32::MAX),
@@ -456,11 +465,12 @@ impl Replicator {
         &self,
         journal: &mut CaptureJournal,
         before: Option<&Before>,
+        machines: &[MachineId],
         wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<Capture, ReplicationError> {
-        let mut entry = JournalEntry { request: self.capture_request(before, wishes), state: None };
+        let mut entry = JournalEntry { request: self.capture_request(before, machines, wishes), state: None };
         journal.remember(entry.clone())?;
         let mut patience = Patience::new(CAPTURE_STILL_MAX, self.clock.monotonic());
         // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
@@ -477,9 +487,10 @@ impl Replicator {
             }
             match status {
                 StepStatus::Ready(report) => {
-                    // What an earlier process left is gone now, or is the adapter's to remove with the next: it is tagged.
+                    // What was left of these machines is gone now, or is the adapter's to remove with the next: it is tagged.
                     for other in journal.entries().to_vec() {
-                        if other.request.id != entry.request.id {
+                        let is_covered = other.request.machines.iter().all(|machine| machines.contains(machine));
+                        if other.request.id != entry.request.id && is_covered {
                             self.forget(journal, &other);
                         }
                     }
@@ -546,8 +557,8 @@ impl Replicator {
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<(Point, DiskCopy, Duration), ReplicationError> {
-        let Begun { lineage, writer, before, machines } = begun;
-        let disks = self.disks_of(capture, &machines, meter).await?;
+        let Begun { lineage, writer, before, cast } = begun;
+        let disks = self.disks_of(capture, &cast.machines, meter).await?;
         for item in &self.capsule {
             let added = writer.add_item(item).await;
             added.map_err(|source| self.vault_error("storing what the recovery point carries beside disks", source))?;
@@ -564,7 +575,7 @@ impl Replicator {
             return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
         }
         let copy_end = self.clock.monotonic();
-        let details = capture.details(machines, &disks, &bases, wishes.label, copied.untracked_bytes);
+        let details = capture.details(cast, before, &disks, &bases, wishes.label, copied.untracked_bytes);
         let point = match writer.commit(details).await {
             Ok(point) => point,
             // What can be read now may be gone after a power failure: it is not called committed.
@@ -593,7 +604,7 @@ impl Replicator {
         if let Some((machine, disk)) = lacking(machines, &disks) {
             let what = format!("the capture lacks disk {disk} of machine {machine}, which the list of machines has");
             let source = SiteError::Nonsense { site: self.source.site().clone(), what };
-            return Err(self.site_error("listing the disks of the capture", source));
+            return Err(self.site_error_of(Some(machine), "listing the disks of the capture", source));
         }
         Ok(disks)
     }
@@ -659,7 +670,7 @@ impl Replicator {
         meter: &mut AdapterMeter<'_>,
     ) -> Result<Arc<dyn DiskTransport>, ReplicationError> {
         let opened = meter.time(self.source.open_captured_disk(&capture.state, disk)).await;
-        opened.map_err(|source| self.site_error("opening a captured disk", source))
+        opened.map_err(|source| self.site_error_of(Some(&disk.machine), "opening a captured disk", source))
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
@@ -686,7 +697,9 @@ impl Replicator {
         if let (CopyPlan::Changed { doubted, .. }, Some(doubt), Some(before), None) =
             (&mut plan, self.protection.doubt, before, transport.block_bytes())
         {
-            *doubted = doubt.window(disk.size_bytes, before.captured_at, capture.captured_at);
+            // A machine that was suspended was looked at last when its part was captured.
+            let last = before.disk(&disk.machine, &disk.disk).map_or(before.captured_at, |known| known.captured_at);
+            *doubted = doubt.window(disk.size_bytes, last, capture.captured_at);
         }
         let moved = |bytes| self.observer.event(CycleEvent::Moved(bytes));
         let copy = |plan: CopyPlan| {
@@ -725,11 +738,11 @@ impl Replicator {
         error: ReplicationError,
         meter: &mut AdapterMeter<'_>,
     ) -> ReplicationError {
-        if !matches!(error, ReplicationError::Read { .. }) {
-            return error;
-        }
+        let ReplicationError::Read { machine, .. } = &error else { return error };
         match meter.time(self.source.verify_capture(&capture.state)).await {
-            Err(source @ SiteError::CaptureBroken { .. }) => self.site_error("reading the capture", source),
+            Err(source @ SiteError::CaptureBroken { .. }) => {
+                self.site_error_of(Some(machine), "reading the capture", source)
+            }
             _ => error,
         }
     }
@@ -755,8 +768,12 @@ impl Replicator {
         note
     }
 
-    fn site_error(&self, doing: &'static str, source: SiteError) -> ReplicationError {
-        ReplicationError::Site { group: self.protection.group.clone(), doing, source }
+    pub(crate) fn site_error(&self, doing: &'static str, source: SiteError) -> ReplicationError {
+        self.site_error_of(None, doing, source)
+    }
+
+    fn site_error_of(&self, machine: Option<&MachineId>, doing: &'static str, source: SiteError) -> ReplicationError {
+        ReplicationError::Site { group: self.protection.group.clone(), doing, machine: machine.cloned(), source }
     }
 
     pub(crate) fn vault_error(&self, doing: &'static str, source: farshore_vault::Error) -> ReplicationError {

@@ -18,6 +18,8 @@ pub enum ReplicationError {
         group: GroupName,
         /// What was being done.
         doing: &'static str,
+        /// With which machine, if it was with one.
+        machine: Option<MachineId>,
         /// Why it failed.
         source: SiteError,
     },
@@ -71,6 +73,39 @@ pub enum ReplicationError {
         site: SiteName,
         /// The machine.
         machine: MachineId,
+    },
+    /// A machine is off, and nobody knows what it is.
+    #[error(
+        "group {group:?}: machine {machine} is off, site {site:?} knows no more of it, and no recovery point describes it",
+        group = group.as_str(), site = site.as_str()
+    )]
+    MachineUndescribed {
+        /// The group.
+        group: GroupName,
+        /// The site.
+        site: SiteName,
+        /// The machine.
+        machine: MachineId,
+    },
+    /// The platform does not reach a machine.
+    #[error("group {group:?}: site {site:?} does not reach machine {machine}", group = group.as_str(), site = site.as_str())]
+    MachineUnreached {
+        /// The group.
+        group: GroupName,
+        /// The site.
+        site: SiteName,
+        /// The machine.
+        machine: MachineId,
+    },
+    /// A machine failed, and is suspended: the next cycle goes without it.
+    #[error("group {group:?}: machine {machine} is suspended, and the others go on without it", group = group.as_str())]
+    Suspending {
+        /// The group.
+        group: GroupName,
+        /// The machine.
+        machine: MachineId,
+        /// How it failed.
+        source: Box<Self>,
     },
     /// The vault failed.
     #[error("group {group:?}: {doing} failed", group = group.as_str())]
@@ -203,6 +238,18 @@ impl ReplicationError {
         }
     }
 
+    /// The machine with which it failed, if it was with one.
+    pub(crate) const fn machine(&self) -> Option<&MachineId> {
+        match self {
+            Self::Read { machine, .. }
+            | Self::Extents { machine, .. }
+            | Self::DiskShrank { machine, .. }
+            | Self::NeedsVault { machine, .. }
+            | Self::Site { machine: Some(machine), .. } => Some(machine),
+            _ => None,
+        }
+    }
+
     /// The spool cannot be used, though the vault may be.
     pub(crate) const fn is_of_a_sick_spool(&self) -> bool {
         matches!(self, Self::Spool { source: SpoolError::File { .. } | SpoolError::OtherVersion { .. }, .. })
@@ -238,6 +285,9 @@ impl Coded for ReplicationError {
             Self::VaultLost { code, .. } => *code,
             Self::NeedsVault { .. } => Code::new(4011),
             Self::Spool { source, .. } => source.code(),
+            Self::MachineUndescribed { .. } => Code::new(4012),
+            Self::MachineUnreached { .. } => Code::new(4013),
+            Self::Suspending { source, .. } => source.code(),
         }
     }
 
@@ -247,11 +297,20 @@ impl Coded for ReplicationError {
             Self::Vault { source, .. } => source.advice(),
             Self::Read { source, .. } => source.advice(),
             Self::Spool { source, .. } => source.advice(),
-            Self::Waiting { source: Some(source), .. } => source.advice(),
+            Self::Waiting { source: Some(source), .. } | Self::Suspending { source, .. } => source.advice(),
+            Self::MachineUndescribed { .. } => {
+                Some("start the machine once, so that it can be captured with what it is".to_owned())
+            }
             Self::MachineMissing { site, .. } => {
                 Some(format!("farshore machine discover --site {site} lists the machines that are there"))
             }
             _ => None,
         }
     }
+}
+
+/// An error with its causes, in a line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

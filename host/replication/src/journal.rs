@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use farshore_core::{DiskId, GroupName, LineageId, MachineId, VaultId};
+use farshore_core::{DiskId, GroupName, LineageId, Machine, MachineId, VaultId};
 use farshore_platform::{AdapterState, CaptureRequest};
 use serde::{Deserialize, Serialize};
 
@@ -132,16 +132,14 @@ impl CaptureJournal {
         if self.content.distrusted.insert((machine.clone(), disk.clone())) { self.store() } else { Ok(()) }
     }
 
-    /// A point has compared all disks that were not believed. Durable when it returns.
+    /// A point has compared all disks of these machines that were not believed. Durable when it returns.
     ///
     /// # Errors
     /// [`ReplicationError::Journal`]; the file is then as it was, and they are compared once more.
-    pub fn trust_again(&mut self) -> Result<(), ReplicationError> {
-        if self.content.distrusted.is_empty() {
-            return Ok(());
-        }
-        self.content.distrusted.clear();
-        self.store()
+    pub fn trust_again(&mut self, machines: &[Machine]) -> Result<(), ReplicationError> {
+        let before = self.content.distrusted.len();
+        self.content.distrusted.retain(|(distrusted, _)| !machines.iter().any(|machine| machine.id == *distrusted));
+        if self.content.distrusted.len() < before { self.store() } else { Ok(()) }
     }
 
     /// Forgets a capture that was released. Durable when it returns.

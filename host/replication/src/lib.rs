@@ -17,10 +17,12 @@ mod outage;
 mod plan;
 mod replay;
 pub mod schedule;
+mod suspension;
 mod watch;
 
 pub use board::{
-    Activity, Board, Failing, GroupState, GroupStatus, Judged, Newest, PointStatus, ProvenStatus, SpooledStatus, Totals,
+    Activity, Board, Failing, GroupState, GroupStatus, Judged, Newest, PointStatus, ProvenStatus, SpooledStatus,
+    SuspendedStatus, Totals,
 };
 pub use codes::CODES;
 pub use copy::{CopyLimits, CopyPlan, DiskCopy};
@@ -31,4 +33,5 @@ pub use journal::{CaptureJournal, JournalEntry};
 pub use link::Link;
 pub use outage::{CatchUp, Outage, OutageMemory};
 pub use schedule::{Objective, Priority, Schedule, Turns};
+pub use suspension::{FailingMachine, Suspensions};
 pub use watch::{ApplicationPoints, Asked, CycleResult, Order, Orders, Stop, WatchObserver, Watched, orders, watch};

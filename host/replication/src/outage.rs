@@ -31,7 +31,7 @@
 //! the vault answers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -39,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{CaptureId, Coded as _, Machine, Timestamp};
+use farshore_core::{CaptureId, Coded as _, MachineId, Timestamp};
 use farshore_platform::{CaptureOutcome, CapturedDisk, Changes};
 use farshore_spool::{Spool, SpoolError, SpoolReader, SpoolRoom, SpoolWriter, SpooledDisk, SpooledPoint, Waiting};
 use farshore_vault::{Lineage, PointDetails};
@@ -52,7 +52,9 @@ use crate::{
     before::Before,
     copy::{Target, copy_disk},
     cycle::{AdapterMeter, Capture, milliseconds},
+    error::chain,
     plan::plan_disk,
+    suspension::Cast,
 };
 
 /// What comes into the vault of the points that waited.
@@ -329,19 +331,19 @@ impl Replicator {
     ) -> Result<CaptureId, ReplicationError> {
         // Before any guest is held.
         let writer = self.begin_to_wait(spool)?;
-        let machines = self.describe_machines(meter).await?;
-        let capture = self.begin_capture(journal, Some(before), &wishes, meter, stop).await?;
+        let (capture, cast) = self.capture(journal, Some(before), &wishes, meter, stop).await?;
         self.observer.event(CycleEvent::Captured(capture.report.clone()));
-        let kept = self.keep(spool, writer, journal, &capture, machines, (before, after), wishes, meter, stop).await;
+        let kept = self.keep(spool, writer, journal, &capture, &cast, (before, after), wishes, meter, stop).await;
         match kept {
             Ok(id) => {
+                self.returned(&cast);
                 self.release(journal, &capture, CaptureOutcome::Committed, meter).await;
                 Ok(id)
             }
             Err(error) => {
                 let error = self.explain_break(&capture, error, meter).await;
                 self.release(journal, &capture, CaptureOutcome::Abandoned, meter).await;
-                Err(error)
+                Err(self.suspend_culprit(error, &cast, Some(before)))
             }
         }
     }
@@ -354,13 +356,13 @@ impl Replicator {
         writer: SpoolWriter,
         journal: &CaptureJournal,
         capture: &Capture,
-        machines: Vec<Machine>,
+        cast: &Cast,
         (before, after): (&Before, CaptureId),
         wishes: Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<CaptureId, ReplicationError> {
-        let disks = self.disks_of(capture, &machines, meter).await?;
+        let disks = self.disks_of(capture, &cast.machines, meter).await?;
         let mut planned = Vec::with_capacity(disks.len());
         for disk in &disks {
             let known = self.known(before, disk)?;
@@ -389,8 +391,9 @@ impl Replicator {
         if stop.is_cancelled() {
             return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
         }
-        let details = capture.details(machines, &disks, &bases, wishes.label, copied.untracked_bytes);
+        let details = capture.details(cast, Some(before), &disks, &bases, wishes.label, copied.untracked_bytes);
         let point = SpooledPoint {
+            suspended: before.suspended_disks(&details.suspended),
             after,
             site: self.source.site().clone(),
             details,
@@ -532,7 +535,7 @@ impl Replicator {
         let chosen = match outage.catch_up {
             CatchUp::EveryPoint => 1,
             CatchUp::Newest => {
-                let Some(count) = self.up_to_a_label(spool, &waiting)? else { return Ok(None) };
+                let Some(count) = self.that_come_to_one(spool, &waiting)? else { return Ok(None) };
                 count
             }
         };
@@ -580,10 +583,16 @@ impl Replicator {
         }))
     }
 
-    /// How many of these come to one point: all up to the first that somebody asked for by a label. None if one is damaged.
-    fn up_to_a_label(&self, spool: &mut Spool, waiting: &[Waiting]) -> Result<Option<usize>, ReplicationError> {
+    /// How many of these come to one point: all up to the first that somebody asked for by a label, and without the same machines. None if
+    /// one is damaged.
+    fn that_come_to_one(&self, spool: &mut Spool, waiting: &[Waiting]) -> Result<Option<usize>, ReplicationError> {
+        let mut suspended = None;
         for (number, one) in (1..).zip(waiting) {
             let Some(point) = self.readable(spool, *one, SpoolReader::into_point)? else { return Ok(None) };
+            let own: BTreeSet<MachineId> = point.details.suspended.iter().cloned().collect();
+            if *suspended.get_or_insert_with(|| own.clone()) != own {
+                return Ok(Some(number - 1));
+            }
             if point.details.label.is_some() {
                 return Ok(Some(number));
             }
@@ -651,12 +660,6 @@ enum CaughtUp {
 pub(crate) fn known_to_build_on(lineage: &Lineage) -> Option<(Before, CaptureId)> {
     let newest = lineage.newest_written()?;
     Some((Before::from(&*newest), newest.capture?))
-}
-
-/// An error with its causes, in a line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Says that a point waited.

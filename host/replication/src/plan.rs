@@ -6,15 +6,13 @@ use farshore_vault::{PointDiskDraft, PointMachineDraft};
 
 use crate::CopyPlan;
 
-/// What the operator should know of a point.
-pub(crate) fn note(captured: &str, untracked_bytes: u64) -> String {
+/// What the operator should know of a point: what is said of it, and of change tracking that was wrong.
+pub(crate) fn note(said: &[&str], untracked_bytes: u64) -> String {
     let lied =
         format!("change tracking left out changes ({untracked_bytes} bytes were found), and the disk was compared");
-    match (captured.is_empty(), untracked_bytes) {
-        (_, 0) => captured.to_owned(),
-        (true, _) => lied,
-        (false, _) => format!("{captured}; {lied}"),
-    }
+    let lied = (untracked_bytes > 0).then_some(lied.as_str());
+    let said = said.iter().copied().filter(|text| !text.is_empty());
+    said.chain(lied).collect::<Vec<_>>().join("; ")
 }
 
 /// Chooses how a disk is read. `known` is its size and whether it is tracked, at the parent point.

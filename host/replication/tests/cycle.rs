@@ -70,6 +70,7 @@ fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], 
         observer: Arc::new(Silent),
         limits: CopyLimits::default(),
         outage: None,
+        suspensions: None,
     }
 }
 

@@ -130,6 +130,7 @@ async fn hour(seed: u64, goes_away: bool) -> Seen {
             observer: Arc::new(Silent),
             limits: CopyLimits::default(),
             outage: None,
+            suspensions: None,
         };
         let objective = Objective { rpo };
         let turns = Turns { site: production, objective, priority: Priority::Normal, newest_age: None };

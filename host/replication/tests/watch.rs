@@ -143,6 +143,7 @@ fn watched(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, name: &str, open: &Arc
         observer: Arc::clone(open) as _,
         limits: CopyLimits::default(),
         outage: None,
+        suspensions: None,
     };
     let objective = Objective { rpo: Duration::from_millis(50) };
     let turns = Turns { site: production(), objective, priority: Priority::Normal, newest_age: Some(Duration::ZERO) };

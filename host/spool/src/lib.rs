@@ -39,7 +39,7 @@ mod write;
 pub use self::{
     codes::CODES,
     error::SpoolError,
-    point::{SpooledDisk, SpooledPoint},
+    point::{SpooledDisk, SpooledPoint, SuspendedDisk},
     read::{SpoolReader, SpooledBytes},
     room::{FREE_BYTES_MIN, SpoolRoom},
     spool::{Spool, Waiting},

@@ -58,12 +58,20 @@ fn point(number: u8) -> SpooledPoint {
                 tracking_token: Some(format!("token-{number}")),
             }],
         }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     };
     SpooledPoint {
         after: CaptureId::from_bytes([number.wrapping_sub(1); 16]),
         site: SiteName::new("production").expect("a name"),
+        suspended: vec![crate::SuspendedDisk {
+            machine: MachineId::new("cache").expect("a name"),
+            disk: DiskId::new("vda").expect("a name"),
+            size_bytes: 1 << 20,
+            tracking_token: None,
+            captured_at: Timestamp::from_unix_milliseconds(7),
+        }],
         details,
         disks: vec![SpooledDisk { machine, disk, size_bytes: DISK_BYTES }],
         read_bytes: u64::from(number),

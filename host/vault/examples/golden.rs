@@ -91,6 +91,7 @@ async fn commit(lineage: &Lineage, disks: &[Vec<u8>; 2]) -> Result<u64, Box<dyn 
             },
             disks: names.iter().map(draft).collect::<Result<_, _>>()?,
         }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     };

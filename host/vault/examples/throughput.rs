@@ -89,6 +89,7 @@ async fn copy(lineage: &Lineage, blocks: &[Vec<u8>], count: u64) -> Result<Point
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: vec![PointMachineDraft { machine, disks }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     };

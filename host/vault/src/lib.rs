@@ -73,7 +73,8 @@ pub use lock::{LockMode, VaultLock};
 pub use page::PageRef;
 pub use pin::PINS_MAX;
 pub use point::{
-    Head, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft, PointStats,
+    Head, MachineBehind, Pin, Point, PointDetails, PointDisk, PointDiskDraft, PointMachine, PointMachineDraft,
+    PointStats,
 };
 pub use policy::{StoreRole, bucket_policy};
 pub use proof::{Proof, ProofClaim, ProofHurt, ProofKind, telling_proofs};

@@ -67,6 +67,22 @@ impl Point {
         disks.chain(self.capsule.iter().filter_map(|item| item.map))
     }
 
+    /// When what it has of a machine was captured: with it, or earlier if the machine was suspended.
+    pub fn captured(&self, machine: &PointMachine) -> Timestamp {
+        machine.captured_at.map_or(self.captured_at, |earlier| earlier.min(self.captured_at))
+    }
+
+    /// When what it has of the machine that is furthest behind was captured: the point is as old as that.
+    pub fn oldest_part(&self) -> Timestamp {
+        self.machines.iter().map(|machine| self.captured(machine)).fold(self.captured_at, Timestamp::min)
+    }
+
+    /// The machines that were suspended when it was made, each with when what it has of them was captured.
+    pub fn behind(&self) -> impl Iterator<Item = MachineBehind> {
+        let earlier = self.machines.iter().filter(|machine| machine.captured_at.is_some());
+        earlier.map(|held| MachineBehind { machine: held.machine.id.clone(), captured_at: self.captured(held) })
+    }
+
     /// Bytes of all disks together, zeros included.
     pub fn size_bytes(&self) -> u64 {
         let disks = self.machines.iter().flat_map(|machine| &machine.disks);
@@ -82,6 +98,18 @@ pub struct PointMachine {
     pub machine: Machine,
     /// Its disks, in the order that the writer gave.
     pub disks: Vec<PointDisk>,
+    /// When they were captured, if the machine was suspended when the point was made: they are those of an earlier point then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captured_at: Option<Timestamp>,
+}
+
+/// A machine that was suspended when a point was made: the point has of it what an earlier one had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineBehind {
+    /// Which.
+    pub machine: MachineId,
+    /// When that was captured.
+    pub captured_at: Timestamp,
 }
 
 /// A disk of a recovery point.
@@ -138,8 +166,11 @@ pub struct PointDetails {
     pub instant: Instant,
     /// What the guests were asked to do before the instant.
     pub consistency: Consistency,
-    /// The machines of the group: each disk that was added, and no other.
+    /// The machines that were captured: each disk that was added, and no other.
     pub machines: Vec<PointMachineDraft>,
+    /// Machines that were not captured: the point has of them what its parent has, and says when that was captured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspended: Vec<MachineId>,
     /// What whoever asked for it calls it; none if nobody did.
     pub label: Option<PointLabel>,
     /// What the operator should know; may be empty. At most 4 KiB.

@@ -386,6 +386,7 @@ impl PointWriter {
         let session = &self.session;
         session.check_open()?;
         check_details(&details, &lock(&session.disks))?;
+        let suspended = suspended_machines(&details, self.parent(), lock(&session.disks).len())?;
         session.closed.store(true, Ordering::Release);
         session.finish().await?;
 
@@ -395,7 +396,7 @@ impl PointWriter {
         }
         let mut built_on = session.built_on.clone();
         for _ in 0..REBASES_MAX {
-            let point = self.point(&details, built_on.head.sequence.next())?;
+            let point = self.point(&details, &suspended, built_on.head.sequence.next())?;
             let locked_until = session.horizon(&built_on)?;
             let (sequence, newest_point) = (point.sequence, Some(point.sequence));
             let head = Head { sequence, newest_point, locked_until, ..built_on.head.clone() };
@@ -416,8 +417,10 @@ impl PointWriter {
     }
 
     /// The point as it will be under this number.
-    fn point(&self, details: &PointDetails, sequence: Sequence) -> Result<Point> {
+    fn point(&self, details: &PointDetails, suspended: &[PointMachine], sequence: Sequence) -> Result<Point> {
         let session = &self.session;
+        let mut machines = point_machines(details, &lock(&session.disks))?;
+        machines.extend_from_slice(suspended);
         let mut stats = self.stats();
         stats.objects_written += 1;
         Ok(Point {
@@ -432,7 +435,7 @@ impl PointWriter {
             committed_at: session.shared.context.clock.now(),
             instant: details.instant,
             consistency: details.consistency,
-            machines: point_machines(details, &lock(&session.disks))?,
+            machines,
             capsule: lock(&session.items).values().map(WorkingItem::finished).collect::<Vec<CapsuleItem>>(),
             stats,
             label: details.label.clone(),
@@ -490,9 +493,33 @@ fn point_machines(details: &PointDetails, disks: &Disks) -> Result<Vec<PointMach
                 map: working.map().root,
             });
         }
-        machines.push(PointMachine { machine: draft.machine.clone(), disks: point_disks });
+        machines.push(PointMachine { machine: draft.machine.clone(), disks: point_disks, captured_at: None });
     }
     Ok(machines)
+}
+
+/// What the point has of machines that were not captured: what its parent has. So many disks were added beside theirs.
+fn suspended_machines(details: &PointDetails, parent: Option<&Point>, added_disks: usize) -> Result<Vec<PointMachine>> {
+    let mut suspended: Vec<PointMachine> = Vec::with_capacity(details.suspended.len());
+    for id in &details.suspended {
+        let is_named = details.machines.iter().any(|draft| draft.machine.id == *id)
+            || suspended.iter().any(|other| other.machine.id == *id);
+        if is_named {
+            return Err(Error::invalid(format!("the point names the machine {id} twice")));
+        }
+        let Some((parent, held)) = parent.and_then(|parent| Some((parent, parent.machine(id)?))) else {
+            let why = "is suspended, and the point before has nothing of it";
+            return Err(Error::invalid(format!("the machine {id} {why}")));
+        };
+        suspended.push(PointMachine { captured_at: Some(parent.captured(held)), ..held.clone() });
+    }
+    let disks = suspended.iter().map(|machine| machine.disks.len()).fold(added_disks, usize::saturating_add);
+    if disks > DISKS_MAX {
+        let as_number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let (found, limit) = (as_number(disks), as_number(DISKS_MAX));
+        return Err(Error::LimitExceeded { what: "the number of disks of a point", found, limit });
+    }
+    Ok(suspended)
 }
 
 impl Session {

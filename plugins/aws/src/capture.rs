@@ -566,7 +566,11 @@ fn keep(api: &Api<'_>, watch: Watch<'_>, state: &State) -> Result<Vec<String>> {
         let marked = api.ec2_done(&call);
         marked.map_err(|error| error.while_doing("marking the snapshots that the next changes are told from"))?;
     }
-    let is_other = |snapshot: &&Snapshot| !own.contains(snapshot.snapshot_id.as_str());
+    // A machine that was not captured this time keeps its base. What those have that have left the group goes with the next capture.
+    let is_captured = |machine: &str| state.machines.iter().any(|captured| captured.machine == machine);
+    let is_other = |snapshot: &&Snapshot| {
+        !own.contains(snapshot.snapshot_id.as_str()) && is_captured(snapshot.tag_set.get(MACHINE))
+    };
     let others = found.iter().filter(is_other).map(|snapshot| snapshot.snapshot_id.as_str());
     Ok(snapshots::delete_all(api, others, Time { watch, milliseconds: END_MILLISECONDS }))
 }

@@ -252,6 +252,7 @@ async fn every_point_is_what_the_disk_was_while_the_guest_writes() {
         observer: Arc::new(Silent),
         limits: CopyLimits::default(),
         outage: None,
+        suspensions: None,
     };
     let stop = CancellationToken::new();
     let (mut points, mut changed_bytes) = (Vec::new(), 0);

@@ -244,6 +244,7 @@ async fn replicate(story: &Story, canary: &str) {
             instant: Instant::Group,
             consistency: Consistency::Crash,
             machines: vec![PointMachineDraft { machine, disks }],
+            suspended: Vec::new(),
             label: None,
             note: String::new(),
         };

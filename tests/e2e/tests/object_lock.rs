@@ -176,6 +176,7 @@ fn details() -> PointDetails {
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: vec![PointMachineDraft { machine, disks: vec![disk] }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     }

@@ -158,6 +158,7 @@ impl Group {
             observer: Arc::new(Silent),
             limits: CopyLimits::default(),
             outage: None,
+            suspensions: None,
             capsule: Vec::new(),
         };
         Ok(Self { scene, site, replicator, _folder: folder })

@@ -125,6 +125,7 @@ pub fn details(time: &Time, disk_bytes: u64, basis: Basis) -> Result<PointDetail
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: vec![PointMachineDraft { machine: machine(disk_bytes)?, disks }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     })

@@ -135,6 +135,7 @@ fn details(disk: Disk, basis: Basis) -> Result<PointDetails> {
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: vec![PointMachineDraft { machine: scene::machine(disk.bytes())?, disks }],
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     })

@@ -8,7 +8,7 @@ use farshore_failover::{
 };
 use farshore_platform::{ReadinessLevel, Source, Target};
 use farshore_plugin::Mode;
-use farshore_vault::{Power, ProofClaim, ProofKind, Vault};
+use farshore_vault::{MachineBehind, Power, ProofClaim, ProofKind, Vault};
 
 use crate::{
     adapters::Adapters,
@@ -208,6 +208,9 @@ pub fn render(report: &RunReport, now: Timestamp) -> String {
         ("loss", report.loss.clone()),
     ];
     let mut line = |name, text: Option<String>| lines.extend(text.map(|text| (name, text)));
+    for MachineBehind { machine, captured_at } in &report.behind {
+        line("older", Some(format!("machine {machine}, captured {}", human::time_and_age(*captured_at, now))));
+    }
     line("recovery", report.seconds_to_recover.map(|seconds| format!("{seconds:.1} s to readiness")));
     line("fenced by", report.generation.map(|generation| format!("generation {generation}")));
     line("attested by", report.attestation.clone());

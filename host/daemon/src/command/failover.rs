@@ -9,7 +9,7 @@ use std::{
 use farshore_failover::{FailoverError, FailoverPlan, RunKind};
 use farshore_platform::Source;
 use farshore_plugin::Mode;
-use farshore_vault::Power;
+use farshore_vault::{MachineBehind, Power};
 
 use super::drill::{Ask, execute, finish, make_plan, open_target, tell_remarks};
 use crate::{
@@ -101,6 +101,12 @@ fn render(context: &Context, plan: &FailoverPlan, group: &Group) -> String {
         ]);
     }
     let mut more = String::new();
+    for MachineBehind { machine, captured_at } in &plan.behind {
+        let captured = human::time_and_age(*captured_at, context.clock.now());
+        more += &format!(
+            "  OLDER: machine {machine} could not be captured with the others: the point has it as of {captured}\n"
+        );
+    }
     for copy in &plan.discards {
         let (machine, run) = (&copy.machine, copy.run);
         more += &format!(

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, sync::Arc, time::Duration};
 
 use farshore_core::{Clock, GroupName, Timestamp};
-use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest, SpooledStatus};
+use farshore_replication::{Activity, Board, Failing, GroupState, GroupStatus, Newest, SpooledStatus, SuspendedStatus};
 use farshore_state::{Achieved, State};
-use farshore_vault::Vault;
+use farshore_vault::{MachineBehind, Vault};
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 
@@ -247,6 +247,18 @@ fn now(group: &GroupStatus, at: Timestamp) -> String {
         let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
         parts.push(format!("{points} {noun} ({}) {verb} here for the vault{why}", human::bytes(*bytes)));
     }
+    parts.extend(group.suspended.iter().map(|suspended| {
+        let SuspendedStatus { machine, since, code, message, captured_at } = suspended;
+        let part = captured_at
+            .map_or("no point has it".to_owned(), |captured| format!("its part is of {}", human::age(captured, at)));
+        format!("{machine} suspended for {}, {part}: [{code}] {message}", human::duration(at.since(*since)))
+    }));
+    // Without a daemon only the point tells it.
+    let behind = group.newest.iter().flat_map(|newest| &newest.behind);
+    let untold = behind.filter(|behind| !group.suspended.iter().any(|known| known.machine == behind.machine));
+    parts.extend(untold.map(|MachineBehind { machine, captured_at }| {
+        format!("{machine} was suspended, its part is of {}", human::age(*captured_at, at))
+    }));
     if let Some(Failing { failures, since, code, message, is_final }) = &group.failing {
         let times = if *failures == 1 { " once".to_owned() } else { format!(" {failures} times") };
         let more = if *is_final { "; no later try helps" } else { "" };

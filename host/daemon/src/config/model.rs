@@ -17,7 +17,7 @@ use farshore_core::{
     AlertName, Consistency, CredentialName, GroupName, Hours, Limit, Limits, MachineId, SiteName, Timetable, Zone,
 };
 use farshore_plugin::{Mode, SiteGrants, SiteTemplates};
-use farshore_replication::{CatchUp, Priority};
+use farshore_replication::{CatchUp, FailingMachine, Priority};
 use farshore_state::Severity;
 use farshore_telemetry::TelemetryTarget;
 use farshore_vault::Retention;
@@ -521,6 +521,9 @@ pub struct Group {
     /// What comes into the vault of the points that waited while it could not be reached.
     #[serde(default)]
     pub catch_up: CatchUp,
+    /// What becomes of it when one of its machines cannot be captured.
+    #[serde(default)]
+    pub failing_machine: FailingMachine,
     /// Which of its recovery points stand when the vault is pruned; without it all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionRules>,

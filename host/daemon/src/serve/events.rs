@@ -42,6 +42,10 @@ pub const POINTS_WAITING: &str = "points-waiting";
 pub const POINTS_CAUGHT_UP: &str = "points-caught-up";
 /// Points that waited will not come into the vault.
 pub const POINTS_GIVEN_UP: &str = "points-given-up";
+/// A machine cannot be captured, and its group goes on without it: points have of it what was captured last.
+pub const MACHINE_SUSPENDED: &str = "machine-suspended";
+/// A machine that was suspended is part of its group's points again.
+pub const MACHINE_RETURNED: &str = "machine-returned";
 /// A point that somebody asked for is durable.
 pub const POINT_CREATED: &str = "point-created";
 /// A cycle says something that somebody should know, though it goes on.

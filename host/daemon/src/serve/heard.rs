@@ -223,6 +223,23 @@ impl CycleObserver for Cycles {
                 let details = json!({ "points": points });
                 self.diary.tell(events::POINTS_GIVEN_UP, Severity::Warning, Some(&self.group), text, details);
             }
+            CycleEvent::Suspended { machine, code, why, captured_at } => {
+                self.board.suspended(&self.group, &machine, code, why.clone(), captured_at);
+                let has = match captured_at {
+                    Some(at) => format!("points have of it what was captured {}", human::age(at, self.clock.now())),
+                    None => "no point has anything of it".to_owned(),
+                };
+                let text = format!("machine {machine} is suspended, and the others go on; {has}: [{code}] {why}");
+                let details = json!({ "machine": machine, "code": code.to_string(), "captured_at": captured_at });
+                self.diary.tell(events::MACHINE_SUSPENDED, Severity::Warning, Some(&self.group), text, details);
+            }
+            CycleEvent::Returned { machine, suspended_for } => {
+                self.board.returned(&self.group, &machine);
+                let text =
+                    format!("machine {machine} is part of points again, after {}", human::duration(suspended_for));
+                let (trouble, details) = (Severity::Warning, json!({ "machine": machine }));
+                self.diary.tell_end(trouble, events::MACHINE_RETURNED, Some(&self.group), text, details);
+            }
             CycleEvent::Committed(_) => {}
         }
     }

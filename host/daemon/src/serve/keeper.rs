@@ -14,7 +14,7 @@ use std::{
 };
 
 use farshore_core::{GroupName, Timestamp};
-use farshore_replication::{Board, Newest, Order, Replicator, Turns, Watched};
+use farshore_replication::{Board, FailingMachine, Newest, Order, Replicator, Turns, Watched};
 use farshore_state::Severity;
 use farshore_vault::Vault;
 use futures::{StreamExt as _, stream};
@@ -214,6 +214,11 @@ impl Keeper<'_> {
     fn show_groups(&self) {
         for (name, group) in self.configuration.served_groups() {
             self.board.put(name, &group.site, group.rpo, self.configuration.blackout(group));
+            let may_be_suspended = match group.failing_machine {
+                FailingMachine::StopGroup => &[][..],
+                FailingMachine::Suspend => &group.machines,
+            };
+            self.board.keep_machines(name, may_be_suspended);
         }
     }
 

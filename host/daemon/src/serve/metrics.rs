@@ -65,6 +65,9 @@ pub fn render(
     let waiting_bytes = Gauges::default();
     let help = "Of points that wait at this host for the vault";
     registry.register_with_unit("points_waiting", help, Unit::Bytes, waiting_bytes.clone());
+    let suspended = Gauges::default();
+    let help = "Machines of the group that cannot be captured, and without which it goes on";
+    registry.register("suspended_machines", help, suspended.clone());
     let counters = |registry: &mut Registry, name: &str, help: &str| {
         let counters = Counters::default();
         registry.register(name, help, counters.clone());
@@ -90,6 +93,7 @@ pub fn render(
         let spooled = status.spooled.as_ref().map_or((0, 0), |spooled| (spooled.points as u64, spooled.bytes));
         set(&waiting, as_float(spooled.0));
         set(&waiting_bytes, as_float(spooled.1));
+        set(&suspended, as_float(status.suspended.len() as u64));
         // What is not known has no value, rather than one that looks good.
         if let Some(milliseconds) = status.age_milliseconds {
             set(&age, from_milliseconds(milliseconds));

@@ -1,6 +1,7 @@
 //! A simulated site: machines in memory, change tracking that can be lost, and a switch that stops the world at any call.
 
 pub mod lost_store;
+pub mod scene;
 pub mod shaky_store;
 pub mod virtual_clock;
 
@@ -61,6 +62,23 @@ struct World {
     only_crash: bool,
     /// Chunks that can be read of a disk, if not all as often as anybody likes.
     reads_left: Option<u64>,
+    /// Machines with which something is wrong.
+    ill: BTreeMap<MachineId, Ill>,
+}
+
+/// What is wrong with a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ill {
+    /// No capture of it can begin.
+    CannotBegin,
+    /// The site does not have it.
+    Missing,
+    /// Its platform does not reach it.
+    Unreached,
+    /// What was captured of it cannot be read.
+    Unreadable,
+    /// Nothing: it is off, can be captured all the same, and nothing else is known of it.
+    Off,
 }
 
 /// A clock that goes as far as somebody sleeps.
@@ -170,6 +188,25 @@ impl SimulatedSite {
 
     pub fn lose_tracking(&self) {
         locked(&self.world).tracking.clear();
+    }
+
+    pub fn lose_tracking_of(&self, machine: &str) {
+        let machine = machine_id(machine);
+        locked(&self.world).tracking.retain(|(tracked, _), _| *tracked != machine);
+    }
+
+    /// From now on this is wrong with a machine, or nothing.
+    pub fn ail(&self, machine: &str, ill: Option<Ill>) {
+        let (machine, mut world) = (machine_id(machine), locked(&self.world));
+        match ill {
+            Some(ill) => world.ill.insert(machine, ill),
+            None => world.ill.remove(&machine),
+        };
+    }
+
+    fn is_any(&self, machines: &[MachineId], ill: Ill) -> bool {
+        let world = locked(&self.world);
+        machines.iter().any(|machine| world.ill.get(machine) == Some(&ill))
     }
 
     pub fn break_captures(&self, broken: bool) {
@@ -342,13 +379,28 @@ impl Source for SimulatedSite {
             network_interfaces: Vec::new(),
             properties: BTreeMap::new(),
         };
-        Ok(locked(&self.world).disks.keys().map(machine).collect())
+        let world = locked(&self.world);
+        let listed = world.disks.keys().filter_map(|id| match world.ill.get(id) {
+            Some(Ill::Missing) => None,
+            Some(Ill::Unreached) => Some(Machine { power: PowerState::Unknown, ..machine(id) }),
+            Some(Ill::Off) => {
+                Some(Machine { power: PowerState::Off, cpus: 0, memory_bytes: 0, disks: Vec::new(), ..machine(id) })
+            }
+            _ => Some(machine(id)),
+        });
+        Ok(listed.collect())
     }
 
     async fn begin_capture(&self, request: &CaptureRequest) -> Result<Step<CaptureReport>, SiteError> {
         self.passing().await;
         if request.consistency == Consistency::Application && locked(&self.world).never_rests {
             return self.fail("a file system does not come to rest");
+        }
+        if self.is_any(&request.machines, Ill::Unreached) || self.is_any(&request.machines, Ill::Missing) {
+            return Err(SiteError::Unreachable { site: self.name.clone(), message: "a machine is silent".to_owned() });
+        }
+        if self.is_any(&request.machines, Ill::CannotBegin) {
+            return self.fail("a machine has a snapshot of somebody else's");
         }
         let step = self.begin(request);
         self.passing().await;
@@ -400,7 +452,7 @@ impl Source for SimulatedSite {
             bytes: bytes.into(),
             changed,
             lie: world.lie,
-            broken: world.broken,
+            broken: world.broken || world.ill.get(&disk.machine) == Some(&Ill::Unreadable),
             reads_left: AtomicU64::new(world.reads_left.unwrap_or(u64::MAX)),
         }))
     }
@@ -431,7 +483,8 @@ impl Source for SimulatedSite {
                     CaptureOutcome::Committed => capture.old_tokens,
                     CaptureOutcome::Abandoned => vec![capture.new_token],
                 };
-                world.tracking.retain(|(_, token), _| !gone.contains(token));
+                let is_of_it = |machine: &MachineId| capture.bytes.contains_key(machine);
+                world.tracking.retain(|(machine, token), _| !is_of_it(machine) || !gone.contains(token));
             }
         }
         self.passing().await;

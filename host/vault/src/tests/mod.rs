@@ -32,6 +32,7 @@ mod run;
 mod sharing;
 mod sleepers;
 mod slots;
+mod suspended;
 mod tamper;
 mod whole;
 
@@ -155,6 +156,7 @@ pub(crate) fn details(machines: &[(&MachineId, &[&str])]) -> PointDetails {
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: machines.iter().map(draft).collect(),
+        suspended: Vec::new(),
         label: None,
         note: String::new(),
     }

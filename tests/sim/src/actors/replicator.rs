@@ -263,6 +263,7 @@ pub fn details(note: String, basis: Basis, captured_at: farshore_core::Timestamp
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines: vec![PointMachineDraft { machine, disks: DISKS.iter().map(disk).collect() }],
+        suspended: Vec::new(),
         label: None,
         note,
     }
