@@ -92,6 +92,8 @@ pub struct ProtectedGroup {
     pub stall_limit: String,
     /// `crash` or `application`.
     pub consistency: String,
+    /// Lines that the configuration has of it beside these.
+    pub more: String,
 }
 
 impl ProtectedGroup {
@@ -103,6 +105,7 @@ impl ProtectedGroup {
             rpo: "5s".to_owned(),
             stall_limit: "500ms".to_owned(),
             consistency: "crash".to_owned(),
+            more: String::new(),
         }
     }
 }
@@ -279,10 +282,10 @@ adapter = \"qemu\"
         }
         for group in &self.groups {
             let names: Vec<String> = group.machines.iter().map(|name| quote_text(name)).collect();
-            let ProtectedGroup { name, rpo, stall_limit, consistency, .. } = group;
+            let ProtectedGroup { name, rpo, stall_limit, consistency, more, .. } = group;
             text += &format!(
                 "\n[groups.{name}]\nsite = \"production\"\nmachines = [{}]\nrecovery-site = \"recovery\"\nrpo = \
-                 \"{rpo}\"\nstall-limit = \"{stall_limit}\"\nconsistency = \"{consistency}\"\n",
+                 \"{rpo}\"\nstall-limit = \"{stall_limit}\"\nconsistency = \"{consistency}\"\n{more}\n",
                 names.join(", ")
             );
         }

@@ -10,7 +10,7 @@ use farshore_core::{Basis, CHUNK_BYTES, Clock as _, Coded as _, Consistency, Poi
 use farshore_replication::{CatchUp, ReplicationError, Replicator, Wishes};
 use proptest::prelude::*;
 use support::{
-    DISK_BYTES, SimulatedSite,
+    DISK_BYTES, Ill, SimulatedSite, machine_id,
     scene::{Scene, bases, group, restored, waits},
 };
 use tokio_util::sync::CancellationToken;
@@ -556,7 +556,13 @@ enum Deed {
     LoseTracking,
     Restart,
     Limit(u64),
+    /// A turn comes.
+    Turn,
+    /// Something is wrong with a machine, or nothing.
+    Ail(&'static str, Option<Ill>),
 }
+
+const ILLS: [Ill; 4] = [Ill::CannotBegin, Ill::Missing, Ill::Unreached, Ill::Unreadable];
 
 fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
@@ -568,6 +574,9 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::LoseTracking),
         1 => Just(Deed::Restart),
         1 => (0..2_000_000u64).prop_map(Deed::Limit),
+        3 => Just(Deed::Turn),
+        3 => (prop::bool::ANY, prop::option::of(prop::sample::select(&ILLS[..])))
+            .prop_map(|(is_web, ill)| Deed::Ail(if is_web { "web" } else { "db" }, ill)),
     ]
 }
 
@@ -584,10 +593,12 @@ proptest! {
     fn points_are_right_whatever_happens_to_the_way(
         deeds in prop::collection::vec(deed(), 1..40),
         newest: bool,
+        suspends: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let mut scene = Scene::new(if newest { CatchUp::Newest } else { CatchUp::EveryPoint }).await;
+            scene.suspensions = suspends.then(Arc::default);
             scene.cycle().await.expect("the vault answers");
             for deed in &deeds {
                 match deed {
@@ -599,9 +610,12 @@ proptest! {
                     Deed::LoseTracking => scene.site.lose_tracking(),
                     Deed::Restart => scene.restart().await,
                     Deed::Limit(bytes) => scene.room.limit(*bytes),
+                    Deed::Turn => drop(scene.cycle_of(Wishes::default()).await),
+                    Deed::Ail(machine, ill) => scene.site.ail(machine, *ill),
                 }
             }
             scene.find().await;
+            ["web", "db"].iter().for_each(|machine| scene.site.ail(machine, None));
             for _ in 0..3 {
                 let _ = scene.cycle().await;
                 scene.pass(600).await;
@@ -610,6 +624,14 @@ proptest! {
             let points = scene.right_points().await;
             let instants: Vec<_> = points.iter().map(|point| point.captured_at).collect();
             assert!(instants.is_sorted(), "{instants:?}");
+            for machine in ["web", "db"].map(machine_id) {
+                let parts = points.iter().map(|point| Some(point.captured(point.machine(&machine)?)));
+                let parts: Vec<_> = parts.map(|captured| captured.expect("each point has both")).collect();
+                assert!(parts.is_sorted(), "no point has older bytes of {machine} than the one before: {parts:?}");
+            }
+            let last = points.last().expect("there are points");
+            assert_eq!(last.oldest_part(), last.captured_at, "all machines are back");
+            assert!(suspends || points.iter().all(|point| point.behind().count() == 0), "nobody asked for that");
             let mut captures: Vec<_> = points.iter().map(|point| point.capture).collect();
             captures.sort();
             captures.dedup();

@@ -196,6 +196,47 @@ fn changes_are_told_from_the_committed_point_and_nothing_else_stays() {
 }
 
 #[test]
+fn a_machine_that_is_not_captured_keeps_its_base() {
+    let scene = Scene::new(|_| {});
+    let (web, _) = scene.run(MACHINE, &[&content(&[(0, 1)])]).expect("a machine");
+    let (db, _) = scene.run("00000000000000000000000000000002", &[&content(&[(0, 2)])]).expect("a machine");
+    let restored = scene.snapshots();
+    let of_both = |number: u32, machines: &[&String], tracked: &[(&String, &str)]| CaptureRequest {
+        machines: machines.iter().map(|machine| (*machine).clone()).collect(),
+        tracked: tracked.iter().flat_map(|(machine, token)| wanted("", machine, &[("sda1", token)]).tracked).collect(),
+        ..wanted(&capture_id(number), &web, &[])
+    };
+    let token_of = |state: &[u8], machine: &String| {
+        let disks = capture::list_disks(state, None).expect("disks").disks;
+        disks.into_iter().find(|disk| disk.machine == *machine).and_then(|disk| disk.token).expect("a token")
+    };
+    let first = scene.capture(&of_both(1, &[&web, &db], &[])).expect("a capture");
+    end(&scene, &first, Outcome::Committed).expect("it ends");
+    let (mut web_base, db_base) = (token_of(&first, &web), token_of(&first, &db));
+    for number in 2..4 {
+        let state = scene.capture(&of_both(number, &[&web], &[(&web, &web_base), (&db, &db_base)])).expect("a capture");
+        let outcome = if number == 2 { Outcome::Abandoned } else { Outcome::Committed };
+        end(&scene, &state, outcome).expect("it ends");
+        if outcome == Outcome::Committed {
+            web_base = token_of(&state, &web);
+        }
+        let stays: BTreeSet<String> = restored.iter().chain([&web_base, &db_base]).cloned().collect();
+        assert_eq!(scene.snapshots(), stays, "{outcome:?}");
+    }
+    write(&scene, &db, "sda1", 7, 70);
+    let state = scene.capture(&of_both(4, &[&web, &db], &[(&web, &web_base), (&db, &db_base)])).expect("a capture");
+    let listed = scene.blocks(&state, &db, "sda1", BlockSet::Changed).expect("changes");
+    let place = blocks::place(&state, &db, "sda1").expect("a place");
+    assert_eq!(scene.read(&place, &listed).expect("bytes"), content(&[(7, 70)]), "what changed since, and no more");
+    end(&scene, &state, Outcome::Committed).expect("it ends");
+    // It leaves the group: nothing leads from its base any more.
+    let last = scene.capture(&of_both(5, &[&web], &[(&web, &token_of(&state, &web))])).expect("a capture");
+    end(&scene, &last, Outcome::Committed).expect("it ends");
+    let stays: BTreeSet<String> = restored.iter().cloned().chain([token_of(&last, &web)]).collect();
+    assert_eq!(scene.snapshots(), stays);
+}
+
+#[test]
 fn what_cannot_be_compared_is_read_whole() {
     let scene = Scene::new(|_| {});
     let (instance, _) = scene.run(MACHINE, &[&content(&[(0, 1)])]).expect("a machine");

@@ -171,6 +171,7 @@ impl Scene {
         let limit = self.room.limit_bytes();
         self.room = SpoolRoom::open(self.room.folder().to_owned(), limit).expect("room");
         (self.link, self.memory) = (Arc::default(), Arc::default());
+        self.suspensions = self.suspensions.as_ref().map(|_| Arc::default());
     }
 
     pub fn write(&mut self) {
