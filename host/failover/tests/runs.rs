@@ -21,8 +21,8 @@ use farshore_failover::{
 };
 use farshore_platform::{OwnedKind, ReadinessLevel, Source};
 use farshore_vault::{
-    Address, Context, CreateOptions, KdfParameters, PointDetails, PointDiskDraft, PointMachineDraft, Store,
-    StoreOptions, Vault, Workers,
+    Address, Context, CreateOptions, KdfParameters, MachineBehind, PointDetails, PointDiskDraft, PointMachineDraft,
+    Store, StoreOptions, Vault, Workers,
 };
 use support::{SimulatedSource, SimulatedTarget};
 use tokio_util::sync::CancellationToken;
@@ -90,11 +90,22 @@ async fn commit_point(vault: &Vault, version: usize) -> Sequence {
 }
 
 async fn commit(vault: &Vault, content: &dyn Fn(usize, usize) -> Vec<u8>) -> Sequence {
+    commit_at(vault, 0, &[], content).await
+}
+
+/// So many hours after the first, while these machines are suspended.
+async fn commit_at(
+    vault: &Vault,
+    hours: i64,
+    suspended: &[&str],
+    content: &dyn Fn(usize, usize) -> Vec<u8>,
+) -> Sequence {
     let lineage = vault.create_lineage(&group(), &production()).await.expect("a lineage");
     let head = lineage.head().await.expect("a head");
     let writer = lineage.begin_point(head.generation, &production()).await.expect("a writer");
     let mut machines = Vec::new();
-    for (number, machine) in [machine("db"), machine("web")].into_iter().enumerate() {
+    let captured = [machine("db"), machine("web")].into_iter().enumerate();
+    for (number, machine) in captured.filter(|(_, machine)| !suspended.contains(&machine.id.as_str())) {
         let mut disks = Vec::new();
         for (index, disk) in machine.disks.iter().enumerate() {
             let to = writer.add_disk(&machine.id, &disk.id, disk.size_bytes).await.expect("a disk");
@@ -105,11 +116,11 @@ async fn commit(vault: &Vault, content: &dyn Fn(usize, usize) -> Vec<u8>) -> Seq
     }
     let details = PointDetails {
         capture: None,
-        captured_at: Timestamp::from_unix_milliseconds(1_790_000_000_000),
+        captured_at: Timestamp::from_unix_milliseconds(1_790_000_000_000 + hours * 3_600_000),
         instant: Instant::Group,
         consistency: Consistency::Crash,
         machines,
-        suspended: Vec::new(),
+        suspended: suspended.iter().map(|name| MachineId::new(*name).expect("a name")).collect(),
         label: None,
         note: String::new(),
     };
@@ -244,6 +255,45 @@ async fn an_unplanned_failover_fences_stops_the_source_and_states_the_loss() {
         lineage.begin_point(farshore_core::Generation::FIRST, &production()).await.is_err(),
         "the source is fenced"
     );
+}
+
+#[tokio::test]
+async fn what_is_lost_of_a_machine_that_was_suspended_is_stated() {
+    let scene = Scene::new("behind", Some(PowerState::Running)).await;
+    commit_at(&scene.vault, 3, &["web"], &|machine, disk| later_content(1, machine, disk)).await;
+    let first = Timestamp::from_unix_milliseconds(1_790_000_000_000);
+    let behind = [MachineBehind { machine: MachineId::new("web").expect("a name"), captured_at: first }];
+    let plan = scene.plan(RunKind::Unplanned).await.expect("a plan");
+    assert_eq!((&plan.behind[..], plan.captured_at.since(first)), (&behind[..], Duration::from_secs(3 * 3_600)));
+    assert!(plan.age_seconds >= 3.0 * 3_600.0, "it is as old as the machine that is furthest behind");
+
+    let report = scene.run_plan(&plan, None).await.expect("a failover");
+    assert_eq!((report.outcome, &report.behind[..]), (RunOutcome::Succeeded, &behind[..]));
+    let proven = report.fences.iter().map(|fence| fence.at).max().expect("proofs");
+    assert_eq!(report.seconds_lost_at_most, Some(proven.since(first).as_secs_f64()));
+    assert!(
+        report.loss.contains(&format!("what machine web, which was suspended, did after {first}")),
+        "{}",
+        report.loss
+    );
+    for made in scene.target.machines().into_values() {
+        let (version, number) = if made.source.as_str() == "db" { (1, 0) } else { (0, 1) };
+        let was = [0, 1].map(|disk| later_content(version, number, disk));
+        assert!(made.disks == was, "{} as it was captured last", made.source);
+    }
+    // Only who is recovered counts.
+    let only_db = PlanRequest {
+        vault: &scene.vault,
+        kind: RunKind::Drill,
+        group: &group(),
+        point: None,
+        machines: &[MachineId::new("db").expect("a name")],
+        discard_recovered: false,
+        source: None,
+        target: &*scene.target,
+        clock: &SystemClock,
+    };
+    assert_eq!(farshore_failover::plan(only_db).await.expect("a plan").behind, []);
 }
 
 #[tokio::test]

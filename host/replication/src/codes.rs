@@ -15,4 +15,5 @@ farshore_core::code_pages! {
     4011 "A disk cannot wait at the host",
     4012 "A machine is off and was never described",
     4013 "A machine is not reached by its platform",
+    4014 "No recovery point waits at the host",
 }

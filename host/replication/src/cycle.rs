@@ -218,6 +218,8 @@ pub struct Wishes {
     pub consistency: Option<Consistency>,
     /// Somebody wants a point of now, however young the newest is.
     pub is_asked: bool,
+    /// Nothing is captured: what waits at this host comes into the vault, as far as it can.
+    pub only_catches_up: bool,
 }
 
 impl Wishes {
@@ -231,7 +233,8 @@ impl Wishes {
             (Some(Consistency::Application), _) | (_, Some(Consistency::Application)) => Some(Consistency::Application),
             (one, other) => one.or(other),
         };
-        Some(Self { label, consistency, is_asked: self.is_asked || other.is_asked })
+        let is_asked = self.is_asked || other.is_asked;
+        Some(Self { label, consistency, is_asked, only_catches_up: self.only_catches_up && other.only_catches_up })
     }
 }
 
@@ -302,6 +305,9 @@ impl Replicator {
             }
         };
         let mut spool = self.open_spool(&lineage);
+        if wishes.only_catches_up {
+            return self.only_catch_up(spool, &lineage, &mut journal, &mut meter, stop).await;
+        }
         let mut begun = match spool.as_ref().is_some_and(|spool| self.goes_through(spool, &lineage)) {
             true => None,
             false => Some(self.begin_point(&lineage, self.may_wait(spool.as_ref(), &lineage)).await),

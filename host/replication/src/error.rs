@@ -194,6 +194,12 @@ pub enum ReplicationError {
         /// Why it is not in the vault; none if only those before it had to come first.
         source: Option<Box<Self>>,
     },
+    /// Nothing was to be captured, and no point of the group waits at this host any more.
+    #[error("group {group:?}: no point waits at this host", group = group.as_str())]
+    NothingWaits {
+        /// The group.
+        group: GroupName,
+    },
     /// A disk cannot be part of a point that waits.
     #[error(
         "group {group:?}: disk {disk} of machine {machine} cannot wait at this host, but needs the vault: {reason}",
@@ -288,6 +294,7 @@ impl Coded for ReplicationError {
             Self::MachineUndescribed { .. } => Code::new(4012),
             Self::MachineUnreached { .. } => Code::new(4013),
             Self::Suspending { source, .. } => source.code(),
+            Self::NothingWaits { .. } => Code::new(4014),
         }
     }
 

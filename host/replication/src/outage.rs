@@ -17,6 +17,8 @@
 //! *Turns and captures.* While points wait a group has a turn each minute at least, to find the vault again. What it has
 //! captured for less than half an objective is not captured again for that, unless somebody wants a point.
 //!
+//! *In a blackout* no guest is touched, and what waits comes into the vault all the same: a cycle then only catches up.
+//!
 //! *What is fenced, is fenced.* A vault that answers is asked whether this site may still write, before anything is
 //! captured. A point that waits is committed as every other: on the newest commit, for the site that is active. It comes
 //! into the vault only if it was captured at this site, and the newest point there is the one on which it builds. If not,
@@ -244,6 +246,27 @@ impl Replicator {
         }
     }
 
+    /// A cycle that touches no guest: what waits comes into the vault.
+    ///
+    /// # Errors
+    /// [`ReplicationError::NothingWaits`] when nothing does any more; else as a cycle's.
+    pub(crate) async fn only_catch_up(
+        &self,
+        spool: Option<Spool>,
+        lineage: &Lineage,
+        journal: &mut CaptureJournal,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Result<CycleReport, ReplicationError> {
+        let wishes = Wishes { only_catches_up: true, ..Wishes::default() };
+        if let Some(spool) = spool.filter(|spool| !spool.is_empty())
+            && let Some(report) = self.cycle_through(spool, lineage, journal, wishes, None, meter, stop).await?
+        {
+            return Ok(report);
+        }
+        Err(ReplicationError::NothingWaits { group: self.protection.group.clone() })
+    }
+
     /// Why the vault is lost, as whoever asked it last found.
     fn lost_because(&self) -> Option<ReplicationError> {
         let (code, why) = self.outage.as_ref()?.link.why()?;
@@ -253,6 +276,9 @@ impl Replicator {
     /// Whether a point is to wait beside those that wait already.
     fn is_to_capture(&self, spool: &Spool, newest: &Before, wishes: &Wishes) -> bool {
         let Some(outage) = &self.outage else { return false };
+        if wishes.only_catches_up {
+            return false;
+        }
         if spool.is_empty() {
             return true;
         }

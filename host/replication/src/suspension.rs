@@ -6,8 +6,8 @@
 //! has anything yet is left out. The last machine of a group is never suspended: then the cycle fails.
 //!
 //! *Who failed.* Sites say what failed, and not always which machine. One that is missing, or whose disk cannot be read, is known. If
-//! a capture of several cannot begin, those are taken that the platform does not reach; if there are none, each machine is tried alone, and its capture
-//! released at once. A failure that no machine fails with alone is the group's.
+//! a capture of several cannot begin, those are left out first that were suspended before and were to come back, then those that the platform does not
+//! reach; then each machine is tried alone, and its capture released at once. A failure that no machine fails with alone is the group's.
 //!
 //! *Coming back.* A suspended machine is tried again with the others after a pause that doubles from ten seconds to ten minutes, so that one that
 //! makes its site wait makes the others wait seldom; and at once if somebody asks for a point. Its change tracking goes on meanwhile: what leads from the part that the points
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{Coded as _, Consistency, Machine, MachineId, PowerState};
+use farshore_core::{Code, Coded as _, Consistency, Machine, MachineId, PowerState};
 use farshore_platform::CaptureOutcome;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -69,15 +69,23 @@ impl Suspensions {
         self.lock().get(machine).is_some_and(|suspended| now < suspended.next_try)
     }
 
-    /// A machine has failed. Whether it had not before.
-    fn failed(&self, machine: &MachineId, now: Duration) -> bool {
+    /// A machine has failed, and is tried again after a pause; or is missing, and is looked for all the time. Whether it was not suspended
+    /// before.
+    fn failed(&self, machine: &MachineId, is_missing: bool, now: Duration) -> bool {
         let mut all = self.lock();
+        let is_new = !all.contains_key(machine);
         let known = all.entry(machine.clone());
         let suspended = known.or_insert(Suspended { since: now, failures: 0, next_try: now });
-        let pause = PAUSE_MIN.saturating_mul(1 << suspended.failures.min(8)).min(PAUSE_MAX);
-        suspended.failures = suspended.failures.saturating_add(1);
-        suspended.next_try = now.saturating_add(pause);
-        suspended.failures == 1
+        if !is_missing {
+            let pause = PAUSE_MIN.saturating_mul(1 << suspended.failures.min(8)).min(PAUSE_MAX);
+            suspended.failures = suspended.failures.saturating_add(1);
+            suspended.next_try = now.saturating_add(pause);
+        }
+        is_new
+    }
+
+    fn has(&self, machine: &MachineId) -> bool {
+        self.lock().contains_key(machine)
     }
 
     /// A machine is part of a point again. For how long it was not, if it was suspended.
@@ -129,6 +137,22 @@ impl Cast {
     }
 }
 
+/// A machine that cannot be captured.
+struct Failing {
+    machine: MachineId,
+    code: Code,
+    /// Why, with its causes.
+    why: String,
+    /// Its site does not have it, or does not say what it is.
+    is_missing: bool,
+}
+
+impl Failing {
+    fn new(machine: &MachineId, error: &ReplicationError) -> Self {
+        Self { machine: machine.clone(), code: error.code(), why: chain(error), is_missing: false }
+    }
+}
+
 impl Replicator {
     /// Chooses what is captured, and captures it.
     pub(crate) async fn capture(
@@ -146,12 +170,12 @@ impl Replicator {
                 Err(error) => error,
             };
             let failing = self.find_failing(&error, &cast, journal, before, wishes, meter, stop).await?;
-            if failing.is_empty() || failing.len() >= cast.machines.len() {
+            if failing.is_empty() {
                 return Err(error);
             }
-            for (machine, why) in failing {
-                self.suspend(&machine, &why, before);
-                cast.leave_out(&machine);
+            for failing in failing {
+                self.suspend(&failing, before);
+                cast.leave_out(&failing.machine);
             }
         }
     }
@@ -190,7 +214,7 @@ impl Replicator {
             return Err(error);
         }
         for (id, error) in failed {
-            self.suspend(id, &error, before);
+            self.suspend(&Failing { is_missing: true, ..Failing::new(id, &error) }, before);
             cast.left_out.push(id.clone());
         }
         Ok(cast)
@@ -219,7 +243,7 @@ impl Replicator {
         Ok(Machine { power: PowerState::Off, ..described.clone() })
     }
 
-    /// Which machines are to blame that a capture of these could not begin, each with why; none if nobody knows.
+    /// Which machines are to blame that a capture of these could not begin; none if nobody knows.
     #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
     async fn find_failing(
         &self,
@@ -230,32 +254,34 @@ impl Replicator {
         wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
-    ) -> Result<Vec<(MachineId, ReplicationError)>, ReplicationError> {
-        let is_whole_or_nothing = self.suspensions.is_none() || wishes.consistency == Some(Consistency::Application);
-        if is_whole_or_nothing || cast.machines.len() < 2 || !matches!(error, ReplicationError::Site { .. }) {
+    ) -> Result<Vec<Failing>, ReplicationError> {
+        let Some(suspensions) = &self.suspensions else { return Ok(Vec::new()) };
+        let is_all_or_nothing = wishes.consistency == Some(Consistency::Application) || cast.machines.len() < 2;
+        if is_all_or_nothing || !matches!(error, ReplicationError::Site { .. }) {
             return Ok(Vec::new());
         }
-        let unreached = cast.machines.iter().filter(|machine| machine.power == PowerState::Unknown);
-        let unreached: Vec<_> = unreached
-            .map(|machine| {
-                let (group, site) = (self.protection.group.clone(), self.source.site().clone());
-                let machine = machine.id.clone();
-                (machine.clone(), ReplicationError::MachineUnreached { group, site, machine })
-            })
-            .collect();
-        if !unreached.is_empty() {
+        let some_of = |failing: Vec<Failing>| (1..cast.machines.len()).contains(&failing.len()).then_some(failing);
+        let came_back = cast.machines.iter().filter(|machine| suspensions.has(&machine.id));
+        if let Some(came_back) = some_of(came_back.map(|machine| Failing::new(&machine.id, error)).collect()) {
+            return Ok(came_back);
+        }
+        let unreached = cast.machines.iter().filter(|machine| machine.power == PowerState::Unknown).map(|machine| {
+            let (group, site) = (self.protection.group.clone(), self.source.site().clone());
+            let machine = machine.id.clone();
+            Failing::new(&machine.clone(), &ReplicationError::MachineUnreached { group, site, machine })
+        });
+        if let Some(unreached) = some_of(unreached.collect()) {
             return Ok(unreached);
         }
         let mut failing = Vec::new();
         for id in cast.ids() {
             match self.try_alone(journal, before, &id, wishes, meter, stop).await {
                 Ok(()) => {}
-                Err(stopped @ ReplicationError::Stopped { .. }) => return Err(stopped),
-                Err(error @ ReplicationError::Site { .. }) => failing.push((id, error)),
+                Err(error @ ReplicationError::Site { .. }) => failing.push(Failing::new(&id, &error)),
                 Err(error) => return Err(error),
             }
         }
-        Ok(failing)
+        Ok(some_of(failing).unwrap_or_default())
     }
 
     /// Whether a capture of one machine can begin.
@@ -289,13 +315,14 @@ impl Replicator {
     }
 
     /// Suspends a machine, and says so if it is new.
-    fn suspend(&self, machine: &MachineId, why: &ReplicationError, before: Option<&Before>) {
+    fn suspend(&self, failing: &Failing, before: Option<&Before>) {
         let Some(suspensions) = &self.suspensions else { return };
-        if suspensions.failed(machine, self.clock.monotonic()) {
+        let Failing { machine, code, why, is_missing } = failing;
+        if suspensions.failed(machine, *is_missing, self.clock.monotonic()) {
             self.observer.event(CycleEvent::Suspended {
                 machine: machine.clone(),
-                code: why.code(),
-                why: chain(why),
+                code: *code,
+                why: why.clone(),
                 captured_at: before.and_then(|before| before.captured(machine)),
             });
         }
@@ -310,7 +337,7 @@ impl Replicator {
     ) -> ReplicationError {
         let culprit = error.machine().filter(|_| self.suspensions.is_some() && cast.machines.len() > 1);
         let Some(machine) = culprit.cloned() else { return error };
-        self.suspend(&machine, &error, before);
+        self.suspend(&Failing::new(&machine, &error), before);
         let group = self.protection.group.clone();
         ReplicationError::Suspending { group, machine, source: Box::new(error) }
     }
@@ -337,7 +364,7 @@ mod tests {
         let mut now = Duration::from_secs(100);
         let mut pauses = Vec::new();
         for round in 0..9 {
-            assert_eq!(suspensions.failed(&machine, now), round == 0, "it is new once");
+            assert_eq!(suspensions.failed(&machine, false, now), round == 0, "it is new once");
             let seconds = (0..).find(|seconds| !suspensions.pauses(&machine, now + Duration::from_secs(*seconds)));
             pauses.push(seconds.expect("it ends"));
             now += Duration::from_secs(pauses[round]);
@@ -345,8 +372,9 @@ mod tests {
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
         assert_eq!(suspensions.returned(&machine, now), Some(now - Duration::from_secs(100)));
         assert_eq!(suspensions.returned(&machine, now), None);
-        assert!(suspensions.failed(&machine, now) && suspensions.pauses(&machine, now), "and from the beginning");
+        assert!(suspensions.failed(&machine, true, now) && !suspensions.pauses(&machine, now), "it is missing");
+        assert!(!suspensions.failed(&machine, false, now) && suspensions.pauses(&machine, now));
         suspensions.retain(&[]);
-        assert!(!suspensions.pauses(&machine, now));
+        assert!(!suspensions.has(&machine));
     }
 }

@@ -51,7 +51,7 @@ pub trait WatchObserver: Send + Sync {
     /// A cycle made a point, and points of the group wait at this host ([`ReplicationError::Waiting`]). The next is due after `pause`.
     fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>);
 
-    /// A cycle was ended on request, and its capture released.
+    /// A cycle was ended on request, and its capture released; or one that was only to catch up had nothing to do any more.
     fn stopped(&self, group: &GroupName);
 }
 
@@ -63,7 +63,8 @@ pub struct Watched {
     pub turns: Turns,
     /// How often a point is application-consistent, if not all or none are.
     pub application: Option<ApplicationPoints>,
-    /// When no cycle of it begins, but one that somebody asks for. One that runs goes on.
+    /// When no cycle of it begins, but one that somebody asks for, and those that only bring points into the vault that wait at this
+    /// host. One that runs goes on.
     pub blackout: Timetable<()>,
 }
 
@@ -180,6 +181,8 @@ struct Group {
     /// How often a point is application-consistent, and when the next is due.
     application: Option<(Duration, Duration)>,
     blackout: Timetable<()>,
+    /// Points of it wait at this host, as far as is known: also in its blackout they come into the vault.
+    may_wait: bool,
 }
 
 impl Group {
@@ -263,27 +266,28 @@ impl Watching<'_> {
         let member = self.schedule.add(&turns, now);
         let (replicator, end_cycle) = (Arc::new(replicator), self.stop.end_now.child_token());
         let asked = VecDeque::new();
-        let group = Group { replicator, end_cycle, asked, is_hopeless: false, application, blackout };
+        let group = Group { replicator, end_cycle, asked, is_hopeless: false, application, blackout, may_wait: true };
         self.groups.insert(member, group);
         self.members.insert(name, member);
     }
 
     /// The cycle whose turn it is now.
     fn begin(&mut self) -> Option<BoxFuture<'static, Ended>> {
-        let (began, begun) = loop {
+        let (began, begun, only_catches_up) = loop {
             let now = self.clock.monotonic();
             let begun = self.schedule.begin(now)?;
             let group = self.groups.get(&begun.member)?;
             match group.blackout(self.clock.now()).filter(|_| group.asked.is_empty()) {
-                Some(pause) => self.schedule.postpone(begun.member, pause, now),
-                None => break (now, begun),
+                Some(pause) if !group.may_wait => self.schedule.postpone(begun.member, pause, now),
+                blackout => break (now, begun, blackout.is_some()),
             }
         };
         let group = self.groups.get_mut(&begun.member)?;
         let (mut wishes, answers) = take_asked(&mut group.asked);
         wishes.is_asked = !answers.is_empty();
         // Whoever asked for a point gets it also from guests that do not come to rest.
-        let is_application = answers.is_empty() && group.is_application_due(began);
+        wishes.only_catches_up = only_catches_up;
+        let is_application = answers.is_empty() && !only_catches_up && group.is_application_due(began);
         if is_application {
             wishes.consistency = Some(Consistency::Application);
         }
@@ -304,7 +308,7 @@ impl Watching<'_> {
         let end = match &result {
             Ok(_) => CycleEnd::Committed,
             Err(ReplicationError::Waiting { is_catching_up: true, .. }) => CycleEnd::CatchingUp,
-            Err(ReplicationError::Waiting { .. }) => CycleEnd::Waiting,
+            Err(ReplicationError::Waiting { .. } | ReplicationError::NothingWaits { .. }) => CycleEnd::Waiting,
             // The vault and the journal are no guests.
             Err(ReplicationError::Site { .. }) if is_application => CycleEnd::Otherwise,
             Err(error) if error.is_final() => CycleEnd::Final,
@@ -313,6 +317,7 @@ impl Watching<'_> {
         let pause = self.schedule.end(member, end, self.clock.monotonic());
         let mut not_at_rest = None;
         if let Some(group) = self.groups.get_mut(&member) {
+            group.may_wait = !matches!(&result, Ok(_) | Err(ReplicationError::NothingWaits { .. }));
             group.is_hopeless = end == CycleEnd::Final && !group.end_cycle.is_cancelled();
             let every = group.application.map_or(Duration::MAX, |(every, _)| every);
             let retry_pause = every.min(APPLICATION_RETRY_PAUSE);
@@ -335,7 +340,9 @@ impl Watching<'_> {
         }
         match &result {
             Ok(report) => self.observer.committed(report, waited, pause),
-            Err(ReplicationError::Stopped { .. }) => self.observer.stopped(&name),
+            Err(ReplicationError::Stopped { .. } | ReplicationError::NothingWaits { .. }) => {
+                self.observer.stopped(&name)
+            }
             Err(error @ ReplicationError::Waiting { .. }) => self.observer.waits(&name, error, pause),
             Err(_) if end == CycleEnd::Otherwise => {}
             Err(error) => self.observer.failed(&name, error, self.schedule.failures(member), pause),

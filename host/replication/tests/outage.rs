@@ -4,10 +4,22 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use farshore_core::{Basis, CHUNK_BYTES, Clock as _, Coded as _, Consistency, PointLabel, SiteName, SystemClock};
-use farshore_replication::{CatchUp, ReplicationError, Replicator, Wishes};
+use farshore_core::{
+    Basis, CHUNK_BYTES, Clock, Coded as _, Consistency, GroupName, PointLabel, SiteName, SystemClock, Timestamp,
+    Timetable, Zone,
+};
+use farshore_replication::{
+    CatchUp, CycleReport, Objective, Order, Priority, ReplicationError, Replicator, Schedule, Stop, Turns,
+    WatchObserver, Watched, Wishes, orders, watch,
+};
 use proptest::prelude::*;
 use support::{
     DISK_BYTES, Ill, SimulatedSite, machine_id,
@@ -90,7 +102,8 @@ async fn label_is_not_lost(catch_up: CatchUp) {
     scene.cycle().await.expect("the vault answers");
     scene.lose();
     let label: PointLabel = "before-the-update".parse().expect("a label");
-    let wishes = Wishes { label: Some(label.clone()), consistency: Some(Consistency::Application), is_asked: true };
+    let consistency = Some(Consistency::Application);
+    let wishes = Wishes { label: Some(label.clone()), consistency, is_asked: true, ..Wishes::default() };
     waits(&scene.cycle_of(wishes).await);
     scene.find().await;
     scene.cycle().await.expect("the vault answers");
@@ -543,6 +556,82 @@ async fn a_black_hole_is_not_waited_for() {
     scene.find().await;
     scene.cycle().await.expect("the vault answers");
     assert_eq!(scene.right_points().await.len(), 14 - 1);
+}
+
+/// The clock of a wall that shows a minute of a Thursday for ever.
+struct Stopped;
+
+#[async_trait::async_trait]
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_milliseconds(30_000)
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        SystemClock.sleep(duration).await;
+    }
+}
+
+/// Counts how often it hears that a cycle began.
+#[derive(Default)]
+struct Begun(AtomicUsize);
+
+impl WatchObserver for Begun {
+    fn begun(&self, _: &GroupName, _: Duration) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn committed(&self, _: &CycleReport, _: Duration, _: Option<Duration>) {}
+    fn failed(&self, _: &GroupName, _: &ReplicationError, _: u32, _: Option<Duration>) {}
+    fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}
+    fn waits(&self, _: &GroupName, _: &ReplicationError, _: Option<Duration>) {}
+    fn stopped(&self, _: &GroupName) {}
+}
+
+#[tokio::test]
+async fn in_a_blackout_what_waits_comes_in_and_no_guest_is_touched() {
+    let mut scene = Scene::new(CatchUp::EveryPoint).await;
+    scene.cycle().await.expect("the vault answers");
+    scene.lose();
+    for _ in 0..2 {
+        waits(&scene.cycle().await);
+    }
+    let captures = scene.site.asked().len();
+    let only = || Wishes { only_catches_up: true, ..Wishes::default() };
+    assert_eq!(waits(&scene.cycle_of(only()).await), 2, "the vault is still lost");
+    scene.find().await;
+
+    let thursdays = "thu 00:00-00:01".parse().expect("hours");
+    let blackout = Timetable::new(Zone::utc(), vec![(thursdays, ())]);
+    let objective = Objective { rpo: Duration::from_millis(50) };
+    let (site, newest_age) = (SiteName::new("production").expect("a name"), Some(Duration::ZERO));
+    let turns = Turns { site, objective, priority: Priority::Normal, newest_age };
+    let watched = Watched { replicator: scene.replicator(), turns, application: None, blackout };
+    let ((sender, orders), stop, begun) = (orders(), CancellationToken::new(), Begun::default());
+    sender.send(Order::Protect(Box::new(watched))).await.expect("there is room");
+    let both = Stop::at_once(&stop);
+    let story = async {
+        while scene.waiting() > 0 {
+            SystemClock.sleep(Duration::from_millis(5)).await;
+        }
+        // One more turn may have begun by now; then there is nothing to do until the blackout ends.
+        SystemClock.sleep(Duration::from_millis(300)).await;
+        let cycles = begun.0.load(Ordering::SeqCst);
+        SystemClock.sleep(Duration::from_millis(300)).await;
+        assert_eq!(begun.0.load(Ordering::SeqCst), cycles, "nothing waits any more");
+        stop.cancel();
+    };
+    tokio::join!(watch(orders, Schedule::new(1), &Stopped, &begun, &both), story);
+    assert_eq!(scene.site.asked().len(), captures, "no guest was touched");
+    assert_eq!((scene.right_points().await.len(), scene.files(), scene.site.captures()), (3, 0, 0));
+    let nothing = scene.cycle_of(only()).await.expect_err("there is nothing to do");
+    assert!(matches!(nothing, ReplicationError::NothingWaits { .. }), "{nothing:?}");
+    assert_eq!(bases(&scene.cycle().await.expect("the vault answers").point), [Basis::Tracked; 2]);
+    scene.right_points().await;
 }
 
 /// What happens to the way to the vault, to the source and to the host, in any order.

@@ -60,7 +60,9 @@ async fn the_others_go_on_and_it_comes_back_with_a_delta() {
         }
         assert_eq!(told(&scene), [("db".to_owned(), Some(code.to_owned()))], "it is said once");
         scene.site.ail("db", None);
-        scene.pass(700).await;
+        if ill != Ill::Missing {
+            scene.pass(700).await;
+        }
         let back = turn(&mut scene).await.expect("both are well").point;
         assert_eq!((back.behind().count(), back.instant, back.note.as_str()), (0, Instant::Group, ""), "{ill:?}");
         assert_eq!(bases(&back), [Basis::Tracked; 2], "{ill:?}: its tracking went on");
@@ -106,6 +108,30 @@ async fn the_last_machine_is_not_suspended() {
         assert_eq!((point.behind().count(), bases(&point)), (0, vec![Basis::Tracked; 2]), "{ill:?}");
         assert_eq!(scene.right_points().await.len(), 2, "{ill:?}");
     }
+}
+
+#[tokio::test]
+async fn a_platform_that_never_says_whether_machines_run_blames_none_for_that() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    scene.site.ail("web", Some(Ill::Unclear));
+    turn(&mut scene).await.expect("both are well");
+    scene.site.ail("db", Some(Ill::Unreached));
+    let point = turn(&mut scene).await.expect("the other goes on").point;
+    assert!(is_behind(&point, "db") && !is_behind(&point, "web"), "each was tried alone");
+    scene.right_points().await;
+}
+
+#[tokio::test]
+async fn who_was_suspended_is_suspected_first() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    turn(&mut scene).await.expect("both are well");
+    scene.site.ail("db", Some(Ill::CannotBegin));
+    let begun = scene.site.asked().len();
+    turn(&mut scene).await.expect("the other goes on");
+    assert_eq!(scene.site.asked().len(), begun + 2, "the other alone, and the point");
+    scene.pass(11).await;
+    turn(&mut scene).await.expect("the other goes on");
+    assert_eq!(scene.site.asked().len(), begun + 3, "the point: nobody else is tried for it");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ impl Client {
     /// # Errors
     /// Why it did not come to be.
     pub async fn cycle(&self, group: &GroupName, wishes: &Wishes) -> Result<CycleReport, Failure> {
-        let Wishes { label, consistency, is_asked: _ } = wishes.clone();
+        let Wishes { label, consistency, is_asked: _, only_catches_up: _ } = wishes.clone();
         self.ask(Method::POST, &format!("/v1/groups/{group}/cycles"), Some(&CycleRequest { label, consistency })).await
     }
 

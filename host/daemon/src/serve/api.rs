@@ -278,8 +278,10 @@ async fn begin_cycle(
         return Err(not_begun("the vault is not open yet"));
     }
     let (answer, answered) = oneshot::channel();
-    let asked =
-        Asked { wishes: Wishes { label: request.label, consistency: request.consistency, is_asked: true }, answer };
+    let asked = Asked {
+        wishes: Wishes { label: request.label, consistency: request.consistency, is_asked: true, ..Wishes::default() },
+        answer,
+    };
     let is_taken = served.orders.send(Order::Now(name, asked)).await.is_ok();
     match answered.await {
         Ok(result) if is_taken => match &*result {

@@ -20,6 +20,8 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// How many events may come before an answer.
 const EVENTS_MAX: usize = 10_000;
 
+const ENDED: &str = "the connection ended";
+
 /// How much of an answer an error quotes.
 const QUOTED_BYTES_MAX: usize = 500;
 
@@ -37,11 +39,21 @@ impl Qmp {
     /// # Errors
     /// QEMU does not answer in time, or says something else than a greeting.
     pub fn connect(socket: &Path, limit: Duration, stop: &Stop) -> Result<Self, DemoError> {
-        let stream = connect(socket, &Deadline::after(limit, stop))?;
-        let mut qmp = Self { reader: BufReader::new(stream), limit, stop: stop.clone() };
-        qmp.read(&Deadline::after(limit, stop), "the greeting of QEMU")?;
-        qmp.execute("qmp_capabilities", json!({}))?;
-        Ok(qmp)
+        let deadline = Deadline::after(limit, stop);
+        loop {
+            let stream = connect(socket, &deadline)?;
+            let mut qmp = Self { reader: BufReader::new(stream), limit, stop: stop.clone() };
+            let greeted = qmp.read(&deadline, "the greeting of QEMU");
+            match greeted.and_then(|_| qmp.execute("qmp_capabilities", json!({}))) {
+                Ok(_) => return Ok(qmp),
+                // QEMU hangs up on a visitor when an answer to the one before finds nobody: who is thrown out at the door comes again.
+                Err(error) if is_hung_up(&error) => {
+                    deadline.check("the greeting of QEMU", || error.to_string())?;
+                    pause(POLL);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs a command and returns what it answers.
@@ -68,6 +80,17 @@ impl Qmp {
     fn read(&mut self, deadline: &Deadline, awaited: &str) -> Result<Value, DemoError> {
         let line = read_line(&mut self.reader, deadline, awaited)?;
         serde_json::from_str(&line).map_err(|_| refused(awaited, &line))
+    }
+}
+
+/// Whether QEMU ended the connection.
+fn is_hung_up(error: &DemoError) -> bool {
+    match error {
+        DemoError::File { source, .. } => {
+            matches!(source.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+        }
+        DemoError::Refused { answer, .. } => answer == ENDED,
+        _ => false,
     }
 }
 
@@ -103,7 +126,7 @@ pub(super) fn read_line(
         let left = ANSWER_BYTES_MAX.saturating_sub(bytes.len() as u64);
         match reader.take(left).read_until(b'\n', &mut bytes) {
             Ok(_) if bytes.ends_with(b"\n") => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Ok(_) => return Err(refused(awaited, "the connection ended")),
+            Ok(_) => return Err(refused(awaited, ENDED)),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 deadline.check(awaited, || String::from_utf8_lossy(&bytes).into_owned())?;
             }
@@ -112,5 +135,37 @@ pub(super) fn read_line(
                 return Err(DemoError::File { doing: "read", path: "a control socket".into(), source });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_is_thrown_out_at_the_door_comes_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("qmp");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let host = std::thread::spawn(move || {
+            // One is hung up on, and one after its greeting.
+            drop(listener.accept().expect("a visitor"));
+            let (mut visitor, _) = listener.accept().expect("a visitor");
+            visitor.write_all(b"{\"QMP\": {}}\n").expect("greeted");
+            drop(visitor);
+            let (mut visitor, _) = listener.accept().expect("a visitor");
+            visitor.write_all(b"{\"QMP\": {}}\n").expect("greeted");
+            let mut reader = BufReader::new(visitor.try_clone().expect("a handle"));
+            for _ in 0..2 {
+                let mut line = String::new();
+                reader.read_line(&mut line).expect("a command");
+                visitor.write_all(b"{\"return\": {\"status\": \"running\"}}\n").expect("answered");
+            }
+        });
+        let mut qmp = Qmp::connect(&socket, Duration::from_secs(20), &Stop::default()).expect("the third visit");
+        assert_eq!(qmp.execute("query-status", json!({})).expect("an answer")["status"], "running");
+        host.join().expect("three visits");
     }
 }

@@ -75,6 +75,8 @@ pub enum Ill {
     Missing,
     /// Its platform does not reach it.
     Unreached,
+    /// Nothing: its platform does not say whether it runs.
+    Unclear,
     /// What was captured of it cannot be read.
     Unreadable,
     /// Nothing: it is off, can be captured all the same, and nothing else is known of it.
@@ -382,7 +384,7 @@ impl Source for SimulatedSite {
         let world = locked(&self.world);
         let listed = world.disks.keys().filter_map(|id| match world.ill.get(id) {
             Some(Ill::Missing) => None,
-            Some(Ill::Unreached) => Some(Machine { power: PowerState::Unknown, ..machine(id) }),
+            Some(Ill::Unreached | Ill::Unclear) => Some(Machine { power: PowerState::Unknown, ..machine(id) }),
             Some(Ill::Off) => {
                 Some(Machine { power: PowerState::Off, cpus: 0, memory_bytes: 0, disks: Vec::new(), ..machine(id) })
             }
