@@ -10,7 +10,7 @@ use crate::{
     error::{PlatformError, Result, platform_sentence},
     graph::{Device, Graph},
     ports::{Host, Level, items, member, text},
-    qmp::Client,
+    qmp::{Client, Door},
     settings::{MachineSettings, SCHEMA, Settings},
 };
 
@@ -37,7 +37,7 @@ pub fn list_machines(host: &dyn Host, cursor: Option<&str>) -> Result<MachinePag
             Ok(found) => found,
             Err(error) => {
                 host.log(Level::Warn, platform_sentence(&error));
-                unknown(machine, platform_sentence(&error))
+                bare(machine, PowerState::Unknown, platform_sentence(&error))
             }
         });
     }
@@ -51,14 +51,15 @@ fn property(name: &str, value: impl Into<String>) -> Property {
     Property { name: name.into(), value }
 }
 
-fn unknown(machine: &MachineSettings, why: &str) -> Machine {
+/// A machine of which nothing can be asked, and why.
+fn bare(machine: &MachineSettings, power: PowerState, why: &str) -> Machine {
     Machine {
         id: machine.name.clone(),
         name: machine.name.clone(),
         cpus: 0,
         memory_bytes: 0,
         firmware: Firmware::Bios,
-        power: PowerState::Unknown,
+        power,
         disks: Vec::new(),
         network_interfaces: Vec::new(),
         properties: vec![property("unreachable", why)],
@@ -78,7 +79,12 @@ pub(crate) fn power_state(status: &str) -> PowerState {
 }
 
 fn look(host: &dyn Host, machine: &MachineSettings) -> Result<Machine> {
-    let mut client = Client::connect(host, &machine.name, &machine.qmp)?;
+    let mut client = match Client::knock(host, &machine.name, &machine.qmp)? {
+        Door::Open(client) => client,
+        // It can be captured all the same. Elsewhere a socket where nobody listens is no proof: see `power.rs`.
+        Door::Deserted(text) if !machine.images.is_empty() => return Ok(bare(machine, PowerState::Off, &text)),
+        Door::Deserted(text) => return Err(PlatformError::Unreachable(text)),
+    };
     let status = client.run("query-status", json!({}))?;
     let memory = client.run("query-memory-size-summary", json!({}))?;
     let memory_bytes = ["base-memory", "plugged-memory"]

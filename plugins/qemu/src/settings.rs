@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     error::{PlatformError, Result, while_doing},
+    graph::DISKS_PER_MACHINE_MAX,
     ports::Host,
 };
 
@@ -45,6 +46,41 @@ pub struct MachineSettings {
     /// Disks that are left out.
     #[serde(default)]
     pub exclude_disks: Vec<String>,
+    /// Where its disks are while its QEMU is not there. Without them it is not known to be off.
+    #[serde(default)]
+    pub images: Vec<ImageSettings>,
+}
+
+/// Where a disk of a machine that is off is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ImageSettings {
+    /// The disk's id, as the running machine tells it.
+    pub disk: String,
+    /// The image file.
+    pub path: String,
+    /// Its format.
+    pub format: ImageFormat,
+}
+
+/// The format of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFormat {
+    /// QEMU's own, which can keep bitmaps.
+    Qcow2,
+    /// The disk's bytes.
+    Raw,
+}
+
+impl ImageFormat {
+    /// What QEMU calls it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
 }
 
 /// A name that is safe in a path.
@@ -55,6 +91,38 @@ fn is_plain_name(name: &str) -> bool {
 
 fn settings_error(text: String) -> PlatformError {
     PlatformError::Settings(text)
+}
+
+fn check_path(path: &str) -> Result<()> {
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
+        return Err(settings_error(format!("{path:?} is not an absolute path without `..`")));
+    }
+    Ok(())
+}
+
+impl MachineSettings {
+    fn check_images(&self) -> Result<()> {
+        let name = &self.name;
+        if self.images.len() > DISKS_PER_MACHINE_MAX {
+            return Err(settings_error(format!("machine {name} has more than {DISKS_PER_MACHINE_MAX} images")));
+        }
+        for (index, ImageSettings { disk, path, .. }) in self.images.iter().enumerate() {
+            if disk.is_empty() {
+                return Err(settings_error(format!("an image of machine {name} does not say which disk it is")));
+            }
+            if self.images.iter().take(index).any(|other| other.disk == *disk) {
+                return Err(settings_error(format!("machine {name} has two images of its disk {disk}")));
+            }
+            if self.exclude_disks.contains(disk) {
+                return Err(settings_error(format!("machine {name} excludes its disk {disk}, and has an image of it")));
+            }
+            check_path(path)?;
+            if path.contains(',') {
+                return Err(settings_error(format!("{path:?} has a comma, with which QEMU ends an option")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Settings {
@@ -82,13 +150,12 @@ impl Settings {
             if self.machines.iter().take(index).any(|other| other.name == *name) {
                 return Err(settings_error(format!("two machines are called {name}")));
             }
+            machine.check_images()?;
         }
         let paths = [&self.socket_folder, &self.fleece_folder, &self.machine_folder].into_iter().flatten();
         let sockets = self.machines.iter().flat_map(|machine| [Some(&machine.qmp), machine.agent.as_ref()]).flatten();
         for path in paths.chain(sockets) {
-            if !path.starts_with('/') || path.split('/').any(|part| part == "..") {
-                return Err(settings_error(format!("{path:?} is not an absolute path without `..`")));
-            }
+            check_path(path)?;
         }
         if self.fleece_limit_mib.is_some_and(|limit| !(16..=1 << 30).contains(&limit)) {
             return Err(settings_error("fleece-limit-mib is less than 16 or more than 1,073,741,824".into()));
@@ -174,6 +241,34 @@ mod tests {
     }
 
     #[test]
+    fn images_that_cannot_be_served_are_named() {
+        let image = |disk: &str, path: &str| format!(r#"{{"disk":{disk:?},"path":{path:?},"format":"raw"}}"#);
+        let fine = image("vd0", "/a.raw");
+        let cases = [
+            (format!("{fine},{fine}"), "two images of its disk vd0"),
+            (image("", "/a.raw"), "does not say which disk"),
+            (image("scratch", "/a.raw"), "excludes its disk scratch"),
+            (image("vd0", "a.raw"), "absolute"),
+            (image("vd0", "/a/../b.raw"), "absolute"),
+            (image("vd0", "/a,b.raw"), "comma"),
+            (fine.replace("raw\"}", "vmdk\"}"), "unknown variant `vmdk`"),
+            (r#"{"disk":"vd0","path":"/a.raw"}"#.to_owned(), "missing field `format`"),
+            (
+                (0..257).map(|index| image(&format!("vd{index}"), "/a.raw")).collect::<Vec<_>>().join(","),
+                "more than 256",
+            ),
+        ];
+        let settings = |images: &str| {
+            format!(r#"{{"machines":[{{"name":"a","qmp":"/run/a","exclude-disks":["scratch"],"images":[{images}]}}]}}"#)
+        };
+        load(&settings(&fine)).expect("one image of one disk");
+        for (images, expected) in cases {
+            let error = load(&settings(&images)).expect_err(&images);
+            assert!(matches!(&error, PlatformError::Settings(text) if text.contains(expected)), "{images}: {error:?}");
+        }
+    }
+
+    #[test]
     fn a_missing_folder_and_a_long_socket_path_are_named() {
         let settings = load("{}").expect("an empty table is fine");
         assert!(
@@ -196,6 +291,6 @@ mod tests {
         }
         let mut count = 0;
         walk(&serde_json::from_str(SCHEMA).expect("the schema is JSON"), &mut count);
-        assert_eq!(count, 9);
+        assert_eq!(count, 13);
     }
 }
