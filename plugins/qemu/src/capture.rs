@@ -23,40 +23,43 @@
 //! is merged, so that there is no moment at which a crash loses a write. A bitmap's name holds the capture's id, which is
 //! never used again: that it exists, records and is consistent means that it has seen every write since its instant.
 //!
+//! # Machines that are off
+//! They are captured beside the others, from their images (`off.rs`), as far as the operator has named those. Nobody has
+//! to be held for them.
+//!
 //! # A host that dies
 //! Nothing here is remembered by the adapter: names say whose everything is (`names.rs`), and the next capture of the
 //! owner, `end_capture` or `release_owned` removes it (`cleanup.rs`).
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     agent::Agent,
     bindings::exports::farshore::platform::source::{
         Allocation, CaptureEnd, CaptureReport, CaptureRequest, CaptureStatus, CaptureStep, CapturedDisk,
-        CapturedDiskPage, Changes, Consistency, Outcome, TrackedDisk,
+        CapturedDiskPage, Changes, Consistency, Outcome,
     },
+    capture_state::{State, StateDisk, StateMachine},
     cleanup,
     error::{PlatformError, Result, platform_sentence, while_doing},
-    graph::{Device, Graph, Node},
+    graph::{Graph, Node},
     instant,
-    names::{BitmapName, Names, NodeName, Role, Scope},
-    nbd_probe,
+    names::{Names, NodeName, Role, Scope},
+    nbd_probe, off,
     ports::{Host, Level, Place},
     qmp::{Client, Door, QmpError},
     settings::{MachineSettings, Settings},
+    storage_daemon,
+    tracking::{self, GRANULARITY_BYTES, Token},
 };
 
-/// Bytes for each bit of a bitmap: a chunk of the host's.
-const GRANULARITY_BYTES: u64 = 64 * 1024;
 /// How long a guest's write may wait for the fleece before the view is given up.
 const COPY_TIMEOUT_SECONDS: u64 = 5;
 const FREEZE_TIMEOUT_MILLISECONDS: u32 = 10_000;
 /// More would not fit into the state of a capture.
 const DISKS_MAX: usize = 256;
-const STATE_BYTES_MAX: usize = 64 * 1024;
 const PAGE_ITEMS: usize = 100;
 const NANOSECONDS_PER_MICROSECOND: u64 = 1_000;
 /// `copy-before-write` gives its snapshot up instead of the guest's write since this version.
@@ -64,81 +67,14 @@ const QEMU_VERSION_MIN: (u64, u64) = (7, 1);
 /// Fixed parts of a qcow2 image, so that the smallest limit still holds something.
 const FLEECE_BYTES_MIN: u64 = 4 << 20;
 
-/// What later calls must know of a capture.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct State {
-    version: u32,
-    owner: String,
-    capture: String,
-    machines: Vec<StateMachine>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateMachine {
-    name: String,
-    disks: Vec<StateDisk>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateDisk {
-    disk: String,
-    bytes: u64,
-    /// The token of the request, whose bitmap a commit drops.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    replaces: Option<String>,
-    /// Why the changes since then are not known; empty if they are.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    unknown: String,
-}
-
-impl State {
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        let state: Self = serde_json::from_slice(bytes)
-            .map_err(|error| PlatformError::NotFound(format!("this is not the state of a capture: {error}")))?;
-        if state.version != 1 {
-            return Err(PlatformError::NotFound(format!(
-                "a capture's state of version {} is not known",
-                state.version
-            )));
-        }
-        Ok(state)
-    }
-
-    fn to_bytes(&self) -> Result<Vec<u8>> {
-        let bytes = serde_json::to_vec(self).map_err(|error| PlatformError::Failed(error.to_string()))?;
-        if bytes.len() > STATE_BYTES_MAX {
-            return Err(PlatformError::Unsupported("the group has too many disks with long names".into()));
-        }
-        Ok(bytes)
-    }
-
-    fn names(&self) -> Names {
-        Names::new(&self.owner, &self.capture)
-    }
-
-    fn scope(&self) -> Scope<'_> {
-        Scope { owner: &self.owner, capture: Some(&self.capture) }
-    }
-}
-
-/// A state with which `end_capture` removes a capture of which only the names are known.
-pub(crate) fn bare_state(owner: &str, capture: &str, machines: &BTreeSet<String>) -> Result<Vec<u8>> {
-    let machine = |name: &String| StateMachine { name: name.clone(), disks: Vec::new() };
-    let machines = machines.iter().map(machine).collect();
-    State { version: 1, owner: owner.into(), capture: capture.into(), machines }.to_bytes()
-}
-
 /// A disk on its way into a capture.
 struct Planned {
     disk: String,
     device: String,
     base: Node,
-    /// The token of the request.
+    /// The bitmap of the request's token.
     replaces: Option<String>,
-    /// The same, if its bitmap has seen every write, or why not.
+    /// The same, if it has seen every write, or why not.
     follows: std::result::Result<String, String>,
 }
 
@@ -157,39 +93,53 @@ pub fn begin(host: &dyn Host, request: &CaptureRequest) -> Result<CaptureStep> {
     check_request(request)?;
     let settings = Settings::load(host)?;
     let names = Names::new(&request.owner, &request.id);
-    let mut members = Vec::with_capacity(request.machines.len());
+    let (mut members, mut off) = (Vec::with_capacity(request.machines.len()), Vec::new());
     for name in &request.machines {
-        let machine = settings.machine(name)?.clone();
-        let client = Client::connect(host, name, &machine.qmp)?;
+        let machine = settings.machine(name)?;
+        let client = match Client::knock(host, name, &machine.qmp)? {
+            Door::Open(client) => client,
+            Door::Deserted(_) if !machine.images.is_empty() => {
+                off.push(machine);
+                continue;
+            }
+            Door::Deserted(text) => return Err(PlatformError::Unreachable(text)),
+        };
         if client.version() < QEMU_VERSION_MIN {
             let (major, minor) = client.version();
             let text = format!("machine {name} runs on QEMU {major}.{minor}; captures need 7.1 or newer");
             return Err(PlatformError::Unsupported(text));
         }
-        members.push(Member { settings: machine, client, disks: Vec::new() });
+        members.push(Member { settings: machine.clone(), client, disks: Vec::new() });
     }
     for member in &mut members {
-        clear_leftovers(host, request, member)?;
+        clear_leftovers(host, &settings, request, member)?;
+    }
+    for machine in &off {
+        storage_daemon::make_room(host, &settings, &machine.name, &request.owner)?;
     }
     cleanup::remove_fleece_files(host, &settings, Scope { owner: &request.owner, capture: None })?;
     for member in &mut members {
         member.plan(request)?;
     }
-    let disks = members.iter().map(|member| member.disks.len()).sum::<usize>();
+    let off: Vec<off::Member<'_>> =
+        off.into_iter().map(|machine| off::Member::plan(host, request, machine)).collect::<Result<_>>()?;
+    let disks = members.iter().map(|member| member.disks.len()).chain(off.iter().map(off::Member::disk_count));
+    let disks: usize = disks.sum();
     if disks > DISKS_MAX {
         return Err(PlatformError::Unsupported(format!(
             "the group has {disks} disks; {DISKS_MAX} can be captured together"
         )));
     }
-    match make(host, &settings, request, &names, &mut members) {
-        Ok(report) => {
-            Ok(CaptureStep { state: state_of(request, members).to_bytes()?, status: CaptureStatus::Ready(report) })
-        }
-        Err(error) => {
-            undo(host, &settings, &names, members);
-            Err(error)
-        }
+    let off_names: Vec<&str> = off.iter().map(off::Member::name).collect();
+    let made = make(host, &settings, request, &names, &mut members, &off).and_then(|(report, off)| {
+        let live = members.iter().map(Member::to_state);
+        let state = State::new(&request.owner, &request.id, live.chain(off).collect());
+        Ok(CaptureStep { state: state.to_bytes()?, status: CaptureStatus::Ready(report) })
+    });
+    if made.is_err() {
+        undo(host, &settings, &names, members, &off_names);
     }
+    made
 }
 
 fn check_request(request: &CaptureRequest) -> Result<()> {
@@ -209,15 +159,24 @@ fn check_request(request: &CaptureRequest) -> Result<()> {
 }
 
 /// Removes what crashed cycles of this owner left on a machine, and all of its bitmaps but those of the request.
-fn clear_leftovers(host: &dyn Host, request: &CaptureRequest, member: &mut Member<'_>) -> Result<()> {
+fn clear_leftovers(
+    host: &dyn Host,
+    settings: &Settings,
+    request: &CaptureRequest,
+    member: &mut Member<'_>,
+) -> Result<()> {
     let scope = Scope { owner: &request.owner, capture: None };
+    if !member.settings.images.is_empty() {
+        // It was off then. What else may be there does not stand in the way of a machine that runs.
+        storage_daemon::end_or_log(host, settings, &member.settings.name, scope);
+    }
     if cleanup::remove_nodes(host, &member.settings, &mut member.client, scope)? {
         host.log(Level::Info, &format!("machine {}: removed what an earlier capture left", member.settings.name));
     }
     let machine = &member.settings.name;
-    let tokens: BTreeSet<&str> =
-        request.tracked.iter().filter(|entry| entry.machine == *machine).map(|entry| entry.token.as_str()).collect();
-    cleanup::remove_bitmaps(&mut member.client, |name, bitmap| scope.has_bitmap(bitmap) && !tokens.contains(name))
+    let tracked = request.tracked.iter().filter(|entry| entry.machine == *machine);
+    let bitmaps: BTreeSet<&str> = tracked.filter_map(|entry| Token::parse(&entry.token).bitmap).collect();
+    cleanup::remove_bitmaps(&mut member.client, |name, bitmap| scope.has_bitmap(bitmap) && !bitmaps.contains(name))
 }
 
 impl Member<'_> {
@@ -237,8 +196,8 @@ impl Member<'_> {
                 disk: device.disk.clone(),
                 device: device.path.clone(),
                 base: device.base.clone(),
-                replaces: token.map(|entry| entry.token.clone()),
-                follows: follow(&request.owner, device, token),
+                replaces: token.and_then(|entry| Token::parse(&entry.token).bitmap).map(str::to_owned),
+                follows: tracking::follow(&request.owner, &device.disk, &device.base, token),
             });
         }
         Ok(())
@@ -247,28 +206,18 @@ impl Member<'_> {
     fn run(&mut self, command: &str, arguments: serde_json::Value) -> Result<()> {
         self.client.run(command, arguments).map(drop)
     }
-}
 
-/// Whether a disk's bitmap has seen every write since the instant of a token: its name, or why not.
-fn follow(owner: &str, device: &Device, tracked: Option<&TrackedDisk>) -> std::result::Result<String, String> {
-    let token = &tracked.ok_or("there is no earlier point of this disk")?.token;
-    let disk = &device.disk;
-    if BitmapName::parse(token).is_none_or(|bitmap| bitmap.owner != owner || bitmap.frozen) {
-        return Err(format!("the tracking of disk {disk} was not begun by this site and group"));
-    }
-    let bitmap = device.base.bitmap(token).ok_or_else(|| {
-        format!(
-            "QEMU no longer tracks changes of disk {disk}: the machine was restarted, or something removed the bitmap"
-        )
-    })?;
-    match bitmap {
-        bitmap if bitmap.inconsistent => {
-            Err(format!("QEMU ended without saving what it tracked of disk {disk}: its bitmap is inconsistent"))
-        }
-        bitmap if !bitmap.recording => Err(format!("the bitmap of disk {disk} was switched off for a time")),
-        bitmap if bitmap.busy => Err(format!("something else is using the bitmap of disk {disk}")),
-        bitmap if bitmap.granularity != GRANULARITY_BYTES => Err(format!("the bitmap of disk {disk} is not ours")),
-        _ => Ok(token.clone()),
+    /// What later calls must know of it.
+    fn to_state(&self) -> StateMachine {
+        let disk = |planned: &Planned| StateDisk {
+            disk: planned.disk.clone(),
+            bytes: planned.base.size_bytes,
+            replaces: planned.replaces.clone(),
+            unknown: planned.follows.clone().err().unwrap_or_default(),
+            image: None,
+            kept: None,
+        };
+        StateMachine { name: self.settings.name.clone(), off: false, disks: self.disks.iter().map(disk).collect() }
     }
 }
 
@@ -278,7 +227,10 @@ fn make(
     request: &CaptureRequest,
     names: &Names,
     members: &mut [Member<'_>],
-) -> Result<CaptureReport> {
+    off: &[off::Member<'_>],
+) -> Result<(CaptureReport, Vec<StateMachine>)> {
+    off::settle(host, off)?;
+    let off: Vec<StateMachine> = off.iter().map(|member| member.serve(host, settings, names)).collect::<Result<_>>()?;
     for member in members.iter_mut() {
         start_server(settings, &request.owner, member)?;
         for index in 0..member.disks.len() {
@@ -298,6 +250,8 @@ fn make(
     let mut held = instant::take(host, names, &mut ready, request.stall_limit_milliseconds)?;
     if application {
         thaw(host, names, members)?;
+    }
+    if application && !members.is_empty() {
         held.microseconds = now(host)?.saturating_sub(freeze_began) / NANOSECONDS_PER_MICROSECOND;
     }
     for member in members.iter_mut() {
@@ -305,12 +259,26 @@ fn make(
             show_disk(names, member, index)?;
         }
     }
-    Ok(CaptureReport {
+    let report = CaptureReport {
         instant: held.instant,
         consistency: request.consistency,
         held_microseconds: held.microseconds,
-        note: held.note,
-    })
+        note: note(held.note, application, &off),
+    };
+    Ok((report, off))
+}
+
+/// What there is to say beside the instant: of machines that are off, that nobody could ask their guests.
+fn note(instant: String, application: bool, off: &[StateMachine]) -> String {
+    let off = off.iter().filter(|_| application);
+    let off = off.map(|machine| format!("machine {} is off: its disks are as its QEMU left them", machine.name));
+    let all = Some(instant).filter(|text| !text.is_empty()).into_iter().chain(off);
+    shortened(all.collect::<Vec<_>>().join("; "))
+}
+
+fn shortened(mut note: String) -> String {
+    note.truncate(note.floor_char_boundary(1_000));
+    note
 }
 
 fn now(host: &dyn Host) -> Result<u64> {
@@ -460,8 +428,11 @@ fn show_disk(names: &Names, member: &mut Member<'_>, index: usize) -> Result<()>
 }
 
 /// Removes a capture that failed on its way, over fresh connections: the old ones may be what failed.
-fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member<'_>>) {
+fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member<'_>>, off: &[&str]) {
     let scope = Scope { owner: &names.owner, capture: Some(&names.capture) };
+    for machine in off {
+        storage_daemon::end_or_log(host, settings, machine, scope);
+    }
     for Member { settings: machine, client, .. } in members {
         drop(client);
         let undone = Client::connect(host, &machine.name, &machine.qmp).and_then(|mut client| {
@@ -476,21 +447,6 @@ fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member
     if let Err(error) = cleanup::remove_fleece_files(host, settings, scope) {
         host.log(Level::Warn, platform_sentence(&error));
     }
-}
-
-fn state_of(request: &CaptureRequest, members: Vec<Member<'_>>) -> State {
-    let disk = |planned: Planned| StateDisk {
-        disk: planned.disk,
-        bytes: planned.base.size_bytes,
-        replaces: planned.replaces,
-        unknown: planned.follows.err().unwrap_or_default(),
-    };
-    let machine = |member: Member<'_>| StateMachine {
-        name: member.settings.name,
-        disks: member.disks.into_iter().map(disk).collect(),
-    };
-    let machines = members.into_iter().map(machine).collect();
-    State { version: 1, owner: request.owner.clone(), capture: request.id.clone(), machines }
 }
 
 /// `source.list-disks`.
@@ -512,7 +468,10 @@ pub fn list_disks(state: &[u8], cursor: Option<&str>) -> Result<CapturedDiskPage
             machine,
             disk: disk.disk.clone(),
             size_bytes: disk.bytes,
-            token: Some(names.recording(index)),
+            token: Some(match &disk.image {
+                Some(image) => image.token(disk.kept.as_deref()),
+                None => names.recording(index),
+            }),
             changes: if disk.unknown.is_empty() {
                 Changes::Context(format!("qemu:dirty-bitmap:{}", names.frozen(index)))
             } else {
@@ -532,11 +491,14 @@ pub fn list_disks(state: &[u8], cursor: Option<&str>) -> Result<CapturedDiskPage
 /// As in the interface.
 pub fn open_disk(host: &dyn Host, state: &[u8], machine: &str, disk: &str) -> Result<Place> {
     let state = State::parse(state)?;
+    let settings = Settings::load(host)?;
     let found = state.machines.iter().find(|known| known.name == machine);
-    let index = found.and_then(|found| found.disks.iter().position(|known| known.disk == disk));
+    let found = found.and_then(|found| Some((found, found.disks.iter().position(|known| known.disk == disk)?)));
     let missing = || PlatformError::NotFound(format!("the capture has no disk {disk} of machine {machine}"));
-    let name = state.names().node(index.ok_or_else(missing)?, Role::Export);
-    Ok(Place::Nbd { socket: server_socket(&Settings::load(host)?, machine)?, name })
+    let (found, index) = found.ok_or_else(missing)?;
+    let socket =
+        if found.off { storage_daemon::disk_socket(&settings, machine) } else { server_socket(&settings, machine) };
+    Ok(Place::Nbd { socket: socket?, name: state.names().node(index, Role::Export) })
 }
 
 /// `source.verify-capture`.
@@ -547,6 +509,10 @@ pub fn verify(host: &dyn Host, state: &[u8]) -> Result<CaptureEnd> {
     let state = State::parse(state)?;
     let (settings, names) = (Settings::load(host)?, state.names());
     for machine in &state.machines {
+        if machine.off {
+            off::verify(host, &settings, &names, machine)?;
+            continue;
+        }
         let socket = server_socket(&settings, &machine.name)?;
         for (index, disk) in machine.disks.iter().enumerate() {
             nbd_probe::check(host, &socket, &names.node(index, Role::Export)).map_err(|error| match error {
@@ -573,6 +539,11 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
     let scope = state.scope();
     let mut notes = Vec::new();
     for machine in &state.machines {
+        if machine.off {
+            // What is in its QEMU, if it has one again, is not of this capture.
+            storage_daemon::end(host, &settings, &machine.name, scope)?;
+            continue;
+        }
         let Ok(known) = settings.machine(&machine.name) else {
             notes.push(format!("machine {} is no longer in the site's settings", machine.name));
             continue;
@@ -597,7 +568,5 @@ pub fn end(host: &dyn Host, state: &[u8], outcome: Option<Outcome>) -> Result<Ca
         })?;
     }
     cleanup::remove_fleece_files(host, &settings, scope)?;
-    let mut note = notes.join("; ");
-    note.truncate(note.floor_char_boundary(1_000));
-    Ok(CaptureEnd { note })
+    Ok(CaptureEnd { note: shortened(notes.join("; ")) })
 }

@@ -44,6 +44,8 @@ pub struct Node {
     pub read_only: bool,
     /// It can keep bitmaps when QEMU ends.
     pub keeps_bitmaps: bool,
+    /// It is an image whose data is in another file.
+    pub data_elsewhere: bool,
     /// Its bitmaps.
     pub bitmaps: Vec<Bitmap>,
 }
@@ -90,11 +92,21 @@ fn node(value: &Value) -> Node {
     Node {
         name: text(value, "node-name").to_owned(),
         keeps_bitmaps: driver == "qcow2" && !matches!(text(details, "compat"), "" | "0.10"),
+        data_elsewhere: details.get("data-file").is_some(),
         driver,
         size_bytes: member(image, "virtual-size").as_u64().unwrap_or(0),
         read_only: member(value, "ro").as_bool().unwrap_or(false),
         bitmaps: items(member(value, "dirty-bitmaps")).iter().filter_map(bitmap).collect(),
     }
+}
+
+/// All block nodes of a process.
+///
+/// # Errors
+/// When it does not answer.
+pub fn nodes(client: &mut Client<'_>) -> Result<Vec<Node>> {
+    let nodes = client.run("query-named-block-nodes", json!({ "flat": true }))?;
+    Ok(items(&nodes).iter().map(node).collect())
 }
 
 /// The path of a device in QEMU's object tree.
@@ -115,8 +127,7 @@ impl Graph {
     /// # Errors
     /// When it does not answer.
     pub fn load(client: &mut Client<'_>) -> Result<Self> {
-        let nodes = client.run("query-named-block-nodes", json!({ "flat": true }))?;
-        let nodes: Vec<Node> = items(&nodes).iter().map(node).collect();
+        let nodes = nodes(client)?;
         let blocks = client.run("query-block", json!({}))?;
         let mut graph = Self { devices: Vec::new(), nodes, has_flash: false };
         for block in items(&blocks) {
@@ -161,6 +172,7 @@ impl Graph {
             size_bytes: 0,
             read_only: false,
             keeps_bitmaps: false,
+            data_elsewhere: false,
             bitmaps: Vec::new(),
         };
         below.or_else(|| self.node(root)).cloned().unwrap_or_else(own)

@@ -49,11 +49,14 @@ pub struct Held {
     pub note: String,
 }
 
-/// Marks all machines.
+/// Marks all machines. With none to mark, all of the group are off, and every instant is theirs.
 ///
 /// # Errors
 /// `failed` or `unreachable`; no guest is held then, but machines may be marked.
 pub fn take(host: &dyn Host, names: &Names, machines: &mut [Ready<'_, '_>], limit_milliseconds: u32) -> Result<Held> {
+    if machines.is_empty() {
+        return Ok(Held { instant: Instant::Group, microseconds: 0, note: String::new() });
+    }
     if let [machine] = machines {
         let before = now(host)?;
         let sent = machine.send_mark(names)?;

@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod capture;
+mod capture_state;
 pub mod cleanup;
 pub mod error;
 pub mod graph;
@@ -19,13 +20,16 @@ pub mod instant;
 pub mod inventory;
 pub mod names;
 pub mod nbd_probe;
+mod off;
 pub mod ownership;
 pub mod ports;
 pub mod power;
 pub mod qmp;
 pub mod settings;
+mod storage_daemon;
 pub mod target_disks;
 pub mod target_machines;
+mod tracking;
 
 #[cfg(target_arch = "wasm32")]
 #[expect(unsafe_code, reason = "the exported symbols of a component are made by a macro")]

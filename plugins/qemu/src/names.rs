@@ -1,4 +1,5 @@
-//! The names of everything that the adapter makes inside a QEMU process, and how they are recognised again.
+//! The names of everything that the adapter makes inside a QEMU process or a storage daemon, and how they are recognised
+//! again.
 //!
 //! QEMU keeps no tags, so that the names are the tags. A block node's name has at most 31 characters: it begins with 40
 //! bits of a hash of the owner tag and the last 40 bits of the capture's id. A bitmap's name has room for both in full:
@@ -9,7 +10,7 @@
 //! | recording bitmap, which is also the token | owner `.` capture `.` disk-index |
 //! | frozen bitmap | owner `.` capture `.` disk-index `.frozen` |
 //!
-//! The recording bitmap is made first and removed last, on the disk's own node: whoever finds a node of ours in front of
+//! In a QEMU process the recording bitmap is made first and removed last, on the disk's own node: whoever finds a node of ours in front of
 //! a disk learns from that bitmap which node the disk's own is.
 
 /// What a block node, export or job is for.
@@ -35,9 +36,11 @@ pub enum Role {
     Export,
     /// The job that makes the fleece.
     Job,
+    /// The image of a machine that is off, in its storage daemon.
+    Image,
 }
 
-const ROLES: [(Role, char); 10] = [
+const ROLES: [(Role, char); 11] = [
     (Role::File, 'f'),
     (Role::Limit, 'l'),
     (Role::Fleece, 'q'),
@@ -48,6 +51,7 @@ const ROLES: [(Role, char); 10] = [
     (Role::FreezeMarker, 'z'),
     (Role::Export, 'e'),
     (Role::Job, 'j'),
+    (Role::Image, 'i'),
 ];
 
 impl Role {
@@ -57,7 +61,7 @@ impl Role {
 }
 
 /// 40 bits of FNV-1a, as ten hexadecimal digits.
-fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     let mut value = 0xcbf2_9ce4_8422_2325_u64;
     for byte in text.bytes() {
         value = (value ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);

@@ -1,6 +1,6 @@
 //! Finding what is left when a journal is lost.
 //!
-//! Captures are looked for in every machine of the settings, disks and machines below the machine folder. The host names
+//! Captures are looked for in every machine of the settings and in what serves the images of those that are off, disks and machines below the machine folder. The host names
 //! the kind, because looking where its mode has no grant would end the call.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,14 +12,15 @@ use crate::{
         exports::farshore::platform::ownership::{Kind, Owned, OwnedPage},
         farshore::platform::model::Done,
     },
-    capture,
+    capture, capture_state,
     cleanup::folder_names,
     error::{PlatformError, Result, platform_sentence},
-    graph::Graph,
+    graph,
     names::{BitmapName, NodeName, Scope, tail},
     ports::{Host, Level, items, text},
     qmp::Client,
     settings::{MachineSettings, Settings},
+    storage_daemon::{self, Server},
     target_disks::{self, DiskState, is_id, is_owner, run_folder},
     target_machines,
 };
@@ -47,37 +48,54 @@ pub fn list(host: &dyn Host, kind: Kind, owner: &str, cursor: Option<&str>) -> R
     Ok(OwnedPage { items: all.into_iter().skip(start).collect(), next })
 }
 
-/// Captures that still have something in QEMU, by id, with their machines.
+/// Captures that still have something in QEMU or a storage daemon, by id, with their machines.
 fn captures(host: &dyn Host, settings: &Settings, owner: &str) -> Result<Vec<Owned>> {
-    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for machine in &settings.machines {
-        match captures_of(host, machine, owner) {
-            Ok(ids) => {
-                for id in ids {
-                    found.entry(id).or_default().insert(machine.name.clone());
-                }
+    let mut found: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
+    let mut add = |machine: &MachineSettings, off: bool, ids: Result<BTreeSet<String>>| match ids {
+        Ok(ids) => {
+            for id in ids {
+                found.entry(id).or_default().insert(machine.name.clone(), off);
             }
-            // Whatever was in a QEMU that is gone is gone. That it does not answer is said by whoever lists machines.
-            Err(error) => host.log(Level::Debug, platform_sentence(&error)),
+        }
+        // Whatever was in a process that is gone is gone. That it does not answer is said by whoever lists machines.
+        Err(error) => host.log(Level::Debug, platform_sentence(&error)),
+    };
+    for machine in &settings.machines {
+        let running = Client::connect(host, &machine.name, &machine.qmp);
+        add(machine, false, running.and_then(|mut client| captures_of(&mut client, owner)));
+        if !machine.images.is_empty() {
+            add(machine, true, captures_from_images(host, settings, machine, owner));
         }
     }
-    let owned = |(id, machines): (String, BTreeSet<String>)| {
-        let names: Vec<&str> = machines.iter().map(String::as_str).collect();
+    let owned = |(id, machines): (String, BTreeMap<String, bool>)| {
+        let names: Vec<&str> = machines.keys().map(String::as_str).collect();
         Ok(Owned {
             kind: Kind::Capture,
             owner: owner.into(),
             run: None,
             description: format!("an unfinished capture of {}", names.join(", ")),
-            state: capture::bare_state(owner, &id, &machines)?,
+            state: capture_state::bare_state(owner, &id, &machines)?,
             id,
         })
     };
     found.into_iter().map(owned).collect()
 }
 
-fn captures_of(host: &dyn Host, machine: &MachineSettings, owner: &str) -> Result<BTreeSet<String>> {
-    let mut client = Client::connect(host, &machine.name, &machine.qmp)?;
-    let nodes = Graph::load(&mut client)?.nodes;
+/// Those for which a storage daemon serves the images of a machine that was off.
+fn captures_from_images(
+    host: &dyn Host,
+    settings: &Settings,
+    machine: &MachineSettings,
+    owner: &str,
+) -> Result<BTreeSet<String>> {
+    match storage_daemon::look(host, settings, &machine.name, Scope { owner, capture: None })? {
+        Server::Ours(mut client) => captures_of(&mut client, owner),
+        Server::Nobody | Server::Other(_) => Ok(BTreeSet::new()),
+    }
+}
+
+fn captures_of(client: &mut Client<'_>, owner: &str) -> Result<BTreeSet<String>> {
+    let nodes = graph::nodes(client)?;
     let exports = client.run("query-block-exports", json!({}))?;
     let scope = Scope { owner, capture: None };
     let bitmaps = || nodes.iter().flat_map(|node| &node.bitmaps).filter_map(|bitmap| BitmapName::parse(&bitmap.name));

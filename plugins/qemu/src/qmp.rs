@@ -98,6 +98,14 @@ pub enum Door<'h> {
     Deserted(String),
 }
 
+/// Whether anybody listens on a machine's control socket, on the system's word alone: whether it answers does not matter.
+///
+/// # Errors
+/// `failed` when the system does not say.
+pub fn is_inhabited(host: &dyn Host, machine: &str, socket: &str) -> Result<bool> {
+    Client::dial(host, machine, socket).map(|door| matches!(door, Door::Open(_)))
+}
+
 impl<'h> Client<'h> {
     /// Visits the machine behind a socket.
     ///

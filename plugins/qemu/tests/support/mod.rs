@@ -52,6 +52,18 @@ pub struct TestHost {
     pub lines: RefCell<Vec<String>>,
     /// Before this command is sent to any machine, so many milliseconds pass.
     pub delay: Option<(&'static str, u64)>,
+    pub file_times: FileTimes,
+}
+
+/// How the file system counts when a file was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileTimes {
+    /// As this system's does.
+    Fine,
+    /// In seconds.
+    WholeSeconds,
+    /// Not at all, as for block devices.
+    None,
 }
 
 /// What an operator's template does with its slots.
@@ -140,9 +152,13 @@ impl Host for TestHost {
 
     fn inspect_file(&self, path: &str) -> Result<File, HostError> {
         let found = std::fs::metadata(path).map_err(|error| host_error(&error, path))?;
-        let changed = u64::try_from(found.ctime()).expect("after 1970") * 1_000_000
-            + u64::try_from(found.ctime_nsec()).expect("positive") / 1_000;
-        Ok(File { size_bytes: found.len(), allocated_bytes: found.blocks() * 512, changed_microseconds: Some(changed) })
+        let seconds = u64::try_from(found.ctime()).expect("after 1970") * 1_000_000;
+        let changed_microseconds = match self.file_times {
+            FileTimes::Fine => Some(seconds + u64::try_from(found.ctime_nsec()).expect("positive") / 1_000),
+            FileTimes::WholeSeconds => Some(seconds),
+            FileTimes::None => None,
+        };
+        Ok(File { size_bytes: found.len(), allocated_bytes: found.blocks() * 512, changed_microseconds })
     }
 
     fn remove_file(&self, path: &str) -> Result<bool, HostError> {
@@ -174,6 +190,9 @@ impl Host for TestHost {
     }
 
     fn run_program(&self, template: &str, slots: &[Slot], repetitions: &[Repetition]) -> Result<Completion, HostError> {
+        if *self.writes_left.borrow() == Some(0) || self.killed.load(Ordering::SeqCst) {
+            return Err(HostError::Failed("the host was killed".into()));
+        }
         let found = self.templates.iter().find(|(name, _)| name == template);
         let (_, template) = found.ok_or_else(|| HostError::NotFound(format!("no template {template}")))?;
         let Output { status, stdout, stderr } = template(slots, repetitions)
@@ -368,6 +387,96 @@ pub fn host(folder: &Path, machines: &[&str]) -> TestHost {
         killed: Arc::default(),
         lines: RefCell::default(),
         delay: None,
+        file_times: FileTimes::Fine,
+    }
+}
+
+/// What an operator writes to have images served, as a program: the template of examples/config/maximal.toml.
+pub fn serve_images(slots: &[Slot], repetitions: &[Repetition]) -> Command {
+    let value = |slots: &[Slot], name: &str| {
+        slots.iter().find(|slot| slot.name == name).unwrap_or_else(|| panic!("no slot {name}")).value.clone()
+    };
+    let mut command = Command::new("qemu-storage-daemon");
+    command.args(["--daemonize", "--chardev"]);
+    command.arg(format!("socket,id=monitor,path={},server=on,wait=off", value(slots, "monitor")));
+    command.args(["--monitor", "chardev=monitor"]);
+    for item in repetitions.iter().filter(|repetition| repetition.name == "images").flat_map(|found| &found.items) {
+        let (format, node, path) = (value(item, "format"), value(item, "node"), value(item, "path"));
+        command.arg("--blockdev").arg(format!(
+            "driver={format},node-name={node},read-only=on,force-share=on,file.driver=file,file.filename={path}"
+        ));
+    }
+    command
+}
+
+/// A host that knows where the images of these machines are, and can serve them: a qcow2 image of `vd0` for each.
+pub fn host_with_images(folder: &Path, machines: &[&str]) -> TestHost {
+    let mut host = host(folder, machines);
+    host.templates = vec![("serve-images".into(), serve_images)];
+    for (index, name) in machines.iter().enumerate() {
+        let path = folder.join(format!("{name}0.qcow2"));
+        host.settings["machines"][index]["images"] = json!([{ "disk": "vd0", "path": path, "format": "qcow2" }]);
+    }
+    host
+}
+
+/// The storage daemons whose sockets are in a folder. They end with the value, also those of a test that failed.
+pub struct Daemons(pub PathBuf);
+
+impl Daemons {
+    /// Their process ids.
+    pub fn pids(&self) -> Vec<u32> {
+        let folder = self.0.to_string_lossy().into_owned();
+        let is_ours = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.starts_with("qemu-storage-daemon") && line.contains(&format!("path={folder}/"))
+        };
+        let processes = std::fs::read_dir("/proc").expect("a proc file system").flatten();
+        processes.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).filter(is_ours).collect()
+    }
+
+    /// Ends them as a power failure would.
+    pub fn kill(&self) {
+        for pid in self.pids() {
+            let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
+        }
+        self.assert_none();
+    }
+
+    /// One runs. Another may be about to end.
+    pub fn assert_one(&self) {
+        self.wait_for(1);
+    }
+
+    /// So many run, as soon as those have ended that are about to.
+    pub fn wait_for(&self, count: usize) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.pids().len() != count {
+            assert!(Instant::now() < until, "not {count} storage daemons but {:?}", self.pids());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// None runs, or the last is about to end.
+    pub fn assert_none(&self) {
+        self.wait_for(0);
+    }
+
+    /// None runs, and none has left a socket.
+    pub fn assert_nothing_left(&self) {
+        self.assert_none();
+        let names = std::fs::read_dir(&self.0).expect("a folder").flatten().map(|entry| entry.file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name.contains(".off-")), "sockets are left: {names:?}");
+    }
+}
+
+impl Drop for Daemons {
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            let _ = Command::new("kill").arg("-9").arg(pid.to_string()).status();
+        }
     }
 }
 
