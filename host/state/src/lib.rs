@@ -1,8 +1,13 @@
-//! What a host remembers of its own doings, in an embedded SQLite: cycles and events.
+//! What a host remembers of its own doings, in an embedded SQLite: cycles and events; and a view of the vault's runs.
 //!
 //! It must not decide anything. What is in a vault, which point is the newest, whether a group may be written: that is
 //! asked of the vault and of the configuration. This file answers only what a person asks afterwards: when was the last
-//! cycle, how old did the newest point become, what went wrong in the night.
+//! cycle, how old did the newest point become, what went wrong in the night, which drills and failovers were there.
+//!
+//! ## What is whose
+//! Cycles and events are written once, by the host whose they are ([`State::record`]). A run is in the vault, whichever host
+//! executed it, and its row here says how it was when somebody last looked there ([`State::put_runs`]): it is replaced until the
+//! run has ended, and all rows can be made again from the vault.
 //!
 //! ## What may be lost
 //! All of it. The vault is the truth, and no recovery point depends on this file. So a write is not waited for until it
@@ -20,7 +25,8 @@
 //! in an async task other than `spawn_blocking`.
 //!
 //! ## Limits
-//! Texts are cut at 4 KiB and details at 16 KiB. The tables grow until [`State::trim`] is called.
+//! Texts are cut at 4 KiB and details at 16 KiB. The tables grow until [`State::trim`] is called. Of a run only what a list shows
+//! is remembered: its report is in the vault.
 
 mod codes;
 mod error;
@@ -37,7 +43,7 @@ pub use self::{
     error::StateError,
     record::{
         Achieved, CycleOutcome, CycleQuery, CycleRecord, DETAILS_BYTES_MAX, Event, EventQuery, EventRecord, Record,
-        Severity, TEXT_BYTES_MAX,
+        RunEnd, RunQuery, RunRecord, Severity, TEXT_BYTES_MAX,
     },
     state::{Opened, State},
 };

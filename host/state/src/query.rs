@@ -2,14 +2,14 @@
 
 use std::error::Error;
 
-use farshore_core::{GroupName, Sequence, Timestamp};
+use farshore_core::{GroupName, Sequence, SiteName, Timestamp};
 use rusqlite::{
     Row, Rows, Transaction, named_params, params,
     types::{FromSql, Value},
 };
 
 use crate::{
-    CycleOutcome, CycleQuery, CycleRecord, Event, EventQuery, EventRecord, Severity,
+    CycleOutcome, CycleQuery, CycleRecord, Event, EventQuery, EventRecord, RunEnd, RunQuery, RunRecord, Severity,
     record::{cut, details_json},
 };
 
@@ -84,18 +84,60 @@ pub(crate) fn insert_event(transaction: &Transaction<'_>, event: &Event) -> Resu
     Ok(())
 }
 
+/// An end is final: whoever read the journal earlier, and writes later, takes nothing back.
+const PUT_RUN: &str = "
+    INSERT INTO runs (run, vault, kind, group_name, point, captured_at, source, target, machines, began_at, ended_at,
+        outcome, machines_recovered, leftovers, recovered_in_milliseconds, lost_at_most_milliseconds)
+    VALUES (:run, :vault, :kind, :group, :point, :captured_at, :source, :target, :machines, :began_at, :ended_at,
+        :outcome, :recovered, :leftovers, :recovered_in, :lost_at_most)
+    ON CONFLICT (run) DO UPDATE SET vault = excluded.vault, kind = excluded.kind, group_name = excluded.group_name,
+        point = excluded.point, captured_at = excluded.captured_at, source = excluded.source, target = excluded.target,
+        machines = excluded.machines, began_at = excluded.began_at, ended_at = excluded.ended_at,
+        outcome = excluded.outcome, machines_recovered = excluded.machines_recovered, leftovers = excluded.leftovers,
+        recovered_in_milliseconds = excluded.recovered_in_milliseconds,
+        lost_at_most_milliseconds = excluded.lost_at_most_milliseconds
+        WHERE runs.ended_at IS NULL";
+
+pub(crate) fn put_run(transaction: &Transaction<'_>, record: &RunRecord) -> Result<(), rusqlite::Error> {
+    let RunRecord { run, vault, kind, group, point, captured_at, source, target, machines, began_at, end } = record;
+    let end = end.as_ref();
+    transaction.prepare_cached(PUT_RUN)?.execute(named_params! {
+        ":run": run.to_string(),
+        ":vault": vault.to_string(),
+        ":kind": cut(kind),
+        ":group": group.as_str(),
+        ":point": stored(point.get()),
+        ":captured_at": captured_at.as_unix_milliseconds(),
+        ":source": source.as_str(),
+        ":target": target.as_str(),
+        ":machines": stored(*machines),
+        ":began_at": began_at.as_unix_milliseconds(),
+        ":ended_at": end.map(|end| end.ended_at.as_unix_milliseconds()),
+        ":outcome": end.map(|end| cut(&end.outcome)),
+        ":recovered": end.map(|end| stored(end.machines_recovered)),
+        ":leftovers": end.map(|end| stored(end.leftovers)),
+        ":recovered_in": end.and_then(|end| end.recovered_in_milliseconds).map(stored),
+        ":lost_at_most": end.and_then(|end| end.lost_at_most_milliseconds).map(stored),
+    })?;
+    Ok(())
+}
+
 /// A statement and its values.
 pub(crate) type Statement = (String, Vec<Value>);
 
 pub(crate) fn select_cycles(query: &CycleQuery) -> Statement {
-    let mut values = Vec::new();
-    let mut sql = "SELECT * FROM cycles".to_owned();
-    if let Some(group) = &query.group {
-        sql += " WHERE group_name = ?";
-        values.push(Value::from(group.as_str().to_owned()));
-    }
-    sql += " ORDER BY id DESC";
-    (sql, values)
+    of_group("SELECT * FROM cycles", query.group.as_ref(), "id")
+}
+
+pub(crate) fn select_runs(query: &RunQuery) -> Statement {
+    of_group("SELECT * FROM runs", query.group.as_ref(), "run")
+}
+
+/// Of one group or of all, the highest ids first.
+fn of_group(select: &str, group: Option<&GroupName>, id: &str) -> Statement {
+    let filter = if group.is_some() { " WHERE group_name = ?" } else { "" };
+    let values = group.map(|group| Value::from(group.as_str().to_owned())).into_iter().collect();
+    (format!("{select}{filter} ORDER BY {id} DESC"), values)
 }
 
 /// Each combination reads along an index that is in the order of ids, so that a limit ends the reading early.
@@ -170,9 +212,7 @@ pub(crate) fn read_cycle(row: &Row<'_>) -> Result<CycleRecord, Unreadable> {
             bytes_stored: count(row, "bytes_stored")?,
             held_microseconds: count(row, "held_microseconds")?,
             lag_milliseconds: count(row, "lag_milliseconds")?,
-            age_before_milliseconds: get::<Option<i64>>(row, "age_before_milliseconds")?
-                .map(u64::try_from)
-                .transpose()?,
+            age_before_milliseconds: count_or_none(row, "age_before_milliseconds")?,
             waited_milliseconds: count(row, "waited_milliseconds")?,
         },
     };
@@ -197,12 +237,43 @@ pub(crate) fn read_event(row: &Row<'_>) -> Result<EventRecord, Unreadable> {
     Ok(EventRecord { id: count(row, "id")?, event })
 }
 
+pub(crate) fn read_run(row: &Row<'_>) -> Result<RunRecord, Unreadable> {
+    let end = match get::<Option<i64>>(row, "ended_at")? {
+        None => None,
+        Some(_) => Some(RunEnd {
+            ended_at: time(row, "ended_at")?,
+            outcome: row.get("outcome")?,
+            machines_recovered: count(row, "machines_recovered")?,
+            leftovers: count(row, "leftovers")?,
+            recovered_in_milliseconds: count_or_none(row, "recovered_in_milliseconds")?,
+            lost_at_most_milliseconds: count_or_none(row, "lost_at_most_milliseconds")?,
+        }),
+    };
+    Ok(RunRecord {
+        run: get::<String>(row, "run")?.parse()?,
+        vault: get::<String>(row, "vault")?.parse()?,
+        kind: row.get("kind")?,
+        group: GroupName::new(get::<String>(row, "group_name")?)?,
+        point: Sequence::new(count(row, "point")?),
+        captured_at: time(row, "captured_at")?,
+        source: SiteName::new(get::<String>(row, "source")?)?,
+        target: SiteName::new(get::<String>(row, "target")?)?,
+        machines: count(row, "machines")?,
+        began_at: time(row, "began_at")?,
+        end,
+    })
+}
+
 fn get<T: FromSql>(row: &Row<'_>, column: &str) -> Result<T, rusqlite::Error> {
     row.get(column)
 }
 
 fn count(row: &Row<'_>, column: &str) -> Result<u64, Unreadable> {
     Ok(u64::try_from(get::<i64>(row, column)?)?)
+}
+
+fn count_or_none(row: &Row<'_>, column: &str) -> Result<Option<u64>, Unreadable> {
+    Ok(get::<Option<i64>>(row, column)?.map(u64::try_from).transpose()?)
 }
 
 fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, Unreadable> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use farshore_core::{GroupName, Sequence, Timestamp};
+use farshore_core::{GroupName, RunId, Sequence, SiteName, Timestamp, VaultId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -138,9 +138,63 @@ pub struct EventRecord {
     pub event: Event,
 }
 
+/// A run as it was when it was last looked at. Its journal in the vault says all of it; this is what a list shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The run.
+    pub run: RunId,
+    /// The vault that has its journal.
+    pub vault: VaultId,
+    /// What it is for, such as `drill`.
+    pub kind: String,
+    /// The group.
+    pub group: GroupName,
+    /// The point that is recovered.
+    pub point: Sequence,
+    /// The moment that the point shows.
+    pub captured_at: Timestamp,
+    /// Where the machines were protected.
+    pub source: SiteName,
+    /// Where they are recovered.
+    pub target: SiteName,
+    /// How many machines are recovered.
+    pub machines: u64,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// How it ended; none as long as it has not.
+    #[serde(flatten)]
+    pub end: Option<RunEnd>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// When.
+    pub ended_at: Timestamp,
+    /// How, such as `succeeded`.
+    pub outcome: String,
+    /// How many machines came as far as was asked.
+    pub machines_recovered: u64,
+    /// How much of what it made could not be removed.
+    pub leftovers: u64,
+    /// From its beginning until the last machine came as far as was asked, in milliseconds; none if one did not.
+    pub recovered_in_milliseconds: Option<u64>,
+    /// For how long the group worked at most after what the point shows, in milliseconds; none for a drill.
+    pub lost_at_most_milliseconds: Option<u64>,
+}
+
 /// Which cycles are wanted, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CycleQuery {
+    /// Of this group only.
+    pub group: Option<GroupName>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which runs are wanted, newest first, by their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunQuery {
     /// Of this group only.
     pub group: Option<GroupName>,
     /// At most so many.

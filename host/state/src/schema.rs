@@ -8,9 +8,12 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 /// `FSst`.
 const APPLICATION_ID: i32 = 0x4653_7374;
 
-/// Times are milliseconds since 1970. Ids come of AUTOINCREMENT, so that one is not given again after its row was deleted.
-/// The indexes end in the row's id without naming it, which is the order that rows are read in.
-const MIGRATIONS: [&str; 1] = ["
+/// Times are milliseconds since 1970. Ids of cycles and events come of AUTOINCREMENT, so that one is not given again after its
+/// row was deleted; a run has the vault's. The indexes end in the row's id without naming it, which is the order that rows are
+/// read in.
+pub(crate) const MIGRATIONS: [&str; 2] = [CYCLES_AND_EVENTS, RUNS];
+
+const CYCLES_AND_EVENTS: &str = "
     CREATE TABLE cycles (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         group_name TEXT NOT NULL,
@@ -52,7 +55,32 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE INDEX events_by_group ON events (group_name) WHERE group_name IS NOT NULL;
     CREATE INDEX events_warnings ON events (id) WHERE severity >= 1;
     CREATE INDEX events_errors ON events (id) WHERE severity >= 2;
-"];
+";
+
+/// The text of a run's id sorts by the time of its making.
+const RUNS: &str = "
+    CREATE TABLE runs (
+        run TEXT PRIMARY KEY,
+        vault TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        group_name TEXT NOT NULL,
+        point INTEGER NOT NULL,
+        captured_at INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        target TEXT NOT NULL,
+        machines INTEGER NOT NULL,
+        began_at INTEGER NOT NULL,
+        -- A run that has ended has these; the last two, if there is something to say.
+        ended_at INTEGER,
+        outcome TEXT,
+        machines_recovered INTEGER,
+        leftovers INTEGER,
+        recovered_in_milliseconds INTEGER,
+        lost_at_most_milliseconds INTEGER,
+        CHECK ((ended_at IS NULL) = (outcome IS NULL))
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX runs_by_group ON runs (group_name);
+";
 
 /// The version of the tables that this crate makes and understands.
 pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;

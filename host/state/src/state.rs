@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use farshore_core::{GroupName, Timestamp};
+use farshore_core::{GroupName, Timestamp, VaultId};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig, params, params_from_iter};
 
 use crate::{
-    Achieved, CycleQuery, CycleRecord, EventQuery, EventRecord, Record, StateError, file,
-    query::{collect, insert_cycle, insert_event, read_cycle, read_event, select_cycles, select_events, stored},
+    Achieved, CycleQuery, CycleRecord, EventQuery, EventRecord, Record, RunQuery, RunRecord, StateError, file,
+    query::{
+        collect, insert_cycle, insert_event, put_run, read_cycle, read_event, read_run, select_cycles, select_events,
+        select_runs, stored,
+    },
     schema::{self, Condition},
 };
 
@@ -171,6 +174,45 @@ impl State {
         read(&self.lock()).map_err(self.failed("read"))
     }
 
+    /// Remembers how these runs were last seen, all of them or none. A run that is remembered already is replaced, unless it is
+    /// remembered as one that has ended: that changes no more.
+    ///
+    /// # Errors
+    /// [`StateError`]; then none is remembered.
+    pub fn put_runs(&self, runs: &[RunRecord]) -> Result<(), StateError> {
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            runs.iter().try_for_each(|run| put_run(&transaction, run))?;
+            transaction.commit()
+        };
+        if runs.is_empty() { Ok(()) } else { write(&mut self.lock()).map_err(self.failed("written")) }
+    }
+
+    /// The runs that are remembered, newest first.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn runs(&self, query: &RunQuery) -> Result<Vec<RunRecord>, StateError> {
+        let (sql, values) = select_runs(query);
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            collect(statement.query(params_from_iter(values))?, query.limit, read_run)
+        };
+        read(&self.lock()).map_err(self.failed("read"))
+    }
+
+    /// Forgets the runs of all vaults but this one. Returns how many they were.
+    ///
+    /// # Errors
+    /// [`StateError`]; then none is forgotten.
+    pub fn forget_other_vaults(&self, vault: VaultId) -> Result<u64, StateError> {
+        let write = |connection: &Connection| {
+            let rows = connection.execute("DELETE FROM runs WHERE vault <> ?", [vault.to_string()])?;
+            Ok(u64::try_from(rows).unwrap_or(u64::MAX))
+        };
+        write(&self.lock()).map_err(self.failed("written"))
+    }
+
     /// How old the group's newest point became, over the cycles that ended since then with a new one.
     ///
     /// # Errors
@@ -186,8 +228,9 @@ impl State {
         read(&self.lock()).map_err(self.failed("read"))
     }
 
-    /// Forgets cycles that ended and events that happened before this time, and of the others all but the newest
-    /// `rows_max` of each. Returns how many rows were deleted. Their room in the file is used again.
+    /// Forgets cycles that ended and events that happened before this time, and of the others, and of runs of any age, all but the
+    /// newest `rows_max` of each: a run that the vault still has is not forgotten for its age, or it would be read there again.
+    /// Returns how many rows were deleted. Their room in the file is used again.
     ///
     /// # Errors
     /// [`StateError`]; then none is deleted.
@@ -195,8 +238,10 @@ impl State {
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut rows = 0_usize;
-            for (old, beyond) in TRIM {
+            for old in TRIM_OLD {
                 rows = rows.saturating_add(transaction.execute(old, [before.as_unix_milliseconds()])?);
+            }
+            for beyond in TRIM_BEYOND {
                 rows = rows.saturating_add(transaction.execute(beyond, [stored(rows_max)])?);
             }
             transaction.commit()?;
@@ -219,14 +264,12 @@ impl State {
 pub(crate) const ACHIEVED: &str = "SELECT age_before_milliseconds FROM cycles
      WHERE group_name = ? AND ended_at >= ? AND age_before_milliseconds IS NOT NULL";
 
-/// For each table: what is older than a time, and what is beyond a number of rows.
-pub(crate) const TRIM: [(&str, &str); 2] = [
-    (
-        "DELETE FROM cycles WHERE ended_at < ?",
-        "DELETE FROM cycles WHERE id <= (SELECT id FROM cycles ORDER BY id DESC LIMIT 1 OFFSET ?)",
-    ),
-    (
-        "DELETE FROM events WHERE at < ?",
-        "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)",
-    ),
+/// What is older than a time.
+pub(crate) const TRIM_OLD: [&str; 2] = ["DELETE FROM cycles WHERE ended_at < ?", "DELETE FROM events WHERE at < ?"];
+
+/// What is beyond a number of rows.
+pub(crate) const TRIM_BEYOND: [&str; 3] = [
+    "DELETE FROM cycles WHERE id <= (SELECT id FROM cycles ORDER BY id DESC LIMIT 1 OFFSET ?)",
+    "DELETE FROM events WHERE id <= (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)",
+    "DELETE FROM runs WHERE run <= (SELECT run FROM runs ORDER BY run DESC LIMIT 1 OFFSET ?)",
 ];

@@ -3,6 +3,7 @@
 mod damage;
 mod queries;
 mod records;
+mod runs;
 
 use std::path::PathBuf;
 

@@ -2,8 +2,9 @@ use rusqlite::params_from_iter;
 
 use super::*;
 use crate::{
-    query::{select_cycles, select_events},
-    state::{ACHIEVED, TRIM},
+    RunQuery,
+    query::{select_cycles, select_events, select_runs},
+    state::{ACHIEVED, TRIM_BEYOND, TRIM_OLD},
 };
 
 const GROUPS: [Option<&str>; 3] = [None, Some("mail"), Some("orders")];
@@ -129,13 +130,13 @@ fn no_query_reads_a_whole_table_or_sorts() {
     for of in GROUPS {
         let (sql, values) = select_cycles(&CycleQuery { group: of.map(group), limit: 1 });
         check(&sql, values, of.is_none());
+        let (sql, values) = select_runs(&RunQuery { group: of.map(group), limit: 1 });
+        check(&sql, values, of.is_none());
     }
     check(ACHIEVED, vec!["orders".to_owned().into(), 1.into()], false);
     assert!(
         plan(&state, ACHIEVED, vec!["orders".to_owned().into(), 1.into()])[0].contains("COVERING INDEX cycles_by_age")
     );
-    for (old, beyond) in TRIM {
-        check(old, vec![1.into()], false);
-        check(beyond, vec![1.into()], true);
-    }
+    TRIM_OLD.iter().for_each(|old| check(old, vec![1.into()], false));
+    TRIM_BEYOND.iter().for_each(|beyond| check(beyond, vec![1.into()], true));
 }
