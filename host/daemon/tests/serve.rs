@@ -4,71 +4,13 @@ mod support;
 
 use std::{
     collections::VecDeque,
-    io::{BufRead as _, BufReader},
-    process::{Child, Stdio},
-    sync::{Arc, Condvar, Mutex, mpsc},
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
 use axum::{Json, Router, extract::State, http::HeaderMap, routing::post};
 use serde_json::Value;
-use support::{CONFIGURATION, World, success};
-
-/// What is waited for comes within seconds on an idle machine.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// A daemon, and the events that it prints. It is killed when it is dropped.
-struct Daemon {
-    child: Child,
-    events: mpsc::Receiver<Value>,
-}
-
-impl Daemon {
-    fn start(world: &World) -> Self {
-        let mut command = world.command(&["--json", "serve"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let (sender, events) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = sender.send(serde_json::from_str(&line).expect("JSON"));
-            }
-        });
-        Self { child, events }
-    }
-
-    /// The next event of this name.
-    fn event(&self, name: &str) -> Value {
-        let mut others = Vec::new();
-        loop {
-            match self.events.recv_timeout(WAIT_MAX) {
-                Ok(event) if event["name"] == name => return event,
-                Ok(event) => others.push(event),
-                Err(error) => panic!("no event {name}: {error}; {others:#?}"),
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(std::process::Command::new("kill").args([name, &pid]).status().expect("kill").success());
-    }
-
-    /// Its status after SIGTERM, and what it wrote to standard error.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.signal("-TERM");
-        let mut errors = String::new();
-        std::io::Read::read_to_string(&mut self.child.stderr.take().expect("a pipe"), &mut errors).expect("UTF-8");
-        (self.child.wait().expect("it ends").code(), errors)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{CONFIGURATION, Daemon, WAIT_MAX, World, success};
 
 /// A world with an empty vault, and this added to its configuration.
 fn world(more: &str) -> World {

@@ -12,7 +12,7 @@ use axum::{
 };
 use farshore_core::{Clock, Coded as _, GroupName, Timestamp};
 use farshore_replication::{Asked, Board, CycleReport, Order, Wishes};
-use farshore_state::{CycleQuery, CycleRecord, EventQuery, EventRecord, Severity, StateError};
+use farshore_state::{CycleQuery, CycleRecord, EventQuery, EventRecord, RunQuery, RunRecord, Severity, StateError};
 use serde::Deserialize;
 use tokio::{
     net::UnixListener,
@@ -25,6 +25,7 @@ use super::{
     judge::Judge,
     keeper::{Known, ReloadAsked},
     metrics,
+    runs::{RunsView, Standing},
     tcp::{Identity, TlsListener, check_token},
 };
 use crate::{
@@ -33,7 +34,7 @@ use crate::{
     output::{Failure, Status},
 };
 
-/// How many events or cycles one answer has, if nobody says and at most.
+/// How many events, cycles or runs one answer has, if nobody says and at most.
 const ROWS_DEFAULT: u32 = 100;
 const ROWS_MAX: u32 = 10_000;
 
@@ -46,6 +47,7 @@ pub struct Served {
     pub diary: Diary,
     /// None if it cannot be used.
     pub state: Option<Arc<farshore_state::State>>,
+    pub runs: Arc<RunsView>,
     pub known: Arc<Known>,
     pub judge: Arc<Judge>,
     pub clock: Arc<dyn Clock>,
@@ -86,6 +88,7 @@ fn router(served: Arc<Served>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/cycles", get(cycles))
+        .route("/v1/runs", get(runs))
         .route("/v1/groups/{group}/cycles", post(begin_cycle))
         .route("/v1/reload", post(reload))
         .fallback(|| async { Refused::new(StatusCode::NOT_FOUND, usage("there is no such path in this API")) })
@@ -243,6 +246,34 @@ async fn cycles(
     let Query(asked) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, usage(error.body_text())))?;
     let query = CycleQuery { group: asked.group, limit: asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX) };
     read(served, move |state| state.cycles(&query)).await
+}
+
+/// What runs are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunsAsked {
+    group: Option<GroupName>,
+    limit: Option<u32>,
+}
+
+async fn runs(
+    State(served): Shared,
+    asked: Result<Query<RunsAsked>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Vec<RunRecord>>, Refused> {
+    let Query(asked) = asked.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, usage(error.body_text())))?;
+    let query = RunQuery { group: asked.group, limit: asked.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX) };
+    // Before the rows are read, so that an answer without any is not taken for one after a look that came meanwhile.
+    let has_looked = match served.runs.standing() {
+        Standing::NotLooked => false,
+        Standing::Refused(failure) => return Err(Refused::new(StatusCode::FORBIDDEN, failure)),
+        Standing::Looked => true,
+    };
+    let found = read(served, move |state| state.runs(&query)).await?;
+    if found.is_empty() && !has_looked {
+        let why = "the vault has not been asked yet which runs it has".to_owned();
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, CliError::NotDone { why }));
+    }
+    Ok(found)
 }
 
 /// Reads the state file, which may have to wait for a disk.

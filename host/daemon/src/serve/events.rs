@@ -46,6 +46,10 @@ pub const POINTS_GIVEN_UP: &str = "points-given-up";
 pub const MACHINE_SUSPENDED: &str = "machine-suspended";
 /// A machine that was suspended is part of its group's points again.
 pub const MACHINE_RETURNED: &str = "machine-returned";
+/// A run, of a drill or a failover, began: it has not ended when it is seen first.
+pub const RUN_BEGAN: &str = "run-began";
+/// A run has ended.
+pub const RUN_ENDED: &str = "run-ended";
 /// A point that somebody asked for is durable.
 pub const POINT_CREATED: &str = "point-created";
 /// A cycle says something that somebody should know, though it goes on.

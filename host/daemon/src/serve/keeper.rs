@@ -8,14 +8,14 @@
 //! counts. What only a restart changes refuses the file, so that it never says something else than what happens.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use farshore_core::{GroupName, Timestamp};
+use farshore_core::{GroupName, SiteName, Timestamp};
 use farshore_replication::{Board, FailingMachine, Newest, Order, Replicator, Turns, Watched};
-use farshore_state::Severity;
+use farshore_state::{Severity, State};
 use farshore_vault::Vault;
 use futures::{StreamExt as _, stream};
 use sd_notify::NotifyState;
@@ -28,6 +28,7 @@ use super::{
     events,
     heard::Cycles,
     proofs,
+    runs::{Looker, RunsView},
     tcp::Identity,
     traces,
 };
@@ -72,6 +73,8 @@ pub struct Known {
 
 struct Inner {
     configuration: ConfigurationStatus,
+    /// The sites that this host serves.
+    sites: BTreeSet<SiteName>,
     /// Why the vault is not open.
     vault: Option<String>,
     /// Why groups cannot be replicated.
@@ -82,9 +85,10 @@ impl Known {
     /// Of a configuration that was just read.
     pub fn new(configuration: &Configuration, at: Timestamp) -> Self {
         let file = configuration.file().to_owned();
+        let sites = served_sites(configuration);
         let configuration = ConfigurationStatus { file, taken_at: at, refused: None };
         let vault = Some("it has not been opened yet".to_owned());
-        Self { inner: Mutex::new(Inner { configuration, vault, unusable: BTreeMap::new() }) }
+        Self { inner: Mutex::new(Inner { configuration, sites, vault, unusable: BTreeMap::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -103,10 +107,19 @@ impl Known {
         vault.chain(inner.unusable.iter().map(|(group, why)| format!("group {group}: {why}"))).collect()
     }
 
+    /// Whether a site is in the configuration, and this host serves it.
+    pub fn serves(&self, site: &SiteName) -> bool {
+        self.lock().sites.contains(site)
+    }
+
     /// Whether the vault is open.
     pub fn is_open(&self) -> bool {
         self.lock().vault.is_none()
     }
+}
+
+fn served_sites(configuration: &Configuration) -> BTreeSet<SiteName> {
+    configuration.sites.keys().filter(|site| configuration.serves(site)).cloned().collect()
 }
 
 /// Keeps the loop at what the configuration says.
@@ -117,6 +130,9 @@ pub struct Keeper<'a> {
     pub told: Told,
     pub identity: Option<Identity>,
     pub known: Arc<Known>,
+    /// None if it cannot be used.
+    pub state: Option<Arc<State>>,
+    pub runs: Arc<RunsView>,
     pub orders: mpsc::Sender<Order>,
     /// What was refused last, if it was not mended since.
     pub refused: Option<Refused>,
@@ -156,6 +172,7 @@ impl Keeper<'_> {
         let (vault, board) = (Arc::clone(&engine.vault), Arc::clone(&self.board));
         let (clock, stop) = (Arc::clone(&self.context.clock), self.context.stop.clone());
         tokio::spawn(async move { proofs::look(&vault, &board, &*clock, &stop).await });
+        self.look_at_runs(&engine);
         self.limit().await;
         self.protect(&mut engine, self.served()).await;
         let mut retried_at = self.context.clock.monotonic();
@@ -171,6 +188,16 @@ impl Keeper<'_> {
                 self.retry(&mut engine).await;
             }
         }
+    }
+
+    /// Keeps the view of the vault's runs from now on.
+    fn look_at_runs(&self, engine: &Engine) {
+        let Some(state) = &self.state else { return };
+        let (vault, state, view) = (Arc::clone(&engine.vault), Arc::clone(state), Arc::clone(&self.runs));
+        let (diary, known) = (self.told.diary.clone(), Arc::clone(&self.known));
+        let (clock, stop) = (Arc::clone(&self.context.clock), self.context.stop.clone());
+        let looker = Looker::new(vault, state, view, diary, known, clock);
+        tokio::spawn(async move { looker.look(&stop).await });
     }
 
     /// Waits for so long, or until somebody wants the file to be taken; takes it then, or if it was changed.
@@ -389,6 +416,7 @@ impl Keeper<'_> {
             let mut inner = self.known.lock();
             inner.configuration.taken_at = self.context.clock.now();
             inner.configuration.refused = None;
+            inner.sites = served_sites(&self.configuration);
             inner.unusable.retain(|name, _| is_served(name));
         }
         let gone: Vec<GroupName> =

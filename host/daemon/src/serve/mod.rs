@@ -2,7 +2,8 @@
 //!
 //! Four hands share a board and a diary. The *loop* gives turns and runs cycles ([`farshore_replication::watch`]). The *keeper* opens
 //! the vault and keeps the loop at what the configuration says. The *judge* looks once a second who is late. The *API* answers the
-//! command line. Who is alerted hears of events from the diary.
+//! command line. Two more look into the vault now and then: what was proven of points, and which runs there are. Who is alerted hears
+//! of events from the diary.
 //!
 //! *Stopping.* With the first SIGTERM or SIGINT no cycle begins any more; those that run have the configuration's `drain-limit` to become
 //! points, and are then ended, their captures released. The second ends the process at once, which costs no more than a crash does.
@@ -21,6 +22,7 @@ mod judge;
 mod keeper;
 mod metrics;
 mod proofs;
+mod runs;
 mod socket;
 mod tcp;
 mod traces;
@@ -47,6 +49,7 @@ use self::{
     heard::Loop,
     judge::Judge,
     keeper::{Keeper, Known, Wanted},
+    runs::RunsView,
     socket::{Lock, Socket},
     tcp::{Identity, TlsListener},
     traces::Traces,
@@ -182,6 +185,7 @@ async fn work(
     let (diary, clock) = (&told.diary, Arc::clone(&context.clock));
     let board = Arc::new(Board::new(Arc::clone(&clock)));
     let known = Arc::new(Known::new(&configuration, clock.now()));
+    let runs = Arc::<RunsView>::default();
     let judge = Judge::new(&board, diary, &clock);
     let (orders_sender, orders) = orders();
     let (reloads_sender, asked) = mpsc::channel(RELOADS_MAX);
@@ -189,7 +193,8 @@ async fn work(
     let served = Arc::new(Served {
         board: Arc::clone(&board),
         diary: diary.clone(),
-        state,
+        state: state.clone(),
+        runs: Arc::clone(&runs),
         known: Arc::clone(&known),
         judge: Arc::clone(&judge),
         clock: Arc::clone(&clock),
@@ -210,6 +215,8 @@ async fn work(
         told: told.clone(),
         identity,
         known,
+        state,
+        runs,
         orders: orders_sender,
         refused: None,
         modified: None,

@@ -1,13 +1,21 @@
-//! A folder with a configuration, and the binary run in it.
+//! A folder with a configuration, and the binary run in it, also as a daemon.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::Duration,
 };
+
+use serde_json::Value;
+
+/// What is waited for comes within seconds on an idle machine.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A folder for one test.
 pub struct World {
@@ -96,6 +104,61 @@ impl World {
             text(&output.stdout),
             text(&output.stderr)
         )
+    }
+}
+
+/// A daemon, and the events that it prints. It is killed when it is dropped.
+pub struct Daemon {
+    child: Child,
+    events: mpsc::Receiver<Value>,
+}
+
+impl Daemon {
+    /// Starts it.
+    pub fn start(world: &World) -> Self {
+        let mut command = world.command(&["--json", "serve"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (sender, events) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(serde_json::from_str(&line).expect("JSON"));
+            }
+        });
+        Self { child, events }
+    }
+
+    /// The next event of this name.
+    pub fn event(&self, name: &str) -> Value {
+        let mut others = Vec::new();
+        loop {
+            match self.events.recv_timeout(WAIT_MAX) {
+                Ok(event) if event["name"] == name => return event,
+                Ok(event) => others.push(event),
+                Err(error) => panic!("no event {name}: {error}; {others:#?}"),
+            }
+        }
+    }
+
+    /// Sends it a signal, such as `-HUP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
+    }
+
+    /// Its status after SIGTERM, and what it wrote to standard error.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        self.signal("-TERM");
+        let mut errors = String::new();
+        std::io::Read::read_to_string(&mut self.child.stderr.take().expect("a pipe"), &mut errors).expect("UTF-8");
+        (self.child.wait().expect("it ends").code(), errors)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
