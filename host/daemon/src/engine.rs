@@ -119,9 +119,13 @@ impl Engine {
             let throttle = || Arc::new(Throttle::new(Arc::clone(&clock), limits()));
             lasting.reads.entry(name.clone()).or_insert_with(throttle);
         }
-        for name in configuration.groups.keys() {
+        lasting.suspensions.retain(|name, _| configuration.groups.contains_key(name));
+        for (name, group) in &configuration.groups {
             lasting.memories.entry(name.clone()).or_default();
-            lasting.suspensions.entry(name.clone()).or_default();
+            match group.failing_machine {
+                FailingMachine::StopGroup => drop(lasting.suspensions.remove(name)),
+                FailingMachine::Suspend => lasting.suspensions.entry(name.clone()).or_default().retain(&group.machines),
+            }
         }
         Ok(Self { vault, adapters, capsule: capsule.items, state_folder, clock, entropy, lasting })
     }

@@ -89,8 +89,8 @@ pub struct RunReport {
     pub outcome: RunOutcome,
     /// What was lost, in a sentence.
     pub loss: String,
-    /// From the point's instant, or from that of the machine that is furthest behind, until the source was proven to be off, or, where somebody attested that it was, until the
-    /// run began: what the group did then is lost. None for a drill.
+    /// From the point's instant, or from that of the machine that is furthest behind, until the source was proven to be off, or,
+    /// where somebody attested that it was, until the run began: what the group did then is lost. None for a drill.
     pub seconds_lost_at_most: Option<f64>,
     /// From the run's beginning to the last machine's readiness.
     pub seconds_to_recover: Option<f64>,

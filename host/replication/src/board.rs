@@ -54,7 +54,7 @@ pub struct PointStatus {
     pub point: Sequence,
     /// When it was captured.
     pub captured_at: Timestamp,
-    /// How its disks were obtained, each kind once.
+    /// How the disks that were captured for it were obtained, each kind once.
     pub bases: Vec<Basis>,
     /// What whoever asked for it calls it.
     pub label: Option<PointLabel>,
@@ -73,7 +73,8 @@ impl PointStatus {
 impl From<&Point> for PointStatus {
     fn from(point: &Point) -> Self {
         let mut bases: Vec<Basis> = Vec::new();
-        for disk in point.machines.iter().flat_map(|machine| &machine.disks) {
+        let captured = point.machines.iter().filter(|machine| machine.captured_at.is_none());
+        for disk in captured.flat_map(|machine| &machine.disks) {
             if !bases.contains(&disk.basis) {
                 bases.push(disk.basis);
             }
@@ -276,7 +277,14 @@ impl Known {
     /// The newest point is at least so old now.
     fn learn(&mut self, newest: Newest, age_min: Duration, clock: &dyn Clock) {
         if let Newest::Point(point) = &newest {
-            self.learnt = (clock.now().since(point.oldest_part()).max(age_min), clock.monotonic());
+            // What is still the oldest part has not become younger because a clock was put back.
+            let is_same = |known: &&PointStatus| known.oldest_part() == point.oldest_part();
+            let known = match &self.newest {
+                Newest::Point(before) => Some(before).filter(is_same).and_then(|_| self.age(clock)),
+                _ => None,
+            };
+            let age = clock.now().since(point.oldest_part()).max(age_min).max(known.unwrap_or_default());
+            self.learnt = (age, clock.monotonic());
         }
         self.newest = newest;
     }
@@ -472,7 +480,13 @@ impl Board {
         is_new
     }
 
-    /// A machine of a group is suspended, for this reason.
+    /// A cycle had nothing to do; the group is looked at again after `pause`.
+    pub fn rests(&self, group: &GroupName, pause: Option<Duration>) {
+        let due = self.due(pause);
+        self.with(group, |known| known.doing = due);
+    }
+
+    /// A machine of a group is suspended, or still is, for this reason.
     pub fn suspended(
         &self,
         group: &GroupName,
@@ -482,9 +496,13 @@ impl Board {
         captured_at: Option<Timestamp>,
     ) {
         let (since, now) = (self.clock.now(), self.clock.monotonic());
-        let status = SuspendedStatus { machine: machine.clone(), since, code: code.to_string(), message, captured_at };
+        let mut status =
+            SuspendedStatus { machine: machine.clone(), since, code: code.to_string(), message, captured_at };
         self.with(group, |known| {
-            known.suspended.insert(machine.clone(), (status, now));
+            let before = known.suspended.get(machine).map(|(before, then)| (before.since, *then));
+            let (since, then) = before.unwrap_or((since, now));
+            status.since = since;
+            known.suspended.insert(machine.clone(), (status, then));
         });
     }
 

@@ -306,7 +306,7 @@ impl Replicator {
         };
         let mut spool = self.open_spool(&lineage);
         if wishes.only_catches_up {
-            return self.only_catch_up(spool, &lineage, &mut journal, &mut meter, stop).await;
+            return Err(self.only_catch_up(spool, &lineage, &mut journal, &mut meter, stop).await);
         }
         let mut begun = match spool.as_ref().is_some_and(|spool| self.goes_through(spool, &lineage)) {
             true => None,
@@ -351,27 +351,14 @@ impl Replicator {
                     self.note_answer(&error);
                     let after = before.as_ref().and_then(|before| Some((before, before.capture?)));
                     if let (Some(spool), Some(after)) = (&mut spool, after) {
-                        let kept = match self.begin_to_wait(spool) {
-                            Ok(to) => {
-                                self.keep(spool, to, &journal, &capture, &cast, after, wishes, &mut meter, stop).await
-                            }
-                            Err(error) => Err(error),
-                        };
-                        match kept {
-                            Ok(_) => {
-                                self.tell_waiting(spool);
-                                self.returned(&cast);
-                                self.release(&mut journal, &capture, CaptureOutcome::Committed, &mut meter).await;
-                                return Err(self.waiting(spool, Some(error), false));
-                            }
-                            Err(stopped @ ReplicationError::Stopped { .. }) => {
-                                self.release(&mut journal, &capture, CaptureOutcome::Abandoned, &mut meter).await;
-                                return Err(stopped);
-                            }
-                            Err(why) => {
-                                let text = format!("the point cannot wait at this host either: {why}");
-                                self.observer.event(CycleEvent::Warning(text));
-                            }
+                        let made =
+                            self.keep_instead(spool, &journal, &capture, &cast, after, wishes, &mut meter, stop).await;
+                        if let Some(made) = made {
+                            let outcome =
+                                made.as_ref().map_or(CaptureOutcome::Abandoned, |()| CaptureOutcome::Committed);
+                            self.release(&mut journal, &capture, outcome, &mut meter).await;
+                            made?;
+                            return Err(self.waiting(spool, Some(error), false));
                         }
                     }
                 }
@@ -456,6 +443,16 @@ impl Replicator {
         OwnerTag { vault: self.vault.id(), lineage: self.vault.lineage_id(&self.protection.group) }
     }
 
+    /// What the journal has of a capture that is about to be asked for.
+    pub(crate) fn journal_entry(
+        &self,
+        before: Option<&Before>,
+        machines: &[MachineId],
+        wishes: &Wishes,
+    ) -> JournalEntry {
+        JournalEntry { request: self.capture_request(before, machines, wishes), state: None, is_committed: false }
+    }
+
     fn capture_request(&self, before: Option<&Before>, machines: &[MachineId], wishes: &Wishes) -> CaptureRequest {
         CaptureRequest {
             id: CaptureId::timed(&*self.clock, &*self.entropy),
@@ -476,7 +473,7 @@ impl Replicator {
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<Capture, ReplicationError> {
-        let mut entry = JournalEntry { request: self.capture_request(before, machines, wishes), state: None };
+        let mut entry = self.journal_entry(before, machines, wishes);
         journal.remember(entry.clone())?;
         let mut patience = Patience::new(CAPTURE_STILL_MAX, self.clock.monotonic());
         // The instant lies somewhere between here and the answer. The earliest time is taken, so that the point's age, and
@@ -528,7 +525,7 @@ impl Replicator {
     }
 
     /// Releases a capture that did not get ready. What is not released stays in the journal.
-    async fn give_up(
+    pub(crate) async fn give_up(
         &self,
         journal: &mut CaptureJournal,
         entry: &JournalEntry,
@@ -753,6 +750,14 @@ impl Replicator {
         }
     }
 
+    /// A capture became a point, and could not be released: other points may follow before it can.
+    pub(crate) fn remember_commit(&self, journal: &mut CaptureJournal, entry: &JournalEntry) {
+        if let Err(error) = journal.remember(JournalEntry { is_committed: true, ..entry.clone() }) {
+            let text = format!("that capture {} became a point is not in the journal: {error}", entry.request.id);
+            self.observer.event(CycleEvent::Warning(text));
+        }
+    }
+
     /// Releases a capture, and says what could not be released.
     pub(crate) async fn release(
         &self,
@@ -766,7 +771,12 @@ impl Replicator {
                 Ok(()) => note,
                 Err(error) => error.to_string(),
             },
-            Err(error) => format!("the capture could not be released yet: {error}"),
+            Err(error) => {
+                if outcome == CaptureOutcome::Committed {
+                    self.remember_commit(journal, &capture.entry);
+                }
+                format!("the capture could not be released yet: {error}")
+            }
         };
         if !note.is_empty() {
             self.observer.event(CycleEvent::Warning(note.clone()));

@@ -256,6 +256,18 @@ impl ReplicationError {
         }
     }
 
+    /// The source failed, or a machine of it.
+    pub(crate) const fn is_of_the_source(&self) -> bool {
+        matches!(
+            self,
+            Self::Site { .. }
+                | Self::MachineMissing { .. }
+                | Self::MachineUndescribed { .. }
+                | Self::MachineUnreached { .. }
+                | Self::Suspending { .. }
+        )
+    }
+
     /// The spool cannot be used, though the vault may be.
     pub(crate) const fn is_of_a_sick_spool(&self) -> bool {
         matches!(self, Self::Spool { source: SpoolError::File { .. } | SpoolError::OtherVersion { .. }, .. })

@@ -32,6 +32,9 @@ pub struct JournalEntry {
     pub request: CaptureRequest,
     /// The adapter's newest state; none if it never answered.
     pub state: Option<AdapterState>,
+    /// It became a point, and could not be released yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_committed: bool,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -186,6 +189,7 @@ mod tests {
                 stall_limit_milliseconds: 250,
             },
             state: None,
+            is_committed: false,
         }
     }
 

@@ -3,8 +3,9 @@
 //! A capture that stays attached slows its guests and fills the source's disk, so every cycle releases what is left
 //! before it does anything else. What may be released how depends on what is known:
 //!
-//! - *The newest point is known*, from the vault, or because it waits at this host. The capture of that point is ended as `committed`, any other as `abandoned`:
-//!   change tracking goes on from the newest point.
+//! - *The newest point is known*, from the vault, or because it waits at this host. The capture of that point is ended as `committed`, and so is one of which the
+//!   journal knows that it became a point: others may have followed that go on without one of its machines. Any other is ended as `abandoned`: change tracking
+//!   goes on from what points have.
 //! - *The group was failed over.* Nothing will be committed from here, so all are ended as `abandoned`.
 //! - *The vault does not answer.* Nobody knows whether the last capture became a point. The views are released by their
 //!   tags, which keeps the change tracking of either outcome, and the journal keeps the captures: the next cycle that
@@ -17,7 +18,7 @@ use farshore_core::CaptureId;
 use farshore_platform::{CaptureOutcome, Owned, SiteError};
 use farshore_vault::Error as VaultError;
 
-use crate::{CaptureJournal, CycleEvent, ReplicationError, Replicator, cycle::AdapterMeter};
+use crate::{CaptureJournal, CycleEvent, JournalEntry, ReplicationError, Replicator, cycle::AdapterMeter};
 
 impl Replicator {
     /// Releases what is left, of a group of whose newest point the capture is known.
@@ -29,13 +30,16 @@ impl Replicator {
     ) {
         let may_lack_captures = journal.may_lack_captures();
         for entry in journal.entries().to_vec() {
+            if self.rests(&entry) {
+                continue;
+            }
             // Without a state there is nothing to ask for: it is found by its tag.
             let Some(state) = &entry.state else {
                 self.forget(journal, &entry);
                 continue;
             };
             let id = entry.request.id;
-            let committed = newest == Some(id);
+            let committed = entry.is_committed || newest == Some(id);
             let outcome = if committed { CaptureOutcome::Committed } else { CaptureOutcome::Abandoned };
             match meter.time(self.source.end_capture(state, outcome)).await {
                 Ok(_) | Err(SiteError::NotFound { .. }) => {
@@ -43,6 +47,9 @@ impl Replicator {
                     self.forget(journal, &entry);
                 }
                 Err(error) => {
+                    if committed && !entry.is_committed {
+                        self.remember_commit(journal, &entry);
+                    }
                     let text = format!("capture {id} of an earlier process could not be released yet: {error}");
                     self.observer.event(CycleEvent::Warning(text));
                 }
@@ -51,6 +58,13 @@ impl Replicator {
         if may_lack_captures {
             self.release_by_tag(|item| !names(journal, item), meter).await;
         }
+    }
+
+    /// Whether a capture is left to the next try of a machine of it that is suspended: whoever makes its site wait makes the others wait seldom.
+    fn rests(&self, entry: &JournalEntry) -> bool {
+        let now = self.clock.monotonic();
+        let suspensions = self.suspensions.as_ref().filter(|_| entry.state.is_some());
+        suspensions.is_some_and(|known| entry.request.machines.iter().any(|machine| known.pauses(machine, now)))
     }
 
     /// Releases what is left when no point could be begun, for this reason.

@@ -246,10 +246,8 @@ impl Replicator {
         }
     }
 
-    /// A cycle that touches no guest: what waits comes into the vault.
-    ///
-    /// # Errors
-    /// [`ReplicationError::NothingWaits`] when nothing does any more; else as a cycle's.
+    /// A cycle that touches no guest: what waits comes into the vault. Returns [`ReplicationError::NothingWaits`] when nothing does any more, else
+    /// as a cycle fails.
     pub(crate) async fn only_catch_up(
         &self,
         spool: Option<Spool>,
@@ -257,14 +255,14 @@ impl Replicator {
         journal: &mut CaptureJournal,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
-    ) -> Result<CycleReport, ReplicationError> {
+    ) -> ReplicationError {
         let wishes = Wishes { only_catches_up: true, ..Wishes::default() };
         if let Some(spool) = spool.filter(|spool| !spool.is_empty())
-            && let Some(report) = self.cycle_through(spool, lineage, journal, wishes, None, meter, stop).await?
+            && let Err(error) = self.cycle_through(spool, lineage, journal, wishes, None, meter, stop).await
         {
-            return Ok(report);
+            return error;
         }
-        Err(ReplicationError::NothingWaits { group: self.protection.group.clone() })
+        ReplicationError::NothingWaits { group: self.protection.group.clone() }
     }
 
     /// Why the vault is lost, as whoever asked it last found.
@@ -433,6 +431,38 @@ impl Replicator {
             outage.memory.captured().insert(id, capture.captured);
         }
         Ok(id)
+    }
+
+    /// Makes a capture wait whose cycle has lost the vault on its way. None if it cannot, which is said; an error if it was stopped.
+    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
+    pub(crate) async fn keep_instead(
+        &self,
+        spool: &mut Spool,
+        journal: &CaptureJournal,
+        capture: &Capture,
+        cast: &Cast,
+        after: (&Before, CaptureId),
+        wishes: Wishes,
+        meter: &mut AdapterMeter<'_>,
+        stop: &CancellationToken,
+    ) -> Option<Result<(), ReplicationError>> {
+        let kept = match self.begin_to_wait(spool) {
+            Ok(to) => self.keep(spool, to, journal, capture, cast, after, wishes, meter, stop).await,
+            Err(error) => Err(error),
+        };
+        match kept {
+            Ok(_) => {
+                self.tell_waiting(spool);
+                self.returned(cast);
+                Some(Ok(()))
+            }
+            Err(stopped @ ReplicationError::Stopped { .. }) => Some(Err(stopped)),
+            Err(why) => {
+                let text = format!("the point cannot wait at this host either: {why}");
+                self.observer.event(CycleEvent::Warning(text));
+                None
+            }
+        }
     }
 
     /// Begins a point that is to wait.

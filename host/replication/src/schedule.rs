@@ -116,11 +116,16 @@ pub enum CycleEnd {
     Waiting,
     /// The same, and the group may have another turn soon to catch up.
     CatchingUp,
+    /// There was nothing to do: all is as if it had not begun.
+    Nothing,
     /// It failed, and another way to do it may begin at once.
     Otherwise,
     /// No later try can help before somebody changes something: the group is looked at now and then.
     Final,
 }
+
+/// A group that had nothing to do is looked at again after so long.
+const NOTHING_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a cycle may hold its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,7 +360,9 @@ impl Schedule {
     pub fn end(&mut self, member: Member, end: CycleEnd, now: Duration) -> Option<Duration> {
         let group = self.groups.get_mut(member.0)?;
         let Phase::Running { since, class, site } = group.phase else { return None };
-        group.length = now.saturating_sub(since);
+        if end != CycleEnd::Nothing {
+            group.length = now.saturating_sub(since);
+        }
         group.is_hopeless = end == CycleEnd::Final;
         let mut pause = match end {
             CycleEnd::Committed | CycleEnd::Waiting | CycleEnd::CatchingUp => {
@@ -368,6 +375,7 @@ impl Schedule {
                     _ => usual,
                 }
             }
+            CycleEnd::Nothing => NOTHING_PAUSE,
             CycleEnd::Otherwise => Duration::ZERO,
             CycleEnd::Failed | CycleEnd::Final => {
                 let doubled = RETRY_PAUSE_MIN.saturating_mul(1 << group.failures.min(6));

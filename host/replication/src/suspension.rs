@@ -2,16 +2,18 @@
 //!
 //! *By policy.* Without [`Suspensions`] a point is all or nothing: a machine that fails, fails its group's cycle. With them it is
 //! *suspended*: the cycle captures the others, and the point has of this machine what the point before it has, with the time at
-//! which that was captured. So every point still recovers the whole group, and says how far each machine is behind. A machine of which no point
-//! has anything yet is left out. The last machine of a group is never suspended: then the cycle fails.
+//! which that was captured. So a point still recovers the whole group, and says how far each machine is behind, but for a machine of which no point
+//! has anything yet: it is left out. The last machine of a group is never suspended: then the cycle fails.
 //!
 //! *Who failed.* Sites say what failed, and not always which machine. One that is missing, or whose disk cannot be read, is known. If
-//! a capture of several cannot begin, those are left out first that were suspended before and were to come back, then those that the platform does not
-//! reach; then each machine is tried alone, and its capture released at once. A failure that no machine fails with alone is the group's.
+//! a capture of several cannot begin, it is tried without the one that was suspended and was to come back, and without those that the platform does not
+//! reach. If that fails too, each machine is tried alone, which begins a capture of it and gives it up at once; if nobody is to blame, that is not done
+//! again for a time that doubles. A capture that is found broken only at its end, by a site that does not say by which machine, is the group's failure.
 //!
-//! *Coming back.* A suspended machine is tried again with the others after a pause that doubles from ten seconds to ten minutes, so that one that
-//! makes its site wait makes the others wait seldom; and at once if somebody asks for a point. Its change tracking goes on meanwhile: what leads from the part that the points
-//! have is named in each request. One that is only missing is looked for in each cycle.
+//! *Coming back.* Suspended machines are tried again with the others, one in a cycle, each after a pause that doubles from ten seconds to ten minutes, so
+//! that one that makes its site wait makes the others wait seldom; all of them at once if somebody asks for a point. One that is only missing is
+//! looked for in each cycle: machines are listed in each. Change tracking goes on meanwhile: what leads from the part that the points have is named
+//! in each request. A machine that fails only when it is read costs the others the cycle in which it is tried.
 //!
 //! *An application-consistent point* of a schedule of its own is all or nothing: if it fails, an ordinary one takes its place.
 
@@ -22,7 +24,6 @@ use std::{
 };
 
 use farshore_core::{Code, Coded as _, Consistency, Machine, MachineId, PowerState};
-use farshore_platform::CaptureOutcome;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -46,56 +47,96 @@ pub enum FailingMachine {
 
 /// The machines of a group that are suspended, as long as a process lives. Another finds out anew.
 #[derive(Debug, Default)]
-pub struct Suspensions(Mutex<BTreeMap<MachineId, Suspended>>);
+pub struct Suspensions(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    machines: BTreeMap<MachineId, Suspended>,
+    /// Nobody was to blame when each was tried alone; how often in a row, and when that is done again.
+    blameless: Retry,
+}
 
 #[derive(Debug)]
 struct Suspended {
     since: Duration,
+    /// The code of why, as it was told last.
+    code: Code,
+    retry: Retry,
+}
+
+/// When something is tried again that has failed so often.
+#[derive(Debug, Default)]
+struct Retry {
     failures: u32,
-    /// When it is tried again, by the clock that is never put back.
-    next_try: Duration,
+    /// By the clock that is never put back.
+    next: Duration,
 }
 
 const PAUSE_MIN: Duration = Duration::from_secs(10);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
+impl Retry {
+    fn failed(&mut self, now: Duration) {
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(8)).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.next = now.saturating_add(pause);
+    }
+}
+
 impl Suspensions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<MachineId, Suspended>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a machine is not to be tried yet.
-    fn pauses(&self, machine: &MachineId, now: Duration) -> bool {
-        self.lock().get(machine).is_some_and(|suspended| now < suspended.next_try)
+    pub(crate) fn pauses(&self, machine: &MachineId, now: Duration) -> bool {
+        self.lock().machines.get(machine).is_some_and(|suspended| now < suspended.retry.next)
     }
 
-    /// A machine has failed, and is tried again after a pause; or is missing, and is looked for all the time. Whether it was not suspended
-    /// before.
-    fn failed(&self, machine: &MachineId, is_missing: bool, now: Duration) -> bool {
-        let mut all = self.lock();
-        let is_new = !all.contains_key(machine);
-        let known = all.entry(machine.clone());
-        let suspended = known.or_insert(Suspended { since: now, failures: 0, next_try: now });
-        if !is_missing {
-            let pause = PAUSE_MIN.saturating_mul(1 << suspended.failures.min(8)).min(PAUSE_MAX);
-            suspended.failures = suspended.failures.saturating_add(1);
-            suspended.next_try = now.saturating_add(pause);
+    /// Of these machines the suspended one that was to be tried first.
+    fn first_due<'a>(&self, machines: impl Iterator<Item = &'a MachineId>) -> Option<MachineId> {
+        let state = self.lock();
+        let suspended = machines.filter_map(|machine| Some((state.machines.get(machine)?.retry.next, machine)));
+        suspended.min().map(|(_, machine)| machine.clone())
+    }
+
+    /// A machine has failed, and is tried again after a pause; or is missing, and is looked for all the time. Whether that is to be told: it
+    /// was not suspended before, or for another reason.
+    fn failed(&self, failing: &Failing, now: Duration) -> bool {
+        let mut state = self.lock();
+        let Failing { machine, code, is_missing, .. } = failing;
+        let before = state.machines.get(machine).map(|suspended| suspended.code);
+        let new = || Suspended { since: now, code: *code, retry: Retry { failures: 0, next: now } };
+        let suspended = state.machines.entry(machine.clone()).or_insert_with(new);
+        suspended.code = *code;
+        match is_missing {
+            true => suspended.retry.next = now,
+            false => suspended.retry.failed(now),
         }
-        is_new
-    }
-
-    fn has(&self, machine: &MachineId) -> bool {
-        self.lock().contains_key(machine)
+        before != Some(*code)
     }
 
     /// A machine is part of a point again. For how long it was not, if it was suspended.
     fn returned(&self, machine: &MachineId, now: Duration) -> Option<Duration> {
-        self.lock().remove(machine).map(|suspended| now.saturating_sub(suspended.since))
+        self.lock().machines.remove(machine).map(|suspended| now.saturating_sub(suspended.since))
     }
 
     /// Forgets those that have left the group.
-    fn retain(&self, machines: &[MachineId]) {
-        self.lock().retain(|machine, _| machines.contains(machine));
+    pub fn retain(&self, machines: &[MachineId]) {
+        self.lock().machines.retain(|machine, _| machines.contains(machine));
+    }
+
+    fn may_try_each(&self, now: Duration) -> bool {
+        now >= self.lock().blameless.next
+    }
+
+    fn nobody_is_to_blame(&self, now: Duration) {
+        self.lock().blameless.failed(now);
+    }
+
+    /// A capture is part of a point.
+    fn succeeded(&self) {
+        self.lock().blameless = Retry::default();
     }
 }
 
@@ -131,6 +172,13 @@ impl Cast {
         format!("without {}{more}, which could not be captured", names.join(", "))
     }
 
+    /// The same without these; none if that leaves all or nobody.
+    fn without(&self, failing: &[Failing]) -> Option<Self> {
+        let mut rest = self.clone();
+        failing.iter().for_each(|failing| rest.leave_out(&failing.machine));
+        (1..self.machines.len()).contains(&rest.machines.len()).then_some(rest)
+    }
+
     fn leave_out(&mut self, machine: &MachineId) {
         self.machines.retain(|kept| kept.id != *machine);
         self.left_out.push(machine.clone());
@@ -154,6 +202,11 @@ impl Failing {
 }
 
 impl Replicator {
+    /// The machines without which the group may go on, if it may without any. A point at rest is all or nothing.
+    fn suspensions_for(&self, wishes: &Wishes) -> Option<&Suspensions> {
+        self.suspensions.as_deref().filter(|_| wishes.consistency != Some(Consistency::Application))
+    }
+
     /// Chooses what is captured, and captures it.
     pub(crate) async fn capture(
         &self,
@@ -163,21 +216,40 @@ impl Replicator {
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<(Capture, Cast), ReplicationError> {
-        let mut cast = self.cast(before, wishes, meter).await?;
-        loop {
-            let error = match self.begin_capture(journal, before, &cast.ids(), wishes, meter, stop).await {
-                Ok(capture) => return Ok((capture, cast)),
-                Err(error) => error,
-            };
-            let failing = self.find_failing(&error, &cast, journal, before, wishes, meter, stop).await?;
-            if failing.is_empty() {
-                return Err(error);
-            }
-            for failing in failing {
-                self.suspend(&failing, before);
-                cast.leave_out(&failing.machine);
+        let cast = self.cast(before, wishes, meter).await?;
+        let error = match self.begin_capture(journal, before, &cast.ids(), wishes, meter, stop).await {
+            Ok(capture) => return Ok((capture, cast)),
+            Err(error) => error,
+        };
+        let Some(suspensions) = self.suspensions_for(wishes).filter(|_| cast.machines.len() > 1) else {
+            return Err(error);
+        };
+        if !matches!(error, ReplicationError::Site { .. }) {
+            return Err(error);
+        }
+        for suspected in [self.came_back(suspensions, &cast, &error), self.unreached(&cast)] {
+            let Some(rest) = cast.without(&suspected) else { continue };
+            match self.begin_capture(journal, before, &rest.ids(), wishes, meter, stop).await {
+                Ok(capture) => {
+                    suspected.iter().for_each(|failing| self.suspend(failing, before));
+                    return Ok((capture, rest));
+                }
+                Err(ReplicationError::Site { .. }) => {}
+                Err(other) => return Err(other),
             }
         }
+        let now = self.clock.monotonic();
+        if !suspensions.may_try_each(now) {
+            return Err(error);
+        }
+        let failing = self.try_each(journal, before, &cast, wishes, meter, stop).await?;
+        let Some(rest) = cast.without(&failing) else {
+            suspensions.nobody_is_to_blame(now);
+            return Err(error);
+        };
+        let capture = self.begin_capture(journal, before, &rest.ids(), wishes, meter, stop).await?;
+        failing.iter().for_each(|failing| self.suspend(failing, before));
+        Ok((capture, rest))
     }
 
     /// The machines that can be asked for, and are not suspended.
@@ -190,32 +262,39 @@ impl Replicator {
         let known =
             meter.time(self.source.machines()).await.map_err(|source| self.site_error("listing machines", source))?;
         let wanted = &self.protection.machines;
-        let Some(suspensions) = &self.suspensions else {
+        let Some(suspensions) = self.suspensions_for(wishes) else {
             let machines = wanted.iter().map(|id| self.describe(&known, before, id)).collect::<Result<_, _>>()?;
             return Ok(Cast { machines, left_out: Vec::new() });
         };
         suspensions.retain(wanted);
         let now = self.clock.monotonic();
-        let described: Vec<_> = wanted.iter().map(|id| (id, self.describe(&known, before, id))).collect();
-        let pauses = |id: &MachineId| !wishes.is_asked && suspensions.pauses(id, now);
-        // If all pause, because others have left the group, each is tried.
-        let may_pause = described.iter().any(|(id, machine)| machine.is_ok() && !pauses(id));
         let (mut cast, mut failed) = (Cast { machines: Vec::new(), left_out: Vec::new() }, Vec::new());
-        for (id, machine) in described {
-            match machine {
-                Ok(_) if may_pause && pauses(id) => cast.left_out.push(id.clone()),
+        for id in wanted {
+            match self.describe(&known, before, id) {
                 Ok(machine) => cast.machines.push(machine),
-                Err(error) => failed.push((id, error)),
+                Err(error) => failed.push(Failing { is_missing: true, ..Failing::new(id, &error) }),
             }
         }
         if cast.machines.is_empty()
-            && let Some((_, error)) = failed.pop()
+            && let Some(id) = wanted.first()
         {
-            return Err(error);
+            self.describe(&known, before, id)?;
         }
-        for (id, error) in failed {
-            self.suspend(&Failing { is_missing: true, ..Failing::new(id, &error) }, before);
-            cast.left_out.push(id.clone());
+        for failing in failed {
+            self.suspend(&failing, before);
+            cast.left_out.push(failing.machine);
+        }
+        if wishes.is_asked {
+            return Ok(cast);
+        }
+        let due = cast.machines.iter().map(|machine| &machine.id).filter(|id| !suspensions.pauses(id, now));
+        let tried = suspensions.first_due(due);
+        let well = |id: &MachineId| suspensions.first_due(std::iter::once(id)).is_none();
+        let rests = |id: &MachineId| !well(id) && tried.as_ref() != Some(id);
+        // If all rest, because others have left the group, each is tried.
+        if cast.machines.iter().any(|machine| !rests(&machine.id)) {
+            let resting: Vec<MachineId> = cast.ids().into_iter().filter(rests).collect();
+            resting.iter().for_each(|id| cast.leave_out(id));
         }
         Ok(cast)
     }
@@ -243,48 +322,50 @@ impl Replicator {
         Ok(Machine { power: PowerState::Off, ..described.clone() })
     }
 
-    /// Which machines are to blame that a capture of these could not begin; none if nobody knows.
-    #[expect(clippy::too_many_arguments, reason = "they are a cycle's own, at their places")]
-    async fn find_failing(
+    /// The one of these that was suspended, and was to come back.
+    fn came_back(&self, suspensions: &Suspensions, cast: &Cast, error: &ReplicationError) -> Vec<Failing> {
+        let is_suspended = |id: &MachineId| suspensions.first_due(std::iter::once(id)).is_some();
+        let came_back: Vec<MachineId> = cast.ids().into_iter().filter(is_suspended).collect();
+        match &came_back[..] {
+            [only] => vec![Failing::new(only, error)],
+            // Of several nobody knows which: each is tried alone.
+            _ => Vec::new(),
+        }
+    }
+
+    /// Those of these that their platform does not reach.
+    fn unreached(&self, cast: &Cast) -> Vec<Failing> {
+        let unreached = cast.machines.iter().filter(|machine| machine.power == PowerState::Unknown).map(|machine| {
+            let (group, site) = (self.protection.group.clone(), self.source.site().clone());
+            let error = ReplicationError::MachineUnreached { group, site, machine: machine.id.clone() };
+            Failing::new(&machine.id, &error)
+        });
+        unreached.collect()
+    }
+
+    /// Those of these of which no capture can begin.
+    async fn try_each(
         &self,
-        error: &ReplicationError,
-        cast: &Cast,
         journal: &mut CaptureJournal,
         before: Option<&Before>,
+        cast: &Cast,
         wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
         stop: &CancellationToken,
     ) -> Result<Vec<Failing>, ReplicationError> {
-        let Some(suspensions) = &self.suspensions else { return Ok(Vec::new()) };
-        let is_all_or_nothing = wishes.consistency == Some(Consistency::Application) || cast.machines.len() < 2;
-        if is_all_or_nothing || !matches!(error, ReplicationError::Site { .. }) {
-            return Ok(Vec::new());
-        }
-        let some_of = |failing: Vec<Failing>| (1..cast.machines.len()).contains(&failing.len()).then_some(failing);
-        let came_back = cast.machines.iter().filter(|machine| suspensions.has(&machine.id));
-        if let Some(came_back) = some_of(came_back.map(|machine| Failing::new(&machine.id, error)).collect()) {
-            return Ok(came_back);
-        }
-        let unreached = cast.machines.iter().filter(|machine| machine.power == PowerState::Unknown).map(|machine| {
-            let (group, site) = (self.protection.group.clone(), self.source.site().clone());
-            let machine = machine.id.clone();
-            Failing::new(&machine.clone(), &ReplicationError::MachineUnreached { group, site, machine })
-        });
-        if let Some(unreached) = some_of(unreached.collect()) {
-            return Ok(unreached);
-        }
         let mut failing = Vec::new();
         for id in cast.ids() {
-            match self.try_alone(journal, before, &id, wishes, meter, stop).await {
-                Ok(()) => {}
-                Err(error @ ReplicationError::Site { .. }) => failing.push(Failing::new(&id, &error)),
-                Err(error) => return Err(error),
+            if stop.is_cancelled() {
+                return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
+            }
+            if let Err(error) = self.try_alone(journal, before, &id, wishes, meter).await? {
+                failing.push(Failing::new(&id, &error));
             }
         }
-        Ok(some_of(failing).unwrap_or_default())
+        Ok(failing)
     }
 
-    /// Whether a capture of one machine can begin.
+    /// Whether a capture of one machine can begin. It is given up at once, ready or not.
     async fn try_alone(
         &self,
         journal: &mut CaptureJournal,
@@ -292,33 +373,32 @@ impl Replicator {
         machine: &MachineId,
         wishes: &Wishes,
         meter: &mut AdapterMeter<'_>,
-        stop: &CancellationToken,
-    ) -> Result<(), ReplicationError> {
-        if stop.is_cancelled() {
-            return Err(ReplicationError::Stopped { group: self.protection.group.clone() });
-        }
-        let machines = std::slice::from_ref(machine);
-        match self.begin_capture(journal, before, machines, wishes, meter, stop).await {
-            Ok(capture) => {
-                self.release(journal, &capture, CaptureOutcome::Abandoned, meter).await;
-                Ok(())
+    ) -> Result<Result<(), ReplicationError>, ReplicationError> {
+        let mut entry = self.journal_entry(before, std::slice::from_ref(machine), wishes);
+        journal.remember(entry.clone())?;
+        match meter.time(self.source.begin_capture(&entry.request)).await {
+            Ok(step) => {
+                entry.state = Some(step.state.clone());
+                let remembered = journal.remember(entry.clone());
+                self.give_up(journal, &entry, &step.state, meter).await;
+                remembered.map(Ok)
             }
-            Err(error) => {
+            Err(source) => {
                 // What these may have left is looked for by its tag as long as the journal has one of them.
                 let unanswered = journal.entries().iter().filter(|entry| entry.state.is_none()).skip(1);
                 for entry in unanswered.cloned().collect::<Vec<_>>() {
                     self.forget(journal, &entry);
                 }
-                Err(error)
+                Ok(Err(self.site_error("beginning a capture", source)))
             }
         }
     }
 
-    /// Suspends a machine, and says so if it is new.
+    /// Suspends a machine, and says so if that is new, or why is.
     fn suspend(&self, failing: &Failing, before: Option<&Before>) {
         let Some(suspensions) = &self.suspensions else { return };
-        let Failing { machine, code, why, is_missing } = failing;
-        if suspensions.failed(machine, *is_missing, self.clock.monotonic()) {
+        let Failing { machine, code, why, .. } = failing;
+        if suspensions.failed(failing, self.clock.monotonic()) {
             self.observer.event(CycleEvent::Suspended {
                 machine: machine.clone(),
                 code: *code,
@@ -346,6 +426,7 @@ impl Replicator {
     pub(crate) fn returned(&self, cast: &Cast) {
         let Some(suspensions) = &self.suspensions else { return };
         let now = self.clock.monotonic();
+        suspensions.succeeded();
         for machine in cast.ids() {
             if let Some(suspended_for) = suspensions.returned(&machine, now) {
                 self.observer.event(CycleEvent::Returned { machine, suspended_for });
@@ -361,20 +442,25 @@ mod tests {
     #[test]
     fn a_machine_is_tried_again_after_pauses_that_grow() {
         let (suspensions, machine) = (Suspensions::default(), MachineId::new("db").expect("a name"));
+        let failing = |code, is_missing| {
+            let (machine, why) = (machine.clone(), String::new());
+            Failing { machine, code: Code::new(code), why, is_missing }
+        };
         let mut now = Duration::from_secs(100);
         let mut pauses = Vec::new();
         for round in 0..9 {
-            assert_eq!(suspensions.failed(&machine, false, now), round == 0, "it is new once");
+            assert_eq!(suspensions.failed(&failing(3007, false), now), round == 0, "it is told once");
             let seconds = (0..).find(|seconds| !suspensions.pauses(&machine, now + Duration::from_secs(*seconds)));
             pauses.push(seconds.expect("it ends"));
             now += Duration::from_secs(pauses[round]);
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+        assert!(suspensions.failed(&failing(3003, false), now), "there is another reason");
         assert_eq!(suspensions.returned(&machine, now), Some(now - Duration::from_secs(100)));
         assert_eq!(suspensions.returned(&machine, now), None);
-        assert!(suspensions.failed(&machine, true, now) && !suspensions.pauses(&machine, now), "it is missing");
-        assert!(!suspensions.failed(&machine, false, now) && suspensions.pauses(&machine, now));
+        assert!(suspensions.failed(&failing(4003, true), now) && !suspensions.pauses(&machine, now), "it is missing");
+        assert!(suspensions.failed(&failing(3007, false), now) && suspensions.pauses(&machine, now));
         suspensions.retain(&[]);
-        assert!(!suspensions.has(&machine));
+        assert!(!suspensions.pauses(&machine, now));
     }
 }

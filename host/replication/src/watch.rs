@@ -51,7 +51,10 @@ pub trait WatchObserver: Send + Sync {
     /// A cycle made a point, and points of the group wait at this host ([`ReplicationError::Waiting`]). The next is due after `pause`.
     fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>);
 
-    /// A cycle was ended on request, and its capture released; or one that was only to catch up had nothing to do any more.
+    /// A cycle that was only to catch up had nothing to do any more. The group is looked at again after `pause`.
+    fn rests(&self, group: &GroupName, pause: Option<Duration>);
+
+    /// A cycle was ended on request, and its capture released.
     fn stopped(&self, group: &GroupName);
 }
 
@@ -308,9 +311,10 @@ impl Watching<'_> {
         let end = match &result {
             Ok(_) => CycleEnd::Committed,
             Err(ReplicationError::Waiting { is_catching_up: true, .. }) => CycleEnd::CatchingUp,
-            Err(ReplicationError::Waiting { .. } | ReplicationError::NothingWaits { .. }) => CycleEnd::Waiting,
+            Err(ReplicationError::Waiting { .. }) => CycleEnd::Waiting,
+            Err(ReplicationError::NothingWaits { .. }) => CycleEnd::Nothing,
             // The vault and the journal are no guests.
-            Err(ReplicationError::Site { .. }) if is_application => CycleEnd::Otherwise,
+            Err(error) if is_application && error.is_of_the_source() => CycleEnd::Otherwise,
             Err(error) if error.is_final() => CycleEnd::Final,
             Err(_) => CycleEnd::Failed,
         };
@@ -340,9 +344,8 @@ impl Watching<'_> {
         }
         match &result {
             Ok(report) => self.observer.committed(report, waited, pause),
-            Err(ReplicationError::Stopped { .. } | ReplicationError::NothingWaits { .. }) => {
-                self.observer.stopped(&name)
-            }
+            Err(ReplicationError::Stopped { .. }) => self.observer.stopped(&name),
+            Err(ReplicationError::NothingWaits { .. }) => self.observer.rests(&name, pause),
             Err(error @ ReplicationError::Waiting { .. }) => self.observer.waits(&name, error, pause),
             Err(_) if end == CycleEnd::Otherwise => {}
             Err(error) => self.observer.failed(&name, error, self.schedule.failures(member), pause),

@@ -57,6 +57,10 @@ impl WatchObserver for Told {
 
     fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}
 
+    fn rests(&self, group: &GroupName, pause: Option<Duration>) {
+        self.0.rests(group, pause);
+    }
+
     fn stopped(&self, group: &GroupName) {
         self.0.stopped(group);
     }

@@ -589,6 +589,7 @@ impl WatchObserver for Begun {
     fn failed(&self, _: &GroupName, _: &ReplicationError, _: u32, _: Option<Duration>) {}
     fn application_failed(&self, _: &GroupName, _: &ReplicationError, _: Duration) {}
     fn waits(&self, _: &GroupName, _: &ReplicationError, _: Option<Duration>) {}
+    fn rests(&self, _: &GroupName, _: Option<Duration>) {}
     fn stopped(&self, _: &GroupName) {}
 }
 

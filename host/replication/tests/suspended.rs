@@ -122,7 +122,7 @@ async fn a_platform_that_never_says_whether_machines_run_blames_none_for_that() 
 }
 
 #[tokio::test]
-async fn who_was_suspended_is_suspected_first() {
+async fn who_was_to_come_back_is_suspected_first() {
     let mut scene = scene(CatchUp::EveryPoint).await;
     turn(&mut scene).await.expect("both are well");
     scene.site.ail("db", Some(Ill::CannotBegin));
@@ -132,6 +132,78 @@ async fn who_was_suspended_is_suspected_first() {
     scene.pass(11).await;
     turn(&mut scene).await.expect("the other goes on");
     assert_eq!(scene.site.asked().len(), begun + 3, "the point: nobody else is tried for it");
+}
+
+#[tokio::test]
+async fn one_that_is_well_is_not_suspended_for_another() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    turn(&mut scene).await.expect("both are well");
+    scene.site.ail("db", Some(Ill::CannotBegin));
+    turn(&mut scene).await.expect("the other goes on");
+    // By the time it is well, and may come back, the other cannot be captured.
+    scene.site.ail("db", None);
+    scene.site.ail("web", Some(Ill::CannotBegin));
+    scene.pass(11).await;
+    let point = turn(&mut scene).await.expect("it is well").point;
+    assert!(is_behind(&point, "web") && !is_behind(&point, "db"), "{}", point.note);
+    scene.right_points().await;
+}
+
+#[tokio::test]
+async fn of_two_that_were_suspended_together_the_one_that_is_well_comes_back() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    scene.add_machine("cache");
+    turn(&mut scene).await.expect("all are well");
+    ["db", "cache"].iter().for_each(|name| scene.site.ail(name, Some(Ill::Unreached)));
+    let point = turn(&mut scene).await.expect("one goes on").point;
+    assert_eq!(point.behind().count(), 2);
+    scene.site.ail("cache", None);
+    let mut is_back = false;
+    for _ in 0..4 {
+        scene.pass(700).await;
+        is_back |= !is_behind(&turn(&mut scene).await.expect("one goes on at least").point, "cache");
+    }
+    assert!(is_back, "it does not wait for the other");
+    let last = turn(&mut scene).await.expect("two go on").point;
+    assert!(is_behind(&last, "db") && !is_behind(&last, "cache"), "{}", last.note);
+    scene.right_points().await;
+}
+
+#[tokio::test]
+async fn nobody_is_tried_alone_all_the_time_when_nobody_is_to_blame() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    turn(&mut scene).await.expect("both are well");
+    scene.site.refuse_together(true);
+    let begun = scene.site.asked().len();
+    for _ in 0..5 {
+        turn(&mut scene).await.expect_err("together they cannot");
+    }
+    assert_eq!(scene.site.asked().len(), begun + 2, "each was tried once");
+    scene.site.refuse_together(false);
+    assert_eq!(turn(&mut scene).await.expect("both are well").point.behind().count(), 0);
+    assert_eq!((told(&scene), scene.site.captures()), (vec![], 0));
+}
+
+/// It goes between the commit and the release: what the point has of it is what its tracking leads from, whatever points come after.
+#[tokio::test]
+async fn one_that_goes_before_its_capture_is_released_comes_back_with_a_delta() {
+    let mut scene = scene(CatchUp::EveryPoint).await;
+    turn(&mut scene).await.expect("both are well");
+    scene.site.hold_on_to("db", true);
+    turn(&mut scene).await.expect("it became a point, and is not released");
+    scene.site.ail("db", Some(Ill::CannotBegin));
+    for _ in 0..3 {
+        assert!(is_behind(&turn(&mut scene).await.expect("the other goes on").point, "db"));
+    }
+    scene.site.hold_on_to("db", false);
+    scene.pass(700).await;
+    assert!(is_behind(&turn(&mut scene).await.expect("the other goes on").point, "db"), "its capture is released");
+    scene.site.ail("db", None);
+    scene.pass(700).await;
+    let back = turn(&mut scene).await.expect("both are well").point;
+    assert_eq!((back.behind().count(), bases(&back)), (0, vec![Basis::Tracked; 2]));
+    assert_eq!((scene.site.captures(), scene.site.tracked("web"), scene.site.tracked("db")), (0, 1, 1));
+    scene.right_points().await;
 }
 
 #[tokio::test]

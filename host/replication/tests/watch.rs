@@ -119,6 +119,8 @@ impl<F: Fn(&BTreeMap<GroupName, usize>, usize) -> bool + Send + Sync> WatchObser
         self.look();
     }
 
+    fn rests(&self, _: &GroupName, _: Option<Duration>) {}
+
     fn stopped(&self, group: &GroupName) {
         self.stopped.lock().expect("no panic").push(group.clone());
         self.look();

@@ -145,7 +145,11 @@ fn a_link_that_is_away_costs_nothing_but_time() {
         assert!(group["newest"]["point"].as_u64() > Some(before), "{group}");
         assert_eq!(group["newest"]["bases"], json!(["tracked"]), "no full copy: {group}");
     }
-    let cycles = farshore.run(&["points", "orders"], Duration::from_secs(120)).expect("ran").json().expect("points");
+    let cycles = farshore
+        .run(&["points", "orders", "--limit", "10000"], Duration::from_secs(120))
+        .expect("ran")
+        .json()
+        .expect("points");
     let points = cycles[0]["points"].as_array().expect("points");
     let bases: Vec<&Value> = points.iter().map(|point| &point["machines"][0]["disks"][0]["basis"]).collect();
     let full = bases.iter().filter(|basis| ***basis != "tracked").count();

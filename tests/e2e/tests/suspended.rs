@@ -73,7 +73,7 @@ fn the_others_go_on_and_nobody_is_told_that_all_is_well() {
     let back =
         status_when(&world, "whole again", |group| group["state"] == "ok" && group["newest"].get("behind").is_none());
     assert!(back.get("suspended").is_none(), "{back}");
-    let points = world.succeed(&["points", "shop"]).expect("points");
+    let points = world.succeed(&["points", "shop", "--limit", "10000"]).expect("points");
     let of_db = |point: &Value| {
         let machines = point["machines"].as_array().expect("machines");
         machines.iter().find(|held| held["machine"]["id"] == "db").expect("each point has both").clone()

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use farshore_core::MachineId;
 use farshore_failover::{FailoverError, FailoverPlan, RunKind};
 use farshore_platform::Source;
 use farshore_plugin::Mode;
@@ -112,6 +113,13 @@ fn render(context: &Context, plan: &FailoverPlan, group: &Group) -> String {
         more += &format!(
             "  GIVEN UP: machine {machine}, which failover {run} started, is removed with all that happened on it\n"
         );
+    }
+    let is_known = |machine: &&MachineId| {
+        plan.left_unprotected.contains(machine) || plan.machines.iter().any(|known| known.id == **machine)
+    };
+    let absent: Vec<_> = group.machines.iter().filter(|machine| !is_known(machine)).map(ToString::to_string).collect();
+    if !absent.is_empty() {
+        more += &format!("  NOT IN THE POINT, and so not recovered: {}\n", absent.join(", "));
     }
     if !plan.left_unprotected.is_empty() {
         let names: Vec<_> = plan.left_unprotected.iter().map(ToString::to_string).collect();

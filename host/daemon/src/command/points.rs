@@ -165,9 +165,10 @@ const fn consistency(consistency: Consistency) -> &'static str {
     }
 }
 
-/// How the disks were obtained: one word when all were alike, else `mixed` with what each was.
+/// How the disks that were captured for it were obtained: one word when all were alike, else `mixed` with what each was.
 pub fn basis(point: &Point) -> String {
-    let disks = point.machines.iter().flat_map(|machine| &machine.disks);
+    let captured = point.machines.iter().filter(|machine| machine.captured_at.is_none());
+    let disks = captured.flat_map(|machine| &machine.disks);
     let mut words: Vec<&str> = disks
         .map(|disk| match disk.basis {
             Basis::Tracked => "tracked",

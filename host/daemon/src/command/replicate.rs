@@ -302,7 +302,7 @@ async fn watch_all(
     let mut last = BTreeMap::new();
     for (watched, newest) in &asked {
         if let Newest::Point(point) = newest {
-            last.insert(watched.replicator.protection.group.clone(), point.captured_at);
+            last.insert(watched.replicator.protection.group.clone(), point.oldest_part());
         }
     }
     let (sender, orders) = orders();
@@ -390,6 +390,9 @@ impl Told<'_> {
 impl WatchObserver for Told<'_> {
     fn begun(&self, _: &GroupName, _: Duration) {}
 
+    // Only the daemon knows blackouts.
+    fn rests(&self, _: &GroupName, _: Option<Duration>) {}
+
     fn stopped(&self, _: &GroupName) {}
 
     fn waits(&self, group: &GroupName, error: &ReplicationError, pause: Option<Duration>) {
@@ -402,7 +405,7 @@ impl WatchObserver for Told<'_> {
     fn committed(&self, report: &CycleReport, waited: Duration, _: Option<Duration>) {
         let before = self.age(&report.group, self.clock.now());
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        last.insert(report.group.clone(), report.point.captured_at);
+        last.insert(report.group.clone(), report.point.oldest_part());
         drop(last);
         let line = PointLine {
             report,

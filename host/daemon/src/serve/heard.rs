@@ -80,6 +80,11 @@ impl WatchObserver for Loop {
     fn failed(&self, group: &GroupName, error: &ReplicationError, failures: u32, pause: Option<Duration>) {
         let failure = Failure::describe(error);
         let message = failure.in_a_line();
+        if matches!(error, ReplicationError::Suspending { .. }) {
+            // That the machine is suspended was told as such, and the others' next cycle begins at once.
+            self.keep(group, CycleOutcome::Failed { code: error.code().to_string(), message }, None);
+            return self.board.rests(group, pause);
+        }
         let is_final = error.is_final();
         let is_new = self.board.failed(group, error.code(), message.clone(), is_final, failures, pause);
         self.keep(group, CycleOutcome::Failed { code: error.code().to_string(), message: message.clone() }, None);
@@ -110,6 +115,11 @@ impl WatchObserver for Loop {
                 json!({ "code": failure.code }),
             );
         }
+    }
+
+    fn rests(&self, group: &GroupName, pause: Option<Duration>) {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
+        self.board.rests(group, pause);
     }
 
     fn stopped(&self, group: &GroupName) {

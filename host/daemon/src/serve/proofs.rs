@@ -67,7 +67,8 @@ pub async fn proven(lineage: &Lineage) -> farshore_vault::Result<Proven> {
             continue;
         }
         let (by, proven_at) = (best.claim.what.name().to_owned(), best.proven_at());
-        let captured_at = lineage.point(sequence).await?.captured_at;
+        // It is as old as what it has of the machine that is furthest behind.
+        let captured_at = lineage.point(sequence).await?.oldest_part();
         proven.whole = Some(ProvenStatus { point: sequence, captured_at, by, proven_at });
         break;
     }

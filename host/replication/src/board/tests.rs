@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use farshore_core::{Consistency, Generation, Instant, LineageId, SessionId};
+use farshore_core::{Consistency, Firmware, Generation, Instant, LineageId, Machine, PowerState, SessionId};
+use farshore_vault::PointMachine;
 use proptest::prelude::*;
 
 use super::*;
@@ -123,6 +124,81 @@ fn nothing_is_ok_before_it_is_known_and_a_group_gets_late_while_nothing_happens(
     assert_eq!((only(&board).state, board.judge().len()), (GroupState::Ok, 0), "the objective itself is met");
     clock.pass(1);
     assert_eq!((only(&board).state, board.judge().len()), (GroupState::Late, 1));
+}
+
+/// A point that has of one machine what an earlier one had.
+fn report_behind(sequence: u64, captured_at: Timestamp, part: Timestamp) -> CycleReport {
+    let mut report = report(sequence, captured_at, Duration::ZERO);
+    let id = MachineId::new("db").expect("a name");
+    let machine = Machine {
+        name: id.to_string(),
+        id,
+        cpus: 1,
+        memory_bytes: 1,
+        firmware: Firmware::Bios,
+        power: PowerState::Running,
+        disks: Vec::new(),
+        network_interfaces: Vec::new(),
+        properties: BTreeMap::new(),
+    };
+    report.point.machines = vec![PointMachine { machine, disks: Vec::new(), captured_at: Some(part) }];
+    report
+}
+
+#[test]
+fn a_group_is_as_old_as_the_machine_that_is_furthest_behind_whatever_the_clock_says() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    let part = clock.now();
+    board.committed(&report(1, part, Duration::ZERO), None);
+    clock.pass(40_000);
+    board.committed(&report_behind(2, clock.now(), part), None);
+    assert_eq!((only(&board).state, only(&board).age_milliseconds), (GroupState::Ok, Some(40_000)));
+    assert_eq!(only(&board).newest.expect("a point").behind.len(), 1);
+    // The clock on the wall is put back, and another point follows.
+    clock.put(-3_600_000);
+    clock.pass(21_000);
+    board.committed(&report_behind(3, clock.now(), part), None);
+    assert_eq!((only(&board).state, only(&board).age_milliseconds), (GroupState::Late, Some(61_000)));
+    clock.pass(1_000);
+    board.committed(&report(4, clock.now(), Duration::ZERO), None);
+    assert_eq!((only(&board).state, only(&board).age_milliseconds), (GroupState::Ok, Some(0)));
+}
+
+#[test]
+fn a_group_without_one_of_its_machines_gets_late_and_says_why() {
+    let clock = Arc::new(TwoHands::default());
+    let board = board(&clock, Duration::from_secs(60));
+    let db = MachineId::new("db").expect("a name");
+    board.committed(&report(1, clock.now(), Duration::ZERO), None);
+    board.suspended(&group(), &db, Code::new(4003), "it is missing".to_owned(), None);
+    let since = clock.now();
+    for number in 2..5 {
+        clock.pass(25_000);
+        board.committed(&report(number, clock.now(), Duration::ZERO), None);
+        board.suspended(
+            &group(),
+            &db,
+            Code::new(4003 + u16::try_from(number).expect("small")),
+            "again".to_owned(),
+            None,
+        );
+    }
+    let status = only(&board);
+    assert_eq!((status.state, status.age_milliseconds), (GroupState::Late, Some(0)), "no point has the machine");
+    let [suspended] = &status.suspended[..] else { panic!("{status:?}") };
+    assert_eq!(
+        (suspended.since, suspended.code.as_str()),
+        (since, "FS4007"),
+        "since the first, why as it was said last"
+    );
+    board.keep_machines(&group(), std::slice::from_ref(&db));
+    assert_eq!(only(&board).suspended.len(), 1);
+    board.returned(&group(), &db);
+    assert_eq!((only(&board).state, only(&board).suspended.len()), (GroupState::Ok, 0));
+    board.suspended(&group(), &db, Code::new(4003), "it is missing".to_owned(), Some(since));
+    board.keep_machines(&group(), &[]);
+    assert_eq!(only(&board).suspended.len(), 0, "it has left the group");
 }
 
 #[test]

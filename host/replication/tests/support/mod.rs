@@ -64,6 +64,10 @@ struct World {
     reads_left: Option<u64>,
     /// Machines with which something is wrong.
     ill: BTreeMap<MachineId, Ill>,
+    /// No capture of more than one machine can begin.
+    refuses_together: bool,
+    /// Captures of these machines cannot be released.
+    held_on_to: BTreeSet<MachineId>,
 }
 
 /// What is wrong with a machine.
@@ -195,6 +199,24 @@ impl SimulatedSite {
     pub fn lose_tracking_of(&self, machine: &str) {
         let machine = machine_id(machine);
         locked(&self.world).tracking.retain(|(tracked, _), _| *tracked != machine);
+    }
+
+    pub fn refuse_together(&self, refuses: bool) {
+        locked(&self.world).refuses_together = refuses;
+    }
+
+    /// Captures of a machine cannot be released from now on, or can.
+    pub fn hold_on_to(&self, machine: &str, holds: bool) {
+        let (machine, mut world) = (machine_id(machine), locked(&self.world));
+        match holds {
+            true => world.held_on_to.insert(machine),
+            false => world.held_on_to.remove(&machine),
+        };
+    }
+
+    pub fn add_machine(&self, machine: &str) {
+        let bytes = vec![0; usize::try_from(DISK_BYTES).expect("small")];
+        locked(&self.world).disks.insert(machine_id(machine), bytes);
     }
 
     /// From now on this is wrong with a machine, or nothing.
@@ -401,6 +423,9 @@ impl Source for SimulatedSite {
         if self.is_any(&request.machines, Ill::Unreached) || self.is_any(&request.machines, Ill::Missing) {
             return Err(SiteError::Unreachable { site: self.name.clone(), message: "a machine is silent".to_owned() });
         }
+        if request.machines.len() > 1 && locked(&self.world).refuses_together {
+            return self.fail("they cannot be held together");
+        }
         if self.is_any(&request.machines, Ill::CannotBegin) {
             return self.fail("a machine has a snapshot of somebody else's");
         }
@@ -480,6 +505,10 @@ impl Source for SimulatedSite {
         self.passing().await;
         {
             let mut world = locked(&self.world);
+            let held = world.captures.get(&name_of(state));
+            if held.is_some_and(|capture| capture.bytes.keys().any(|machine| world.held_on_to.contains(machine))) {
+                return Err(SiteError::Unreachable { site: self.name.clone(), message: "no answer came".to_owned() });
+            }
             if let Some(capture) = world.captures.remove(&name_of(state)) {
                 let gone = match outcome {
                     CaptureOutcome::Committed => capture.old_tokens,

@@ -67,6 +67,8 @@ pub struct Scene {
     pub kit: Kit,
     pub folder: TempDir,
     pub catch_up: CatchUp,
+    /// A third machine of the group, if it has one, of whose disk nobody takes note.
+    pub third: Option<MachineId>,
     /// What each disk was when each point was captured.
     pub were: BTreeMap<Timestamp, [Vec<u8>; 2]>,
     pub seed: u8,
@@ -105,6 +107,7 @@ impl Scene {
             link: Arc::default(),
             folder,
             catch_up,
+            third: None,
             were: BTreeMap::new(),
             seed: 0,
         }
@@ -116,7 +119,7 @@ impl Scene {
             source: Arc::clone(&self.site) as _,
             protection: Protection {
                 group: group(),
-                machines: ["web", "db"].map(machine_id).to_vec(),
+                machines: ["web", "db"].map(machine_id).into_iter().chain(self.third.clone()).collect(),
                 consistency: Consistency::Crash,
                 stall_limit: Duration::from_millis(250),
                 doubt: None,
@@ -183,6 +186,11 @@ impl Scene {
                 .collect();
             self.site.write(machine, chunk * CHUNK_BYTES + seed, &bytes);
         }
+    }
+
+    pub fn add_machine(&mut self, name: &str) {
+        self.site.add_machine(name);
+        self.third = Some(machine_id(name));
     }
 
     /// Some seconds go by.
