@@ -168,7 +168,8 @@ fn clear_leftovers(
     let scope = Scope { owner: &request.owner, capture: None };
     if !member.settings.images.is_empty() {
         // It was off then. What else may be there does not stand in the way of a machine that runs.
-        storage_daemon::end_or_log(host, settings, &member.settings.name, scope);
+        let ended = storage_daemon::end_if_there(host, settings, &member.settings.name, scope);
+        ended.unwrap_or_else(|error| log_leftover(host, &error));
     }
     if cleanup::remove_nodes(host, &member.settings, &mut member.client, scope)? {
         host.log(Level::Info, &format!("machine {}: removed what an earlier capture left", member.settings.name));
@@ -229,8 +230,7 @@ fn make(
     members: &mut [Member<'_>],
     off: &[off::Member<'_>],
 ) -> Result<(CaptureReport, Vec<StateMachine>)> {
-    off::settle(host, off)?;
-    let off: Vec<StateMachine> = off.iter().map(|member| member.serve(host, settings, names)).collect::<Result<_>>()?;
+    let off = off::serve(host, settings, names, off)?;
     for member in members.iter_mut() {
         start_server(settings, &request.owner, member)?;
         for index in 0..member.disks.len() {
@@ -427,11 +427,17 @@ fn show_disk(names: &Names, member: &mut Member<'_>, index: usize) -> Result<()>
     member.run("block-export-add", arguments)
 }
 
+fn log_leftover(host: &dyn Host, error: &PlatformError) {
+    let text = platform_sentence(error);
+    host.log(Level::Warn, &format!("a failed capture could not be removed yet: {text}"));
+}
+
 /// Removes a capture that failed on its way, over fresh connections: the old ones may be what failed.
 fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member<'_>>, off: &[&str]) {
     let scope = Scope { owner: &names.owner, capture: Some(&names.capture) };
     for machine in off {
-        storage_daemon::end_or_log(host, settings, machine, scope);
+        let ended = storage_daemon::end(host, settings, machine, scope);
+        ended.unwrap_or_else(|error| log_leftover(host, &error));
     }
     for Member { settings: machine, client, .. } in members {
         drop(client);
@@ -439,10 +445,7 @@ fn undo(host: &dyn Host, settings: &Settings, names: &Names, members: Vec<Member
             cleanup::remove_nodes(host, &machine, &mut client, scope)?;
             cleanup::remove_bitmaps(&mut client, |_, bitmap| scope.has_bitmap(bitmap))
         });
-        if let Err(error) = undone {
-            let text = platform_sentence(&error);
-            host.log(Level::Warn, &format!("a failed capture could not be removed yet: {text}"));
-        }
+        undone.unwrap_or_else(|error| log_leftover(host, &error));
     }
     if let Err(error) = cleanup::remove_fleece_files(host, settings, scope) {
         host.log(Level::Warn, platform_sentence(&error));

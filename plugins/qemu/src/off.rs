@@ -21,11 +21,11 @@ use serde_json::json;
 use crate::{
     bindings::exports::farshore::platform::source::{CaptureRequest, TrackedDisk},
     capture_state::{StateDisk, StateMachine},
-    error::{PlatformError, Result, while_doing},
+    error::{PlatformError, Result, platform_sentence, while_doing},
     graph::Node,
     names::{Names, Role},
     nbd_probe,
-    ports::Host,
+    ports::{Host, Level},
     qmp::{self, Client},
     settings::{ImageSettings, MachineSettings, Settings},
     storage_daemon::{self, Image},
@@ -84,16 +84,16 @@ impl<'s> Member<'s> {
         self.disks.len()
     }
 
-    /// Starts the daemon, has it export everything, and returns what later calls must know of the machine.
-    ///
-    /// # Errors
-    /// What stands in the way. A daemon may be left that the scope of the capture finds.
-    pub(crate) fn serve(&self, host: &dyn Host, settings: &Settings, names: &Names) -> Result<StateMachine> {
+    fn images(&self, names: &Names) -> Vec<Image<'s>> {
         let images = self.disks.iter().enumerate();
-        let images: Vec<Image<'_>> =
-            images.map(|(index, disk)| Image { node: names.node(index, Role::Image), settings: disk.image }).collect();
-        let (mut client, nodes) = storage_daemon::start(host, settings, &self.machine.name, &images)?;
-        let socket = storage_daemon::disk_socket(settings, &self.machine.name)?;
+        images.map(|(index, disk)| Image { node: names.node(index, Role::Image), settings: disk.image }).collect()
+    }
+
+    /// Has the daemon export everything.
+    fn show(&self, host: &dyn Host, settings: &Settings, names: &Names) -> Result<StateMachine> {
+        let name = self.name();
+        let (mut client, nodes) = storage_daemon::visit(host, settings, name, &self.images(names))?;
+        let socket = storage_daemon::disk_socket(settings, name)?;
         client.run("nbd-server-start", json!({ "addr": { "type": "unix", "data": { "path": socket } } }))?;
         let mut disks = Vec::with_capacity(self.disks.len());
         for (index, (disk, node)) in self.disks.iter().zip(&nodes).enumerate() {
@@ -101,7 +101,7 @@ impl<'s> Member<'s> {
             show(&mut client, names, index, &changes)?;
             disks.push(disk.to_state(node.size_bytes, changes));
         }
-        Ok(StateMachine { name: self.machine.name.clone(), off: true, disks })
+        Ok(StateMachine { name: name.to_owned(), off: true, disks })
     }
 }
 
@@ -157,17 +157,45 @@ impl Planned<'_> {
     }
 }
 
-/// Waits until the images may be read: see [`Stamp`]. For an image that is as an earlier capture left it, that one has
-/// waited.
+/// Starts the daemons of all machines that are off, has them export everything, and returns what later calls must know.
+/// There must be room for them.
 ///
 /// # Errors
-/// When the host cannot wait.
-pub(crate) fn settle(host: &dyn Host, members: &[Member<'_>]) -> Result<()> {
-    let disks = members.iter().flat_map(|member| &member.disks).filter(|disk| !disk.is_unchanged());
-    match disks.map(|disk| disk.stamp.settles_after_milliseconds()).max() {
-        Some(milliseconds) => host.sleep(milliseconds).map_err(|error| while_doing("waiting", &error)),
-        None => Ok(()),
+/// What stands in the way. No daemon is left then.
+pub(crate) fn serve(
+    host: &dyn Host,
+    settings: &Settings,
+    names: &Names,
+    members: &[Member<'_>],
+) -> Result<Vec<StateMachine>> {
+    if members.is_empty() {
+        return Ok(Vec::new());
     }
+    settle(host, members)?;
+    let started = members
+        .iter()
+        .try_for_each(|member| storage_daemon::start(host, settings, member.name(), &member.images(names)))
+        .and_then(|()| wait(host, storage_daemon::SETUP_MILLISECONDS));
+    let served = started.and_then(|()| members.iter().map(|member| member.show(host, settings, names)).collect());
+    if served.is_err() {
+        for member in members {
+            if let Err(error) = storage_daemon::end_started(host, settings, member.name()) {
+                host.log(Level::Warn, &format!("a storage daemon is left: {}", platform_sentence(&error)));
+            }
+        }
+    }
+    served
+}
+
+/// Waits until the images may be read: see [`Stamp`]. For an image that is as an earlier capture left it, that one has
+/// waited.
+fn settle(host: &dyn Host, members: &[Member<'_>]) -> Result<()> {
+    let disks = members.iter().flat_map(|member| &member.disks).filter(|disk| !disk.is_unchanged());
+    disks.map(|disk| disk.stamp.settles_after_milliseconds()).max().map_or(Ok(()), |longest| wait(host, longest))
+}
+
+fn wait(host: &dyn Host, milliseconds: u32) -> Result<()> {
+    host.sleep(milliseconds).map_err(|error| while_doing("waiting", &error))
 }
 
 /// Whether the view of a machine that was off still holds.

@@ -20,10 +20,10 @@
 use serde_json::json;
 
 use crate::{
-    error::{PlatformError, Result, platform_sentence, while_doing},
+    error::{PlatformError, Result, while_doing},
     graph::{self, Node},
     names::{NodeName, Scope},
-    ports::{Host, HostError, Level, Repetition, Slot},
+    ports::{Host, HostError, Repetition, Slot},
     qmp::{Client, Door, QmpError},
     settings::{ImageSettings, Settings},
 };
@@ -31,6 +31,9 @@ use crate::{
 const TEMPLATE: &str = "serve-images";
 const ERROR_CHARACTERS_MAX: usize = 2_000;
 const END_TIMEOUT_MILLISECONDS: u32 = 10_000;
+/// How long a daemon that was started is left alone. It sets its control socket up in a thread of its own, which may not
+/// be done when the template ends: QEMU 7.2 then greets a visitor twice, forgets what he said, or crashes.
+pub(crate) const SETUP_MILLISECONDS: u32 = 100;
 const POLLS_MAX: usize = 400;
 const POLL_MILLISECONDS: u32 = 5;
 
@@ -104,6 +107,28 @@ pub(crate) fn end(host: &dyn Host, settings: &Settings, machine: &str, scope: Sc
     }
 }
 
+/// Ends the daemon that this very call has started, whatever it serves: by its nodes it might not be known for ours.
+///
+/// # Errors
+/// As [`end`].
+pub(crate) fn end_started(host: &dyn Host, settings: &Settings, machine: &str) -> Result<()> {
+    match Client::knock(host, machine, &monitor_socket(settings, machine)?)? {
+        Door::Open(client) => quit(host, settings, client),
+        Door::Deserted(_) => remove_sockets(host, settings, machine),
+    }
+}
+
+/// Ends the daemon of a scope, if there is one, and touches nothing else.
+///
+/// # Errors
+/// As [`end`].
+pub(crate) fn end_if_there(host: &dyn Host, settings: &Settings, machine: &str, scope: Scope<'_>) -> Result<()> {
+    match look(host, settings, machine, scope)? {
+        Server::Ours(client) => quit(host, settings, client),
+        Server::Nobody | Server::Other(_) => Ok(()),
+    }
+}
+
 /// Removes the sockets that a daemon left that did not end in good order. Nobody may listen on them.
 pub(crate) fn remove_sockets(host: &dyn Host, settings: &Settings, machine: &str) -> Result<()> {
     for path in [monitor_socket(settings, machine)?, disk_socket(settings, machine)?] {
@@ -145,17 +170,13 @@ fn slot(name: &str, value: impl Into<String>) -> Slot {
     Slot { name: name.into(), value: value.into() }
 }
 
-/// Starts a daemon that serves these images, and returns a visit to it and the images' nodes, in their order. Nobody may
-/// listen on its sockets. On an error none is left.
+/// Starts a daemon that serves these images. Nobody may listen on its sockets. It may be visited after
+/// [`SETUP_MILLISECONDS`].
 ///
 /// # Errors
-/// `settings` when there is no such template or it has other slots, `failed` with the daemon's words otherwise.
-pub(crate) fn start<'h>(
-    host: &'h dyn Host,
-    settings: &Settings,
-    machine: &str,
-    images: &[Image<'_>],
-) -> Result<(Client<'h>, Vec<Node>)> {
+/// `settings` when there is no such template or it has other slots, `failed` with the daemon's words otherwise. None is
+/// left then.
+pub(crate) fn start(host: &dyn Host, settings: &Settings, machine: &str, images: &[Image<'_>]) -> Result<()> {
     let monitor = monitor_socket(settings, machine)?;
     let item = |image: &Image<'_>| {
         let ImageSettings { path, format, .. } = image.settings;
@@ -177,7 +198,20 @@ pub(crate) fn start<'h>(
         let text = format!("machine {machine} is off, and its images cannot be served (exit code {code}): {errors}");
         return Err(PlatformError::Failed(text));
     }
-    let mut client = match Client::knock(host, machine, &monitor)? {
+    Ok(())
+}
+
+/// Visits a daemon that was started, and returns the images' nodes, too, in their order.
+///
+/// # Errors
+/// What is wrong with the template, or with the daemon.
+pub(crate) fn visit<'h>(
+    host: &'h dyn Host,
+    settings: &Settings,
+    machine: &str,
+    images: &[Image<'_>],
+) -> Result<(Client<'h>, Vec<Node>)> {
+    let mut client = match Client::knock(host, machine, &monitor_socket(settings, machine)?)? {
         Door::Open(client) => client,
         Door::Deserted(text) => {
             return Err(PlatformError::Failed(format!(
@@ -185,14 +219,8 @@ pub(crate) fn start<'h>(
             )));
         }
     };
-    match graph::nodes(&mut client).and_then(|nodes| opened(machine, images, nodes)) {
-        Ok(nodes) => Ok((client, nodes)),
-        Err(error) => {
-            // By its nodes nobody might know it for ours.
-            quit(host, settings, client)?;
-            Err(error)
-        }
-    }
+    let nodes = opened(machine, images, graph::nodes(&mut client)?)?;
+    Ok((client, nodes))
 }
 
 /// The nodes of the images, in their order, if the template opened them as it has to, as far as the daemon tells.
@@ -219,17 +247,4 @@ fn opened(machine: &str, images: &[Image<'_>], nodes: Vec<Node>) -> Result<Vec<N
         found.extend(node.cloned());
     }
     Ok(found)
-}
-
-/// Ends the daemon of a scope, if there is one, where something else goes on whatever comes of it: what goes wrong is a
-/// line for the operator.
-pub(crate) fn end_or_log(host: &dyn Host, settings: &Settings, machine: &str, scope: Scope<'_>) {
-    let ended = look(host, settings, machine, scope).and_then(|server| match server {
-        Server::Ours(client) => quit(host, settings, client),
-        Server::Nobody | Server::Other(_) => Ok(()),
-    });
-    if let Err(error) = ended {
-        let text = platform_sentence(&error);
-        host.log(Level::Warn, &format!("a storage daemon could not be ended yet: {text}"));
-    }
 }

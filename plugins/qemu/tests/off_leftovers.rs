@@ -7,7 +7,7 @@ use std::process::Command;
 use farshore_adapter_qemu::{
     bindings::exports::farshore::platform::{
         ownership::Kind,
-        source::{Changes, Outcome},
+        source::{Changes, Consistency, Outcome},
     },
     capture,
     error::PlatformError,
@@ -46,6 +46,8 @@ fn whatever_a_killed_host_left_is_gone_with_the_next_capture() {
             break;
         }
         left += daemons.pids().len();
+        // Whatever state its disk is in, the machine that runs can write; and QEMU has seen meanwhile that its visitor died.
+        qemu.io(0, "write -P 5 1M 64k");
         number += 1;
         let step = capture::begin(&host, &request(number, &names, &tracked))
             .unwrap_or_else(|error| panic!("after a kill before command {kills}: {error:?}"));
@@ -189,7 +191,14 @@ fn what_cannot_be_served_says_why_and_leaves_nothing() {
     let error = failure(&host);
     assert!(matches!(&error, PlatformError::Unsupported(text) if text.contains("from files only")), "{error:?}");
     host.file_times = FileTimes::Fine;
-    let step = capture::begin(&host, &request(2, &["one", "fine", "orders"], &[])).expect("a capture");
+    // What comes after the images are served fails: the machine that runs has no agent.
+    let mut application = request(2, &["one", "fine", "orders"], &[]);
+    application.consistency = Consistency::Application;
+    let error = capture::begin(&host, &application).expect_err("there is no agent");
+    assert!(matches!(&error, PlatformError::Failed(text) if text.contains("agent")), "{error:?}");
+    daemons.assert_nothing_left();
+    qemu.assert_clean();
+    let step = capture::begin(&host, &request(3, &["one", "fine", "orders"], &[])).expect("a capture");
     capture::end(&host, &step.state, Some(Outcome::Abandoned)).expect("its end");
     daemons.assert_nothing_left();
 }
