@@ -93,11 +93,21 @@ impl Suspensions {
         self.lock().machines.get(machine).is_some_and(|suspended| now < suspended.retry.next)
     }
 
-    /// Of these machines the suspended one that was to be tried first.
-    fn first_due<'a>(&self, machines: impl Iterator<Item = &'a MachineId>) -> Option<MachineId> {
+    fn has(&self, machine: &MachineId) -> bool {
+        self.lock().machines.contains_key(machine)
+    }
+
+    /// Of these machines those that rest in this cycle: the suspended ones, but for the one whose turn it is to be tried. None if that leaves
+    /// nobody, because others have left the group.
+    fn resting(&self, machines: &[MachineId], now: Duration) -> Vec<MachineId> {
         let state = self.lock();
-        let suspended = machines.filter_map(|machine| Some((state.machines.get(machine)?.retry.next, machine)));
-        suspended.min().map(|(_, machine)| machine.clone())
+        let next = |machine: &MachineId| Some(state.machines.get(machine)?.retry.next);
+        let due =
+            machines.iter().filter_map(|machine| Some((next(machine)?, machine))).filter(|(next, _)| now >= *next);
+        let tried = due.min().map(|(_, machine)| machine);
+        let rests = |machine: &&MachineId| next(machine).is_some() && tried != Some(*machine);
+        let resting: Vec<MachineId> = machines.iter().filter(rests).cloned().collect();
+        if resting.len() < machines.len() { resting } else { Vec::new() }
     }
 
     /// A machine has failed, and is tried again after a pause; or is missing, and is looked for all the time. Whether that is to be told: it
@@ -284,17 +294,8 @@ impl Replicator {
             self.suspend(&failing, before);
             cast.left_out.push(failing.machine);
         }
-        if wishes.is_asked {
-            return Ok(cast);
-        }
-        let due = cast.machines.iter().map(|machine| &machine.id).filter(|id| !suspensions.pauses(id, now));
-        let tried = suspensions.first_due(due);
-        let well = |id: &MachineId| suspensions.first_due(std::iter::once(id)).is_none();
-        let rests = |id: &MachineId| !well(id) && tried.as_ref() != Some(id);
-        // If all rest, because others have left the group, each is tried.
-        if cast.machines.iter().any(|machine| !rests(&machine.id)) {
-            let resting: Vec<MachineId> = cast.ids().into_iter().filter(rests).collect();
-            resting.iter().for_each(|id| cast.leave_out(id));
+        if !wishes.is_asked {
+            suspensions.resting(&cast.ids(), now).iter().for_each(|id| cast.leave_out(id));
         }
         Ok(cast)
     }
@@ -324,8 +325,7 @@ impl Replicator {
 
     /// The one of these that was suspended, and was to come back.
     fn came_back(&self, suspensions: &Suspensions, cast: &Cast, error: &ReplicationError) -> Vec<Failing> {
-        let is_suspended = |id: &MachineId| suspensions.first_due(std::iter::once(id)).is_some();
-        let came_back: Vec<MachineId> = cast.ids().into_iter().filter(is_suspended).collect();
+        let came_back: Vec<MachineId> = cast.ids().into_iter().filter(|id| suspensions.has(id)).collect();
         match &came_back[..] {
             [only] => vec![Failing::new(only, error)],
             // Of several nobody knows which: each is tried alone.
