@@ -256,6 +256,8 @@ struct Known {
     newest: Newest,
     /// How old the newest point was when it became known, and when that was.
     learnt: (Duration, Duration),
+    /// When that of it was captured whose age this is.
+    learnt_of: Option<Timestamp>,
     proven: Option<ProvenStatus>,
     hurt: Option<Sequence>,
     doing: Doing,
@@ -277,13 +279,14 @@ impl Known {
     /// The newest point is at least so old now.
     fn learn(&mut self, newest: Newest, age_min: Duration, clock: &dyn Clock) {
         if let Newest::Point(point) = &newest {
-            // What is still the oldest part has not become younger because a clock was put back.
-            let is_same = |known: &&PointStatus| known.oldest_part() == point.oldest_part();
-            let known = match &self.newest {
-                Newest::Point(before) => Some(before).filter(is_same).and_then(|_| self.age(clock)),
-                _ => None,
+            // What it still has of a machine has not become younger because a clock was put back.
+            let still_has = |part: &Timestamp| point.behind.iter().any(|behind| behind.captured_at == *part);
+            let (part, known) = match self.learnt_of.filter(still_has) {
+                Some(part) => (part, self.age(clock).unwrap_or_default()),
+                None => (point.oldest_part(), Duration::ZERO),
             };
-            let age = clock.now().since(point.oldest_part()).max(age_min).max(known.unwrap_or_default());
+            let age = clock.now().since(point.oldest_part()).max(age_min).max(known);
+            self.learnt_of = Some(part);
             self.learnt = (age, clock.monotonic());
         }
         self.newest = newest;
@@ -369,6 +372,7 @@ impl Board {
                     came: self.clock.monotonic(),
                     newest: Newest::Unknown,
                     learnt: Default::default(),
+                    learnt_of: None,
                     proven: None,
                     hurt: None,
                     doing: Doing::Nothing,
