@@ -69,7 +69,7 @@ impl Point {
 
     /// When what it has of a machine was captured: with it, or earlier if the machine was suspended.
     pub fn captured(&self, machine: &PointMachine) -> Timestamp {
-        machine.captured_at.map_or(self.captured_at, |earlier| earlier.min(self.captured_at))
+        machine.captured_at.unwrap_or(self.captured_at)
     }
 
     /// When what it has of the machine that is furthest behind was captured: the point is as old as that.
