@@ -341,9 +341,11 @@ impl SimulatedSite {
     fn begin(&self, request: &CaptureRequest) -> Step<CaptureReport> {
         let mut world = locked(&self.world);
         world.asked.push(request.consistency);
-        let of_these_machines =
-            |capture: &Capture| capture.bytes.keys().any(|machine| request.machines.contains(machine));
-        world.captures.retain(|_, capture| capture.owner != request.owner || !of_these_machines(capture));
+        // What is left of these machines goes; what a capture has of others stays until it is ended.
+        for capture in world.captures.values_mut().filter(|capture| capture.owner == request.owner) {
+            capture.bytes.retain(|machine, _| !request.machines.contains(machine));
+        }
+        world.captures.retain(|_, capture| !capture.bytes.is_empty());
         let kept: Vec<_> = request.tracked.iter().map(|disk| disk.token.clone()).collect();
         world.tracking.retain(|(_, token), _| kept.contains(token));
         let new_token = format!("token-{}", request.id);
