@@ -5,6 +5,7 @@
 
 mod before;
 mod board;
+mod capture;
 mod codes;
 mod copy;
 mod cycle;

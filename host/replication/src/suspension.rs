@@ -28,10 +28,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    CaptureJournal, CycleEvent, ReplicationError, Replicator, Wishes,
-    before::Before,
-    cycle::{AdapterMeter, Capture},
-    error::chain,
+    CaptureJournal, CycleEvent, ReplicationError, Replicator, Wishes, before::Before, capture::Capture,
+    cycle::AdapterMeter, error::chain,
 };
 
 /// What becomes of a group when one of its machines cannot be captured.

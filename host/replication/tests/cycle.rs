@@ -13,25 +13,23 @@ use std::{
 };
 
 use farshore_core::{
-    Basis, CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, Entropy as _, GroupName, Passphrase, SeededEntropy,
-    Sequence, SiteName, SystemClock,
+    Basis, CHUNK_BYTES, Clock as _, Code, Coded as _, Consistency, Entropy as _, Passphrase, SeededEntropy, Sequence,
+    SiteName, SystemClock,
 };
 use farshore_replication::{
     CopyLimits, CycleEvent, CycleObserver, CycleReport, Doubt, Protection, ReplicationError, Replicator, Wishes,
 };
 use farshore_vault::{Address, Context, CreateOptions, KdfParameters, Store, StoreOptions, Vault, Workers};
-use futures::StreamExt as _;
-use support::{DISK_BYTES, Lie, SimulatedSite, SleptClock, machine_id};
+use support::{
+    DISK_BYTES, Lie, SimulatedSite, SleptClock, machine_id,
+    scene::{group, restored},
+};
 use tokio_util::sync::CancellationToken;
 
 struct Silent;
 
 impl CycleObserver for Silent {
     fn event(&self, _: CycleEvent) {}
-}
-
-fn group() -> GroupName {
-    GroupName::new("orders").expect("a name")
 }
 
 /// A vault in memory. Every test has its own.
@@ -72,22 +70,6 @@ fn replicator(vault: &Arc<Vault>, site: &Arc<SimulatedSite>, machines: &[&str], 
         outage: None,
         suspensions: None,
     }
-}
-
-/// The disk of a machine at a point, restored.
-async fn restored(vault: &Vault, point: Sequence, machine: &str) -> Vec<u8> {
-    let lineage = vault.lineage(&group()).await.expect("the vault answers").expect("the group is there");
-    let reader = lineage.open_point(point).await.expect("the point opens");
-    let disk = reader.point().machine(&machine_id(machine)).expect("the machine is there").disks[0].disk.clone();
-    let disk = reader.disk(&machine_id(machine), &disk).expect("the disk is there");
-    let mut bytes = vec![0; usize::try_from(disk.size_bytes()).expect("small")];
-    let mut pieces = disk.pieces();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.expect("the vault is whole");
-        let start = usize::try_from(piece.offset).expect("small");
-        bytes[start..start + piece.data.len()].copy_from_slice(&piece.data);
-    }
-    bytes
 }
 
 fn noise(seed: u8, length: u64) -> Vec<u8> {

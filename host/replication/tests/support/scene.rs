@@ -242,6 +242,7 @@ pub fn files_below(folder: &Path) -> usize {
     entries.map(|entry| count(entry.expect("an entry"))).sum()
 }
 
+/// The disk of a machine at a point, restored.
 pub async fn restored(vault: &Vault, point: Sequence, machine: &str) -> Vec<u8> {
     let lineage = vault.lineage(&group()).await.expect("the vault answers").expect("the group is there");
     let reader = lineage.open_point(point).await.expect("the point opens");
